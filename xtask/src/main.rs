@@ -1,0 +1,3 @@
+//! placeholder entry point, replaced below.
+
+fn main() {}
