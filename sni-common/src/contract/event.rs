@@ -1,0 +1,38 @@
+//! EVENTS: what the datapath tells the agent.
+
+use super::{FlowKey, wire_enum, wire_struct};
+
+/// A record of the EVENTS ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// An [`EventKind`].
+    pub kind: u32,
+    /// Drop reason where the kind is a drop; else 0.
+    pub reason: u32,
+    /// The packet as it arrived; for [`EventKind::NeighbourWanted`], its destination is the next hop to resolve.
+    pub key: FlowKey,
+    /// Interface: where the packet arrived; for [`EventKind::NeighbourWanted`], where the next hop is.
+    pub ifindex: u32,
+    /// Slot of the Edge where one is chosen; else 0.
+    pub edge: u32,
+    /// Zero.
+    pub padding: u32,
+    /// Monotonic clock, nanoseconds.
+    pub at_ns: u64,
+}
+wire_struct!(Event, 64);
+
+wire_enum! {
+    /// What happened.
+    pub enum EventKind: u32 {
+        /// A handshake was completed through the gateway.
+        FlowOpened = 1, "flow-opened";
+        /// A flow carried its last FIN, or an acceptable RST; it is reaped when it stays idle.
+        FlowClosing = 2, "flow-closing";
+        /// A packet was dropped. Sampled: the first of a reason on each CPU, then at ever larger distances.
+        Dropped = 3, "dropped";
+        /// A next hop has no usable neighbour entry.
+        NeighbourWanted = 4, "neighbour-wanted";
+    }
+}

@@ -1,0 +1,116 @@
+//! FLOWS and HALF_OPEN: one entry per direction of a flow.
+
+use super::{wire_enum, wire_struct};
+use crate::Address;
+
+/// The addresses and ports of a packet; key of FLOWS and HALF_OPEN as the packet arrives, and part of the value as it leaves.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowKey {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port, network byte order.
+    pub source_port_be: u16,
+    /// Destination port, network byte order.
+    pub destination_port_be: u16,
+}
+wire_struct!(FlowKey, 36);
+
+impl FlowKey {
+    /// The key of packets in the other direction.
+    #[inline(always)]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port_be: self.destination_port_be,
+            destination_port_be: self.source_port_be,
+        }
+    }
+
+    /// Both ports as they stand in a TCP header.
+    #[inline(always)]
+    pub const fn ports_word(&self) -> u32 {
+        // Little-endian hosts only, as the BPF target: the source port is the lower half.
+        self.source_port_be as u32 | (self.destination_port_be as u32) << 16
+    }
+}
+
+/// One direction of a flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Addresses and ports that a packet of this direction leaves with. Its reverse is the key of the other direction.
+    pub rewrite: FlowKey,
+    /// Slot of the Edge in EDGES.
+    pub edge: u16,
+    /// A [`Direction`].
+    pub direction: u8,
+    /// Bits of [`crate::tcp::state`].
+    pub state: u8,
+    /// Change of the TCP checksum by the rewrite (see [`crate::checksum`]), folded.
+    pub tcp_delta: u16,
+    /// Change of an IPv4 header checksum by the rewrite, folded; without the TTL.
+    pub ip_delta: u16,
+    /// The next sequence number this side would send, host byte order.
+    pub next_seq: u32,
+    /// The last acknowledgement number it sent, host byte order.
+    pub last_ack: u32,
+    /// IP set number in the generation that opened the flow.
+    pub ip_set: u32,
+    /// Where packets of this direction go; see `next_hop_until_ns`.
+    pub next_hop: NextHop,
+    /// Zero.
+    pub padding: u32,
+    /// `next_hop` is looked up again after this; monotonic clock, nanoseconds.
+    pub next_hop_until_ns: u64,
+    /// When the flow was opened; monotonic clock, nanoseconds.
+    pub opened_ns: u64,
+    /// When this direction last carried a packet; monotonic clock, nanoseconds.
+    pub last_seen_ns: u64,
+    /// Packets of this direction. Not atomic: packets of one flow that arrive on two CPUs at once may be counted once.
+    pub packets: u64,
+    /// Bytes of this direction, IP headers included; counted like `packets`.
+    pub bytes: u64,
+}
+wire_struct!(Flow, 128);
+
+wire_enum! {
+    /// Which way an entry's packets go.
+    pub enum Direction: u8 {
+        /// From the client toward the Edge.
+        ToEdge = 0, "to-edge";
+        /// From the Edge toward the client.
+        ToClient = 1, "to-client";
+    }
+}
+
+/// How a packet leaves: interface, Ethernet addresses, VLAN tags.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextHop {
+    /// Interface index; 0 for none known.
+    pub ifindex: u32,
+    /// Destination MAC address.
+    pub destination: [u8; 6],
+    /// Source MAC address.
+    pub source: [u8; 6],
+    /// Outer and inner VLAN tag; a single tag is the outer.
+    pub tags: [VlanTag; 2],
+    /// Largest IP packet that goes there, in bytes; 0 where no route lookup has said.
+    pub mtu: u32,
+}
+wire_struct!(NextHop, 28);
+
+/// A VLAN tag as it stands in a frame.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VlanTag {
+    /// Tag protocol identifier, network byte order: 0x8100 (802.1Q) or 0x88a8 (802.1ad); 0 for no tag.
+    pub protocol_be: u16,
+    /// Priority, drop eligible indicator and VLAN number, network byte order.
+    pub control_be: u16,
+}
+wire_struct!(VlanTag, 4);

@@ -1,0 +1,28 @@
+//! Sizes that are part of the contract: they bound loops, arrays and maps on both sides.
+
+/// Pools in one configuration, counting a pool with Edges of both address families twice.
+pub const MAX_POOLS: u32 = 512;
+/// Members of one pool; the same bound as [`crate::maglev::MAX_MEMBERS`].
+pub const MAX_POOL_MEMBERS: usize = crate::maglev::MAX_MEMBERS;
+/// Edge slots. An Edge keeps its slot for as long as a flow may refer to it.
+pub const MAX_EDGES: u32 = 4096;
+/// Services (address, port) of two configurations together.
+pub const MAX_SERVICES: u32 = 131_072;
+/// Prefixes of two configurations together.
+pub const MAX_ACL: u32 = 131_072;
+/// Flows whose handshake is not complete; two entries each.
+pub const MAX_HALF_OPEN: u32 = 131_072;
+/// Sources with a budget.
+pub const MAX_BUDGET: u32 = 131_072;
+/// VLAN interfaces on top of the gateway's interfaces.
+pub const MAX_LINKS: u32 = 1024;
+/// Names of things, for people who read the maps.
+pub const MAX_LABELS: u32 = 16_384;
+/// Bytes of the event ring.
+pub const EVENTS_BYTES: u32 = 1 << 20;
+/// Flows by default, two entries each; the agent sets the size from `max_flows`.
+pub const DEFAULT_MAX_FLOWS: u32 = 1_000_000;
+/// Words of the port filter: 65536 destination ports of services, then 65536 source ports of Edges.
+pub const PORT_FILTER_WORDS: u32 = 2 * 65536 / 64;
+
+const _: () = assert!(MAX_EDGES < crate::maglev::NO_EDGE as u32);
