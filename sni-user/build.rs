@@ -3,12 +3,7 @@
 //! Not with aya-build: it reports every line of the inner cargo as a warning, and it compiles `core` again for each profile
 //! of the outer build. Here the inner build stays quiet, and its target directory is shared by all profiles.
 
-use std::{
-    env, fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{env, fs, io::Write as _, path::PathBuf, process::ExitCode};
 
 #[path = "../xtask/src/bpf_toolchain.rs"]
 mod bpf_toolchain;
@@ -38,7 +33,7 @@ fn main() -> ExitCode {
 }
 
 fn build() -> Result<(), String> {
-    let linker = bpf_toolchain::find_linker().ok_or_else(|| {
+    let linker = bpf_toolchain::find_tool(bpf_toolchain::LINKER, bpf_toolchain::LINKER_VERSION).ok_or_else(|| {
         format!(
             "bpf-linker {} is needed to link the datapath and is neither in PATH nor in snigate's cache directory: \
              run `cargo xtask build`, which installs it",
@@ -55,16 +50,17 @@ fn build() -> Result<(), String> {
     }
 
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
-    let target_dir = target_dir(&out_dir).join("bpf");
-    let output = bpf_toolchain::cargo(
-        "build",
-        &linker,
-        &target_dir,
-        &variable("CARGO_CFG_TARGET_ARCH")?,
-    )
-    .arg("--quiet")
-    .output()
-    .map_err(|error| format!("cargo can't be started for the datapath: {error}"))?;
+    let target_dir = bpf_toolchain::outer_target_dir(&out_dir).ok_or_else(|| {
+        format!(
+            "{} is not in one of cargo's target directories",
+            out_dir.display()
+        )
+    })?;
+    let arch = variable("CARGO_CFG_TARGET_ARCH")?;
+    let output = bpf_toolchain::cargo("build", &linker, target_dir, &arch)
+        .arg("--quiet")
+        .output()
+        .map_err(|error| format!("cargo can't be started for the datapath: {error}"))?;
 
     // A quiet cargo writes compiler messages only.
     if !output.status.success() {
@@ -78,6 +74,7 @@ fn build() -> Result<(), String> {
     }
 
     let object = target_dir
+        .join(bpf_toolchain::TARGET_DIR)
         .join(bpf_toolchain::TARGET)
         .join(bpf_toolchain::PROFILE)
         .join(OBJECT);
@@ -89,14 +86,6 @@ fn build() -> Result<(), String> {
                 object.display()
             )
         })
-}
-
-/// The outer build's target directory, which cargo marks as a cache and does not tell build scripts.
-fn target_dir(out_dir: &Path) -> &Path {
-    out_dir
-        .ancestors()
-        .find(|directory| directory.join("CACHEDIR.TAG").is_file())
-        .unwrap_or(out_dir)
 }
 
 fn variable(name: &str) -> Result<String, String> {

@@ -10,6 +10,9 @@ use std::{
     process::{Command, Stdio},
 };
 
+/// The linker's program, and its package in the registry.
+pub(crate) const LINKER: &str = "bpf-linker";
+
 /// The linker's release: the last one that loads the Rust toolchain's own LLVM instead of asking for a system LLVM.
 pub(crate) const LINKER_VERSION: &str = "0.10.4";
 
@@ -23,8 +26,12 @@ pub(crate) const TARGET: &str = if cfg!(target_endian = "big") {
 /// The workspace's profile for the datapath (see the root Cargo.toml).
 pub(crate) const PROFILE: &str = "bpf";
 
+/// The datapath's target directory below the outer build's: one for all of its profiles, as the datapath is the same in
+/// each, and not the outer one itself, which the outer cargo holds locked.
+pub(crate) const TARGET_DIR: &str = "bpf";
+
 /// The directory of this user's tools for snigate, or `None` when neither `XDG_CACHE_HOME` nor `HOME` is usable.
-pub(crate) fn cache_dir() -> Option<PathBuf> {
+fn cache_dir() -> Option<PathBuf> {
     // The XDG base directory specification says that a relative path is to be ignored.
     let absolute = |name| {
         env::var_os(name)
@@ -36,33 +43,31 @@ pub(crate) fn cache_dir() -> Option<PathBuf> {
         .map(|cache| cache.join("snigate"))
 }
 
-/// Where `cargo install --root` puts the linker when PATH has none of the right version.
-pub(crate) fn linker_root() -> Option<PathBuf> {
-    cache_dir().map(|cache| cache.join(format!("bpf-linker-{LINKER_VERSION}")))
+/// Where `cargo install --root` puts a tool when PATH has none of the right version.
+pub(crate) fn tool_root(program: &str, version: &str) -> Option<PathBuf> {
+    cache_dir().map(|cache| cache.join(format!("{program}-{version}")))
 }
 
-/// The linker of the right version: from PATH, else from the cache directory.
-pub(crate) fn find_linker() -> Option<PathBuf> {
+/// A tool of exactly this version: from PATH, else from the cache directory.
+pub(crate) fn find_tool(program: &str, version: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
-        .chain(linker_root().map(|root| root.join("bin")))
-        .map(|directory| directory.join("bpf-linker"))
-        .find(|linker| linker_version(linker).as_deref() == Some(LINKER_VERSION))
+        .chain(tool_root(program, version).map(|root| root.join("bin")))
+        .map(|directory| directory.join(program))
+        .find(|candidate| is_version(candidate, version))
 }
 
-fn linker_version(linker: &Path) -> Option<String> {
-    if !linker.is_file() {
-        return None;
-    }
-    let output = Command::new(linker).arg("--version").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    version_of("bpf-linker", &text).map(str::to_owned)
+fn is_version(tool: &Path, version: &str) -> bool {
+    tool.is_file()
+        && Command::new(tool)
+            .arg("--version")
+            .output()
+            .is_ok_and(|output| names_version(&String::from_utf8_lossy(&output.stdout), version))
 }
 
-/// The version in what `<program> --version` prints: `<program> <version>`.
-pub(crate) fn version_of<'a>(program: &str, text: &'a str) -> Option<&'a str> {
-    let mut words = text.split_whitespace();
-    (words.next()? == program).then(|| words.next())?
+/// Whether what a tool prints for `--version` (`name 1.2.3`, or the number alone) names this version.
+fn names_version(text: &str, version: &str) -> bool {
+    text.split_whitespace().any(|word| word == version)
 }
 
 /// The compiler that cargo uses: `RUSTC` where it is set (cargo sets it for build scripts), else the one in PATH.
@@ -91,16 +96,15 @@ pub(crate) fn has_sources(library: &Path) -> bool {
 
 /// A cargo command on the datapath: `cargo <subcommand> --package sni-ebpf` for the BPF target.
 ///
-/// `target_dir` has to differ from the outer cargo's, which holds a lock on its own.
 /// `arch` is the architecture that the object will run on, in Rust's spelling.
-pub(crate) fn cargo(subcommand: &str, linker: &Path, target_dir: &Path, arch: &str) -> Command {
+pub(crate) fn cargo(subcommand: &str, linker: &Path, outer_target: &Path, arch: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .args([subcommand, "--package", "sni-ebpf", "--bins"])
         .args(["--target", TARGET, "--profile", PROFILE])
         .args(["-Z", "build-std=core"])
         .arg("--target-dir")
-        .arg(target_dir)
+        .arg(outer_target.join(TARGET_DIR))
         // Lets the stable compiler take -Z.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("PATH", path_with(linker))
@@ -111,6 +115,13 @@ pub(crate) fn cargo(subcommand: &str, linker: &Path, target_dir: &Path, arch: &s
         command.env_remove(name);
     }
     command
+}
+
+/// The target directory of the outer build, in which `inside` is. Cargo names it to nobody, but marks it as a cache.
+pub(crate) fn outer_target_dir(inside: &Path) -> Option<&Path> {
+    inside
+        .ancestors()
+        .find(|directory| directory.join("CACHEDIR.TAG").is_file())
 }
 
 /// The linker is found by name, so that the flags, and with them the object, don't depend on where it is installed.
@@ -136,12 +147,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_is_the_word_after_the_name() {
-        assert_eq!(
-            version_of("bpf-linker", "bpf-linker 0.10.4\n"),
-            Some("0.10.4")
-        );
-        assert_eq!(version_of("bpf-linker", "something 0.10.4"), None);
-        assert_eq!(version_of("bpf-linker", ""), None);
+    fn version_is_compared_as_a_word() {
+        assert!(names_version("bpf-linker 0.10.4\n", "0.10.4"));
+        assert!(names_version("0.10.4", "0.10.4"));
+        assert!(!names_version("bpf-linker 0.10.40", "0.10.4"));
+        assert!(!names_version("", "0.10.4"));
     }
 }

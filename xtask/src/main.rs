@@ -6,9 +6,13 @@ mod apt;
 mod apt_source;
 mod bpf_toolchain;
 mod build;
+mod check;
+mod load;
+mod packages;
 mod process;
 mod provision;
 mod rust_src;
+mod test;
 
 use std::process::ExitCode;
 
@@ -25,11 +29,24 @@ struct Arguments {
 enum Task {
     /// Install what the build needs and is missing, then build the workspace
     Build(build::Options),
+    /// Build, load the datapath and run it: in the lab, or with --config on this host
+    BuildAndLoad(load::Options),
+    /// Build everything and run all tests; as root also those in the lab
+    Test(test::Options),
+    /// Formatting, lints, documentation, dependencies: everything CI looks at besides the tests
+    Check,
+    /// Measure
+    #[command(subcommand)]
+    Bench(load::Bench),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Build(options) => build::run(&options),
+        Task::BuildAndLoad(options) => load::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Check => check::run(),
+        Task::Bench(bench) => load::bench(&bench),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

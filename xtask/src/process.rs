@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    os::unix::fs::MetadataExt as _,
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
@@ -11,10 +11,20 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::bpf_toolchain;
+
 /// The workspace's root directory.
 pub(crate) fn workspace() -> &'static Path {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().unwrap_or(xtask)
+}
+
+/// Where this program was built, and with it the rest of the workspace.
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    let task = env::current_exe().context("this program's own path is unknown")?;
+    bpf_toolchain::outer_target_dir(&task)
+        .map(Path::to_owned)
+        .with_context(|| format!("{} is not in a target directory of cargo's", task.display()))
 }
 
 /// The cargo that started this task, in the workspace's root.
@@ -52,6 +62,12 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     }
     String::from_utf8(output.stdout)
         .with_context(|| format!("`{}` printed something other than UTF-8", shown(command)))
+}
+
+/// Becomes `command`: it gets our terminal, signals (Ctrl-C) and exit status. Returns only if it can't be started.
+pub(crate) fn replace_by(command: &mut Command) -> anyhow::Error {
+    let error = command.exec();
+    anyhow::Error::new(error).context(format!("`{}` can't be started", shown(command)))
 }
 
 /// The command as one would type it: without directories of programs, and without our environment.

@@ -1,0 +1,117 @@
+//! `cargo xtask build-and-load` and `cargo xtask bench`: tasks that load the datapath into this machine's kernel.
+//!
+//! The lab and the benches live in the tests crate; its programs are run by name, so that this one stays quick to compile.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{build, packages, process, provision};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Leave the lab up at the end, to look around in it
+    #[arg(long, conflicts_with = "config")]
+    keep: bool,
+    /// Run with this configuration on this host's own interfaces instead of in the lab
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Bench {
+    /// Nanoseconds and verified instructions per class of packets
+    Datapath {
+        /// Arguments for the bench
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    require_root()?;
+    match &options.config {
+        Some(config) => on_this_host(config),
+        None => in_the_lab(options.keep),
+    }
+}
+
+pub(crate) fn bench(bench: &Bench) -> Result<()> {
+    let Bench::Datapath { arguments } = bench;
+    require_root()?;
+    provision::datapath_toolchain()?;
+    packages::provide()?;
+    let mut run = process::cargo("run");
+    run.args(["--quiet", "--release", "--package", "snigate-tests"])
+        .args(["--bin", "snigate-bench", "--", "datapath"])
+        .args(arguments);
+    Err(process::replace_by(&mut run))
+}
+
+fn in_the_lab(keep: bool) -> Result<()> {
+    provision::datapath_toolchain()?;
+    packages::provide()?;
+    build::workspace(false)?;
+    let mut run = process::cargo("run");
+    run.args(["--quiet", "--package", "snigate-tests"])
+        .args(["--bin", "snigate-lab", "--", "demo"])
+        .args(keep.then_some("--keep"));
+    Err(process::replace_by(&mut run))
+}
+
+fn on_this_host(config: &Path) -> Result<()> {
+    fs::metadata(config)
+        .with_context(|| format!("the configuration {} can't be read", config.display()))?;
+    provision::datapath_toolchain()?;
+    let mut cargo = process::cargo("build");
+    cargo.args(["--release", "--package", "sni-user", "--bin", "snigate"]);
+    process::run(&mut cargo)?;
+    mount_bpf_file_system()?;
+    let mut snigate = Command::new(process::target_dir()?.join("release/snigate"));
+    snigate.args(["run", "--config"]).arg(config);
+    Err(process::replace_by(&mut snigate))
+}
+
+fn require_root() -> Result<()> {
+    if !process::is_root() {
+        bail!("loading the datapath needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask ...`");
+    }
+    Ok(())
+}
+
+/// Maps and programs are pinned in the BPF file system. systemd mounts it; minimal systems and containers don't.
+fn mount_bpf_file_system() -> Result<()> {
+    const WHERE: &str = "/sys/fs/bpf";
+    let mounts = fs::read_to_string("/proc/mounts").context("/proc/mounts can't be read")?;
+    if is_mounted(&mounts, WHERE, "bpf") {
+        return Ok(());
+    }
+    eprintln!("xtask: mounting the BPF file system at {WHERE}");
+    process::run(Command::new("mount").args(["-t", "bpf", "bpf", WHERE]))
+}
+
+/// Whether a line of /proc/mounts (device, directory, type, ...) says so.
+fn is_mounted(mounts: &str, directory: &str, kind: &str) -> bool {
+    mounts.lines().any(|line| {
+        let mut fields = line.split(' ').skip(1);
+        fields.next() == Some(directory) && fields.next() == Some(kind)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounted_is_directory_and_type() {
+        let mounts = "sysfs /sys sysfs rw 0 0\nbpf /sys/fs/bpf bpf rw,mode=700 0 0\n";
+        assert!(is_mounted(mounts, "/sys/fs/bpf", "bpf"));
+        assert!(!is_mounted(mounts, "/sys", "bpf"));
+        assert!(!is_mounted("", "/sys/fs/bpf", "bpf"));
+    }
+}
