@@ -125,7 +125,7 @@ fn advisories() -> Result<Outcome> {
         Ok(_) => passes(deny.args(["check", "--disable-fetch", "advisories"])),
         Err(error) => {
             let error = format!("{error:#}");
-            let reason = error.lines().next().unwrap_or_default();
+            let reason = error.lines().last().unwrap_or_default();
             Ok(Outcome::Skipped(format!(
                 "the RustSec database can't be fetched: {reason}"
             )))

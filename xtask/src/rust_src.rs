@@ -12,29 +12,30 @@ pub(crate) fn provide() -> Result<()> {
     if bpf_toolchain::has_sources(&library) {
         return Ok(());
     }
-    let from_rustup = process::step("adding rust-src with rustup", rustup_component);
-    let Err(rustup_error) = from_rustup else {
-        return verify(&library);
+    let Err(rustup_error) = process::step("adding rust-src with rustup", || {
+        rustup_component()?;
+        verify(&library)
+    }) else {
+        return Ok(());
     };
     eprintln!("xtask: rustup has no rust-src for us: {rustup_error:#}");
-    let from_debian = process::step("fetching Debian's package rust-src", || {
-        debian_package(&library)
-    });
-    match from_debian {
-        Ok(()) => verify(&library),
-        Err(error) => Err(error.context(format!(
-            "the standard library's sources are missing from {}: run `rustup component add rust-src` \
-             where rustup's server can be reached",
+    process::step("fetching Debian's package rust-src", || {
+        debian_package(&library)?;
+        verify(&library)
+    })
+    .with_context(|| {
+        format!(
+            "the standard library's sources are missing from {}: \
+             run `rustup component add rust-src` where rustup's server can be reached",
             library.display()
-        ))),
-    }
+        )
+    })
 }
 
 fn verify(library: &Path) -> Result<()> {
     if !bpf_toolchain::has_sources(library) {
         bail!(
-            "rust-src was installed, but not for the compiler in use, which looks in {}: \
-             run `rustup component add rust-src` for the toolchain that `rustc --version` names",
+            "{} is still incomplete: is that the toolchain in use?",
             library.display()
         );
     }
