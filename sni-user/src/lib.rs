@@ -1,1 +1,3 @@
 //! snigate.
+
+pub mod config;

@@ -1,0 +1,322 @@
+//! The configuration as the rest of the gateway sees it: complete, checked, every reference known to exist.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use serde::{Serialize, Serializer};
+
+use super::values::{
+    ClientCertificate, Hook, HostName, IdentityMode, Name, Rate, ServerName, SourceMode,
+};
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// What concerns the gateway itself.
+    pub gateway: Gateway,
+    /// The servers behind it, in the order they were defined.
+    pub edges: Vec<Edge>,
+    /// Edges that may stand in for each other, in the order they were defined.
+    pub pools: Vec<Pool>,
+    /// Public addresses and what is done with connections to them.
+    pub ip_sets: Vec<IpSet>,
+    /// SIP domains that are told apart by server name.
+    pub domains: Vec<Domain>,
+    /// What the gateway shows the Edges.
+    pub identity: Identity,
+    /// Protection against floods.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// Pools in one configuration.
+    pub const MAX_POOLS: usize = 256;
+    /// Edges in one configuration.
+    pub const MAX_EDGES: usize = 4096;
+    /// Edges in one pool.
+    pub const MAX_MEMBERS: usize = 64;
+
+    /// The Edge that a reference of this configuration means.
+    ///
+    /// # Panics
+    /// If the reference comes from another configuration that had more Edges.
+    pub fn edge(&self, reference: &EdgeRef) -> &Edge {
+        &self.edges[reference.index]
+    }
+
+    /// The pool that a reference of this configuration means.
+    ///
+    /// # Panics
+    /// If the reference comes from another configuration that had more pools.
+    pub fn pool(&self, reference: &PoolRef) -> &Pool {
+        &self.pools[reference.index]
+    }
+
+    /// A pool's Edges with their weights.
+    pub fn members<'a>(&'a self, pool: &'a Pool) -> impl Iterator<Item = (&'a Edge, u16)> {
+        pool.members
+            .iter()
+            .map(|member| (self.edge(&member.edge), member.weight))
+    }
+}
+
+/// `[gateway]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gateway {
+    /// Network interfaces that the datapath is attached to: at least one, none twice.
+    pub interfaces: Vec<String>,
+    /// Where it is attached.
+    pub hook: Hook,
+    /// What gateways have in common so that they choose the same Edge for the same connection.
+    pub seed: String,
+    /// Where in a BPF file system maps, programs and links are pinned.
+    pub pin_path: PathBuf,
+    /// The agent's control socket.
+    pub control: PathBuf,
+    /// Where the agent serves its metrics.
+    pub metrics: SocketAddr,
+    /// How long a flow may be silent.
+    #[serde(serialize_with = "duration")]
+    pub idle_timeout: Duration,
+    /// How long a client may take to send its ClientHello.
+    #[serde(serialize_with = "duration")]
+    pub hello_timeout: Duration,
+    /// How many flows at once; further connections are refused.
+    pub max_flows: u32,
+}
+
+/// `[[edge]]`: a server behind the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Edge {
+    /// Its name.
+    pub name: Name,
+    /// Where it listens; a unicast address, no port 0.
+    pub address: SocketAddr,
+    /// Whose address it sees.
+    pub source: SourceMode,
+    /// How it is verified when the gateway has terminated TLS; without it, by the system's roots and the name that the
+    /// partner asked for.
+    pub tls: Option<EdgeTls>,
+    /// How it is probed; without it, it counts as up.
+    pub health: Option<Health>,
+}
+
+/// How a terminated domain verifies an Edge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EdgeTls {
+    /// The name that its certificate must have; also the server name sent to it.
+    pub name: HostName,
+    /// Who may have signed it.
+    pub roots: Roots,
+}
+
+/// How an Edge is probed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// A TLS handshake rather than only a TCP connection.
+    pub tls: bool,
+    /// From one probe to the next.
+    #[serde(serialize_with = "duration")]
+    pub interval: Duration,
+    /// Failures in a row after which it is down.
+    pub fall: u8,
+    /// Successes in a row after which it is up again.
+    pub rise: u8,
+}
+
+/// Certificates to trust.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Roots {
+    /// The operating system's.
+    System,
+    /// Those in a PEM file.
+    File(PathBuf),
+}
+
+impl Serialize for Roots {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::System => serializer.serialize_str("system"),
+            Self::File(path) => path.serialize(serializer),
+        }
+    }
+}
+
+/// `[[pool]]`: Edges that may stand in for each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pool {
+    /// Its name.
+    pub name: Name,
+    /// At least one, none twice.
+    pub members: Vec<Member>,
+}
+
+/// An Edge in a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Member {
+    /// Which one.
+    pub edge: EdgeRef,
+    /// Its share of the connections, 1 to 256, relative to the other members'.
+    pub weight: u16,
+}
+
+macro_rules! reference {
+    ($($(#[$doc:meta])* $type:ident)+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $type {
+            pub(super) name: Name,
+            pub(super) index: usize,
+        }
+
+        impl $type {
+            /// The name that was written.
+            pub fn name(&self) -> &Name {
+                &self.name
+            }
+
+            /// Position in the configuration's list.
+            pub fn index(&self) -> usize {
+                self.index
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.name.serialize(serializer)
+            }
+        }
+    )+};
+}
+
+reference! {
+    /// An Edge that is known to exist; see [`Config::edge`].
+    EdgeRef
+    /// A pool that is known to exist; see [`Config::pool`].
+    PoolRef
+}
+
+/// `[[ip_set]]`: public addresses that get one treatment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct IpSet {
+    /// Its name.
+    pub name: Name,
+    /// Unicast addresses: at least one, none twice, and no port of theirs in another IP set.
+    pub addresses: Vec<IpAddr>,
+    /// TCP ports: at least one, none twice, none 0.
+    pub ports: Vec<u16>,
+    /// What is done with connections.
+    #[serde(flatten)]
+    pub mode: Mode,
+}
+
+/// What an IP set does with connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "mode", rename_all = "lowercase")]
+pub enum Mode {
+    /// All go to one pool, decided at the SYN.
+    Steer {
+        /// It has an Edge of every address family that the IP set has.
+        pool: PoolRef,
+    },
+    /// The ClientHello decides.
+    Inspect {
+        /// For no or an unknown server name; without it they are refused.
+        default: Option<PoolRef>,
+        /// Whether the datapath may bind known names to Edges itself, without the agent.
+        bind: bool,
+    },
+}
+
+/// `[[domain]]`: a SIP domain that is told by server name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Domain {
+    /// The SIP domain.
+    pub sip_domain: HostName,
+    /// Server names that partners ask for: at least one, none in two domains.
+    pub names: Vec<ServerName>,
+    /// Where its connections go.
+    pub pool: PoolRef,
+    /// Present when TLS ends at the gateway; otherwise the connection is passed through.
+    pub terminate: Option<Termination>,
+}
+
+/// How the gateway ends a domain's TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Termination {
+    /// PEM file with the chain, the domain's own certificate first.
+    pub certificate: PathBuf,
+    /// PEM file with its private key.
+    pub key: PathBuf,
+    /// Whether partners must show a certificate.
+    pub client_certificate: ClientCertificate,
+    /// Who may have signed it.
+    pub client_roots: Roots,
+    /// What the Edge is shown.
+    pub identity: IdentityMode,
+}
+
+/// `[identity]`: what the gateway shows the Edges.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Identity {
+    /// Signs mirrored certificates; there when any domain mirrors.
+    pub mirror: Option<MirrorCa>,
+    /// The gateway's own client certificate; there when any domain uses it.
+    pub gateway: Option<GatewayCertificate>,
+}
+
+/// The private CA behind mirrored certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MirrorCa {
+    /// PEM file with its certificate.
+    pub certificate: PathBuf,
+    /// PEM file with its private key.
+    pub key: PathBuf,
+    /// Where Edges fetch its revocation list; served by the agent.
+    pub crl_url: Option<String>,
+}
+
+/// The gateway's own client certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GatewayCertificate {
+    /// PEM file with the chain.
+    pub certificate: PathBuf,
+    /// PEM file with its private key.
+    pub key: PathBuf,
+}
+
+/// `[limits]`: protection against floods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// New connections from one source address.
+    pub syn_per_source: Rate,
+    /// Connections from one source address that never complete their ClientHello.
+    pub hello_per_source: Rate,
+    /// Sources that get no connection.
+    pub deny: Vec<IpNet>,
+    /// Sources that neither `deny` nor the rates apply to.
+    pub allow: Vec<IpNet>,
+}
+
+impl Default for Limits {
+    /// What holds without a `[limits]` table.
+    fn default() -> Self {
+        const SYN_PER_SOURCE: NonZeroU32 = NonZeroU32::new(200).unwrap();
+        const HELLO_PER_SOURCE: NonZeroU32 = NonZeroU32::new(50).unwrap();
+        Self {
+            syn_per_source: Rate::per_second_of(SYN_PER_SOURCE),
+            hello_per_source: Rate::per_second_of(HELLO_PER_SOURCE),
+            deny: Vec::new(),
+            allow: Vec::new(),
+        }
+    }
+}
+
+fn duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*duration))
+}

@@ -1,0 +1,191 @@
+//! What a good configuration means, and that the whole of a bad one is reported.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use sni_user::config::{
+    ClientCertificate, Config, Hook, IdentityMode, IpNet, Loaded, Mode, Roots, SourceMode,
+};
+
+fn fixture(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/config")
+        .join(name)
+}
+
+fn load(path: &Path) -> Loaded {
+    Config::load(path).unwrap_or_else(|found| panic!("{found}"))
+}
+
+fn parse(text: &str) -> Loaded {
+    Config::parse(Path::new("/etc/snigate/test.toml"), text)
+        .unwrap_or_else(|found| panic!("{found}"))
+}
+
+const SMALLEST: &str = r#"
+[gateway]
+interfaces = ["wan0"]
+[[edge]]
+name = "edge-a"
+address = "203.0.113.10:5061"
+[[pool]]
+name = "edges-a"
+edges = ["edge-a"]
+[[ip_set]]
+name = "one"
+addresses = ["198.51.100.10"]
+steer = "edges-a"
+"#;
+
+#[test]
+fn the_example_of_the_design() {
+    let path = fixture("design.toml");
+    let Loaded {
+        config,
+        warnings,
+        files,
+    } = load(&path);
+    assert_eq!(files, [path.clone(), fixture("domains.d/edge-b.toml")]);
+
+    let gateway = &config.gateway;
+    assert_eq!(gateway.interfaces, ["wan0", "lan0"]);
+    assert_eq!(gateway.hook, Hook::Auto);
+    assert_eq!(gateway.seed, "any text, the same on every gateway");
+    assert_eq!(gateway.pin_path, Path::new("/sys/fs/bpf/snigate"));
+    assert_eq!(gateway.control, Path::new("/run/snigate/control.sock"));
+    assert_eq!(gateway.metrics, SocketAddr::from(([127, 0, 0, 1], 9461)));
+    assert_eq!(gateway.idle_timeout, Duration::from_secs(7200));
+    assert_eq!(gateway.hello_timeout, Duration::from_secs(5));
+    assert_eq!(gateway.max_flows, 1_000_000);
+
+    let edge = &config.edges[0];
+    assert_eq!(edge.name.as_str(), "edge-a");
+    assert_eq!(edge.address, "203.0.113.10:5061".parse().unwrap());
+    assert_eq!(edge.source, SourceMode::Preserve);
+    let tls = edge.tls.as_ref().unwrap();
+    assert_eq!(tls.name.as_str(), "edge-a.hoster.example");
+    assert_eq!(tls.roots, Roots::File(fixture("certs/edge-ca.pem")));
+    let health = edge.health.as_ref().unwrap();
+    assert_eq!(
+        (health.tls, health.interval),
+        (true, Duration::from_secs(5))
+    );
+    assert_eq!((health.fall, health.rise), (3, 2));
+    assert_eq!(config.edges[1].tls.as_ref().unwrap().roots, Roots::System);
+
+    let members: Vec<_> = config
+        .members(&config.pools[0])
+        .map(|(edge, weight)| (edge.name.as_str(), weight))
+        .collect();
+    assert_eq!(members, [("edge-a", 1), ("edge-b", 2)]);
+
+    let [steered, shared] = config.ip_sets.as_slice() else {
+        panic!("{:?}", config.ip_sets)
+    };
+    assert_eq!(steered.addresses.len(), 2);
+    assert_eq!(steered.ports, [5061]);
+    let Mode::Steer { pool } = &steered.mode else {
+        panic!("{:?}", steered.mode)
+    };
+    assert_eq!(config.pool(pool).name.as_str(), "edges-a");
+    let Mode::Inspect {
+        default: Some(pool),
+        bind: true,
+    } = &shared.mode
+    else {
+        panic!("{:?}", shared.mode)
+    };
+    assert_eq!(pool.name().as_str(), "edges-a");
+
+    let [fabrikam, contoso] = config.domains.as_slice() else {
+        panic!("{:?}", config.domains)
+    };
+    assert_eq!(fabrikam.names[0].to_string(), "sip.fabrikam.example");
+    assert!(fabrikam.terminate.is_none());
+    let names: Vec<_> = contoso.names.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["sip.contoso.example", "*.voip.contoso.example"]);
+    assert!(contoso.names[1].is_wildcard());
+    let termination = contoso.terminate.as_ref().unwrap();
+    assert_eq!(termination.certificate, fixture("certs/contoso.pem"));
+    assert_eq!(termination.key, fixture("certs/contoso.key"));
+    assert_eq!(termination.client_certificate, ClientCertificate::Required);
+    assert_eq!(termination.client_roots, Roots::System);
+    assert_eq!(termination.identity, IdentityMode::Mirror);
+
+    let mirror = config.identity.mirror.as_ref().unwrap();
+    assert_eq!(mirror.certificate, fixture("ca/mirror.pem"));
+    assert_eq!(
+        mirror.crl_url.as_deref(),
+        Some("http://192.0.2.1/mirror.crl")
+    );
+    assert_eq!(
+        config.identity.gateway.as_ref().unwrap().key,
+        fixture("certs/gateway.key")
+    );
+    assert_eq!(config.limits.syn_per_source.to_string(), "200/s");
+    assert_eq!(
+        config.limits.deny,
+        ["192.0.2.0/24".parse::<IpNet>().unwrap()]
+    );
+    assert!(warnings.is_empty(), "{warnings}");
+}
+
+#[test]
+fn the_packaged_sample() {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/snigate.toml");
+    let Loaded {
+        config, warnings, ..
+    } = load(&sample);
+    assert_eq!(config.limits.allow.len(), 2);
+    assert!(warnings.is_empty(), "{warnings}");
+}
+
+#[test]
+fn the_defaults() {
+    let Loaded {
+        config,
+        warnings,
+        files,
+    } = parse(SMALLEST);
+    assert!(warnings.is_empty(), "{warnings}");
+    assert_eq!(files, [Path::new("/etc/snigate/test.toml")]);
+    let gateway = &config.gateway;
+    assert_eq!(gateway.hook, Hook::Auto);
+    assert_eq!(gateway.seed, "snigate");
+    assert_eq!(gateway.pin_path, Path::new("/sys/fs/bpf/snigate"));
+    assert_eq!(gateway.control, Path::new("/run/snigate/control.sock"));
+    assert_eq!(gateway.metrics, "127.0.0.1:9461".parse().unwrap());
+    assert_eq!(gateway.idle_timeout, Duration::from_secs(7200));
+    assert_eq!(gateway.hello_timeout, Duration::from_secs(5));
+    assert_eq!(gateway.max_flows, 1_000_000);
+    assert_eq!(config.edges[0].source, SourceMode::Preserve);
+    assert_eq!(config.edges[0].health, None);
+    assert_eq!(config.pools[0].members[0].weight, 1);
+    assert_eq!(config.ip_sets[0].ports, [5061]);
+    assert_eq!(config.limits.syn_per_source.to_string(), "200/s");
+    assert_eq!(config.limits.hello_per_source.to_string(), "50/s");
+    assert_eq!(
+        config.limits.hello_per_source.period(),
+        Duration::from_secs(1)
+    );
+    assert!(config.limits.deny.is_empty() && config.limits.allow.is_empty());
+}
+
+#[test]
+fn it_prints_as_json() {
+    let config = parse(&format!(
+        "{SMALLEST}\n[[ip_set]]\nname = \"two\"\naddresses = [\"198.51.100.20\"]\ninspect = true\n\
+         [[domain]]\nsip_domain = \"Bücher.Example\"\npool = \"edges-a\"\n"
+    ))
+    .config;
+    let json = serde_json::to_value(&config).unwrap();
+    assert_eq!(json["gateway"]["idle_timeout"], "2h");
+    assert_eq!(json["gateway"]["hook"], "auto");
+    assert_eq!(json["edges"][0]["address"], "203.0.113.10:5061");
+    assert_eq!(json["pools"][0]["members"][0]["edge"], "edge-a");
+    assert_eq!(json["ip_sets"][0]["mode"], "steer");
+    assert_eq!(json["ip_sets"][0]["pool"], "edges-a");
+    assert_eq!(json["ip_sets"][1]["mode"], "inspect");
+    assert_eq!(json["ip_sets"][1]["bind"], true);
+    assert_eq!(json["domains"][0]["names"][0], "sip.xn--bcher-kva.example");
+    assert_eq!(json["limits"]["syn_per_source"], "200/s");
+}
