@@ -241,8 +241,14 @@ fn is_kept(lab: &str) -> bool {
     run_dir(lab).join(KEEP_MARK).exists()
 }
 
+/// A zombie is dead: nobody may ever collect it, as in a container whose first process does not.
 fn is_alive(pid: u32) -> bool {
-    i32::try_from(pid).is_ok_and(|pid| kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH))
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // The state follows the program's name, which is in parentheses and may contain some (proc_pid_stat(5)).
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn names_in(directory: &Path) -> Vec<String> {

@@ -1,5 +1,43 @@
 //! The two ends of a federation connection.
+//!
+//! [`OpensslClient`] and [`OpensslServer`] are real peers that know nothing of this project. [`Partner`] and [`Edge`] are
+//! threads of the test itself, for what OpenSSL's tools cannot do: bulk both ways with hashes, half-close, resets,
+//! hundreds of connections at once.
 
+mod channel;
+mod edge;
 mod openssl;
+mod partner;
+mod pattern;
+mod request;
+mod tls;
 
-pub use openssl::{OpensslClient, OpensslServer, Session, TlsVersion};
+pub use edge::{Edge, End, Report};
+pub use openssl::{OpenSession, OpensslClient, OpensslServer, Session};
+pub use partner::{Connection, Conversation, Partner};
+pub use pattern::Hash;
+pub use request::{Action, Request};
+pub use tls::{EdgeTls, PartnerTls};
+
+/// A TLS version to insist on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    V12,
+    /// TLS 1.3 (RFC 8446).
+    V13,
+}
+
+impl TlsVersion {
+    /// Both, older first: what a test loops over.
+    pub const BOTH: [Self; 2] = [Self::V12, Self::V13];
+
+    /// OpenSSL's name of it, as in [`Session::version`].
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V12 => "TLSv1.2",
+            Self::V13 => "TLSv1.3",
+        }
+    }
+}

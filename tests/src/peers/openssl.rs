@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 
+use super::TlsVersion;
 use crate::deadline::Deadline;
 use crate::lab::Lab;
 use crate::netns::Namespace;
@@ -23,36 +24,6 @@ const SERVER_START: Duration = Duration::from_secs(10);
 /// What the client sends; `s_server -rev` answers with it in reverse.
 const PING: &str = "snigate";
 const PONG: &str = "etagins";
-
-/// A TLS version to insist on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// TLS 1.2 (RFC 5246).
-    V12,
-    /// TLS 1.3 (RFC 8446).
-    V13,
-}
-
-impl TlsVersion {
-    /// Both, older first: what a test loops over.
-    pub const BOTH: [Self; 2] = [Self::V12, Self::V13];
-
-    /// OpenSSL's name of it, as in [`Session::version`].
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::V12 => "TLSv1.2",
-            Self::V13 => "TLSv1.3",
-        }
-    }
-
-    fn option(self) -> &'static str {
-        match self {
-            Self::V12 => "-tls1_2",
-            Self::V13 => "-tls1_3",
-        }
-    }
-}
 
 /// `openssl s_server`: an Edge that demands a client certificate of its authority and answers every line reversed.
 ///
@@ -182,7 +153,7 @@ impl<'a> OpensslClient<'a> {
             command.arg("-cert").arg(&identity.chain);
             command.arg("-key").arg(&identity.key);
         }
-        command.args(self.version.map(TlsVersion::option));
+        command.args(self.version.map(option));
         if let Some(source) = self.source {
             let bind = SocketAddr::new(source, 0).to_string();
             command.args(["-bind", &bind]);
@@ -334,6 +305,13 @@ fn lines_of(child: &mut Child) -> Result<Receiver<String>> {
         });
     }
     Ok(lines)
+}
+
+fn option(version: TlsVersion) -> &'static str {
+    match version {
+        TlsVersion::V12 => "-tls1_2",
+        TlsVersion::V13 => "-tls1_3",
+    }
 }
 
 fn parse(output: &str, setup: Option<Duration>) -> Result<Session> {

@@ -1,0 +1,350 @@
+//! A partner that talks to the Rust [`Edge`](super::Edge).
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use socket2::{Domain, Socket, Type};
+
+use super::TlsVersion;
+use super::channel::{Channel, Until};
+use super::pattern::Pattern;
+use super::request::{Action, Request};
+use super::tls::PartnerTls;
+use crate::deadline::Deadline;
+use crate::netns::Namespace;
+
+/// How long a partner stays silent before it sends on after the Edge's half-close.
+const LATE: Duration = Duration::from_millis(500);
+
+/// Where connections come from, and how.
+#[derive(Clone, Debug)]
+pub struct Partner<'a> {
+    /// The namespace they are made in.
+    pub namespace: &'a Namespace,
+    /// The address they come from; `None` leaves it to the kernel.
+    pub source: Option<IpAddr>,
+    /// TLS, or plain TCP without it.
+    pub tls: Option<&'a PartnerTls>,
+    /// How long each conversation may take.
+    pub timeout: Duration,
+}
+
+/// A conversation that went well: every byte arrived, in both directions.
+#[derive(Clone, Debug)]
+pub struct Conversation {
+    /// The partner's own end.
+    pub local: SocketAddr,
+    /// From the SYN to the end of the TLS handshake, or of TCP's.
+    pub setup: Duration,
+    /// From the request to the last byte.
+    pub duration: Duration,
+    /// The TLS version spoken.
+    pub version: Option<TlsVersion>,
+    /// Segments the partner sent again.
+    pub retransmitted: u32,
+}
+
+impl Partner<'_> {
+    /// Sends and receives so many bytes at once; both ends compare hashes.
+    ///
+    /// # Errors
+    /// The connection fails, or a byte is wrong.
+    pub fn exchange(&self, address: SocketAddr, send: u64, receive: u64) -> Result<Conversation> {
+        let mut connection = self.request(address, Action::Exchange, receive, send)?;
+        let (own, theirs) = (
+            connection.own_pattern(send),
+            connection.their_pattern(receive),
+        );
+        let sent_hash = own.clone().hash();
+        let received = connection.channel.transfer(own, Until::Bytes(receive))?;
+        ensure!(
+            received.hash == theirs.hash(),
+            "the {receive} bytes from the Edge at {address} are not those it sent"
+        );
+        let mut their_hash = [0; 32];
+        connection
+            .channel
+            .read_exact(&mut their_hash)
+            .context("the Edge's hash")?;
+        ensure!(
+            their_hash == sent_hash,
+            "the {send} bytes that the Edge at {address} received are not those sent"
+        );
+        connection.close()
+    }
+
+    /// The same `count` times at once.
+    ///
+    /// # Errors
+    /// Any of them fails; the message tells how many and shows the first.
+    pub fn exchange_in_parallel(
+        &self,
+        count: usize,
+        address: SocketAddr,
+        send: u64,
+        receive: u64,
+    ) -> Result<Vec<Conversation>> {
+        let results: Vec<Result<Conversation>> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..count)
+                .map(|_| scope.spawn(|| self.exchange(address, send, receive)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
+                })
+                .collect()
+        });
+        let failed = results.iter().filter(|result| result.is_err()).count();
+        results
+            .into_iter()
+            .collect::<Result<_>>()
+            .with_context(|| format!("{failed} of {count} parallel connections failed; the first"))
+    }
+
+    /// Sends, half-closes, and receives an answer that comes late.
+    ///
+    /// # Errors
+    /// The connection fails, or a byte of the answer is wrong.
+    pub fn half_close(&self, address: SocketAddr, send: u64, receive: u64) -> Result<Conversation> {
+        let mut connection = self.request(address, Action::AnswerAfterEnd, receive, 0)?;
+        let (own, theirs) = (
+            connection.own_pattern(send),
+            connection.their_pattern(receive),
+        );
+        connection.channel.transfer(own, Until::Bytes(0))?;
+        connection.channel.finish_sending()?;
+        let nothing = connection.own_pattern(0);
+        let received = connection.channel.transfer(nothing, Until::End)?;
+        ensure!(
+            received.bytes == receive && received.hash == theirs.hash(),
+            "{} of {receive} bytes came after the half-close, or the wrong ones",
+            received.bytes
+        );
+        connection.summary()
+    }
+
+    /// Receives until the Edge half-closes, then sends late; the Edge's report says what arrived.
+    ///
+    /// # Errors
+    /// The connection fails, or a byte from the Edge is wrong.
+    pub fn half_closed(
+        &self,
+        address: SocketAddr,
+        send: u64,
+        receive: u64,
+    ) -> Result<Conversation> {
+        let mut connection = self.request(address, Action::EndThenReceive, receive, 0)?;
+        let (own, theirs) = (
+            connection.own_pattern(send),
+            connection.their_pattern(receive),
+        );
+        let nothing = connection.own_pattern(0);
+        let received = connection.channel.transfer(nothing, Until::End)?;
+        ensure!(
+            received.bytes == receive && received.hash == theirs.hash(),
+            "{} of {receive} bytes came before the half-close, or the wrong ones",
+            received.bytes
+        );
+        thread::sleep(LATE);
+        connection.channel.transfer(own, Until::Bytes(0))?;
+        connection.channel.finish_sending()?;
+        connection.summary()
+    }
+
+    /// Asks the Edge to reset the connection and expects the RST.
+    ///
+    /// # Errors
+    /// The connection does not end, or otherwise.
+    pub fn be_reset(&self, address: SocketAddr) -> Result<()> {
+        let mut connection = self.request(address, Action::Reset, 0, 0)?;
+        match connection.channel.read(&mut [0; 16]) {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+            Err(error) => Err(error).context("no RST from the Edge arrived"),
+            Ok(length) => bail!("{length} bytes arrived instead of a RST"),
+        }
+    }
+
+    /// Opens a connection and resets it; the Edge's report says whether the RST arrived.
+    ///
+    /// # Errors
+    /// The connection fails before.
+    pub fn reset(&self, address: SocketAddr) -> Result<()> {
+        self.echo(address)?.reset()
+    }
+
+    /// Asks which address and port the Edge sees.
+    ///
+    /// # Errors
+    /// The connection fails.
+    pub fn who_am_i(&self, address: SocketAddr) -> Result<SocketAddr> {
+        let mut connection = self.request(address, Action::WhoAmI, 0, 0)?;
+        let mut text = String::new();
+        connection.channel.read_to_string(&mut text)?;
+        connection.channel.finish_sending()?;
+        text.parse()
+            .with_context(|| format!("the Edge's answer {text:?}"))
+    }
+
+    /// Opens a connection that stays: see [`Connection::ping`].
+    ///
+    /// # Errors
+    /// The connection fails.
+    pub fn echo(&self, address: SocketAddr) -> Result<Connection> {
+        let mut connection = self.request(address, Action::Echo, 0, 0)?;
+        connection.ping()?;
+        Ok(connection)
+    }
+
+    fn request(
+        &self,
+        address: SocketAddr,
+        action: Action,
+        send: u64,
+        receive: u64,
+    ) -> Result<Connection> {
+        let start = Instant::now();
+        let channel = self.connect(address).with_context(|| {
+            format!(
+                "connecting from namespace {} to {address}",
+                self.namespace.name()
+            )
+        })?;
+        let local = channel.local()?;
+        let request = Request {
+            action,
+            send,
+            receive,
+            // The port makes parallel connections different from each other.
+            seed: u64::from(local.port()) << 1,
+        };
+        let mut connection = Connection {
+            channel,
+            local,
+            timeout: self.timeout,
+            setup: start.elapsed(),
+            established: Instant::now(),
+            seed: request.seed,
+            pings: 0,
+        };
+        connection.channel.write_all(&request.encode())?;
+        connection.channel.flush()?;
+        Ok(connection)
+    }
+
+    fn connect(&self, address: SocketAddr) -> Result<Channel> {
+        let socket: TcpStream = self.namespace.run(|| {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            if let Some(source) = self.source {
+                socket.bind(&SocketAddr::new(source, 0).into())?;
+            }
+            socket.connect_timeout(&address.into(), self.timeout)?;
+            Ok(socket.into())
+        })?;
+        let tls = self.tls.map(PartnerTls::connect).transpose()?;
+        let never = Arc::new(AtomicBool::new(false));
+        Ok(Channel::new(
+            socket,
+            tls,
+            Deadline::after(self.timeout),
+            never,
+        )?)
+    }
+}
+
+/// An open connection to an Edge that echoes.
+#[derive(Debug)]
+pub struct Connection {
+    channel: Channel,
+    local: SocketAddr,
+    timeout: Duration,
+    setup: Duration,
+    established: Instant,
+    seed: u64,
+    pings: u64,
+}
+
+impl Connection {
+    /// The partner's own end.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The socket, for what only the kernel can tell or set.
+    #[must_use]
+    pub fn socket(&self) -> &TcpStream {
+        self.channel.socket()
+    }
+
+    /// Sends a kilobyte, waits for it to come back, and returns how long that took.
+    ///
+    /// # Errors
+    /// The connection is broken, or something else came back.
+    pub fn ping(&mut self) -> Result<Duration> {
+        self.channel.set_deadline(Deadline::after(self.timeout));
+        let mut sent = [0; 1024];
+        self.pings += 1;
+        Pattern::new(self.seed + self.pings, 1024).fill(&mut sent);
+        let start = Instant::now();
+        self.channel.write_all(&sent)?;
+        self.channel.flush()?;
+        let mut received = [0; 1024];
+        self.channel.read_exact(&mut received)?;
+        ensure!(sent == received, "another kilobyte came back than was sent");
+        Ok(start.elapsed())
+    }
+
+    /// Ends the connection with a RST.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn reset(self) -> Result<()> {
+        Ok(self.channel.reset()?)
+    }
+
+    /// Closes both ways, waiting for the Edge to do the same.
+    ///
+    /// # Errors
+    /// The Edge does not, or something else comes.
+    pub fn close(mut self) -> Result<Conversation> {
+        self.channel.finish_sending()?;
+        let nothing = self.own_pattern(0);
+        let rest = self.channel.transfer(nothing, Until::End)?;
+        ensure!(
+            rest.bytes == 0,
+            "{} bytes came that nobody asked for",
+            rest.bytes
+        );
+        self.summary()
+    }
+
+    fn their_pattern(&self, length: u64) -> Pattern {
+        Pattern::new(self.seed, length)
+    }
+
+    fn own_pattern(&self, length: u64) -> Pattern {
+        Pattern::new(self.seed + 1, length)
+    }
+
+    fn summary(&self) -> Result<Conversation> {
+        Ok(Conversation {
+            local: self.local,
+            setup: self.setup,
+            duration: self.established.elapsed(),
+            version: match self.channel.tls().and_then(|tls| tls.protocol_version()) {
+                Some(rustls::ProtocolVersion::TLSv1_2) => Some(TlsVersion::V12),
+                Some(rustls::ProtocolVersion::TLSv1_3) => Some(TlsVersion::V13),
+                _ => None,
+            },
+            retransmitted: self.channel.retransmitted()?,
+        })
+    }
+}

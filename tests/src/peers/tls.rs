@@ -1,0 +1,118 @@
+//! rustls on either end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
+    SupportedProtocolVersion,
+};
+
+use super::TlsVersion;
+use crate::pki::{Identity, Pki};
+
+/// How a Rust Edge speaks TLS: with its certificate, and only to clients with one of the same authority.
+#[derive(Clone, Debug)]
+pub struct EdgeTls(Arc<ServerConfig>);
+
+/// How a Rust partner speaks TLS: asking for a name, which the certificate must carry, and presenting its own.
+#[derive(Clone, Debug)]
+pub struct PartnerTls {
+    config: Arc<ClientConfig>,
+    server_name: ServerName<'static>,
+}
+
+impl EdgeTls {
+    /// TLS 1.2 and 1.3 with this certificate.
+    ///
+    /// # Errors
+    /// The certificate or key does not fit.
+    pub fn new(identity: &Identity, pki: &Pki) -> Result<Self> {
+        let provider = provider();
+        let roots = Arc::new(roots(pki.roots())?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
+            .build()
+            .context("the authority that partners are verified with")?;
+        let (chain, key) = load(identity)?;
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions(None))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .with_context(|| format!("the certificate {}", identity.chain.display()))?;
+        Ok(Self(Arc::new(config)))
+    }
+
+    pub(crate) fn accept(&self) -> Result<rustls::Connection> {
+        Ok(ServerConnection::new(Arc::clone(&self.0))?.into())
+    }
+}
+
+impl PartnerTls {
+    /// Asks for `server_name` in `version`, or in any.
+    ///
+    /// # Errors
+    /// The certificate or key does not fit, or the name is none.
+    pub fn new(
+        server_name: &str,
+        identity: &Identity,
+        pki: &Pki,
+        version: Option<TlsVersion>,
+    ) -> Result<Self> {
+        let (chain, key) = load(identity)?;
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions(version))?
+            .with_root_certificates(roots(pki.roots())?)
+            .with_client_auth_cert(chain, key)
+            .with_context(|| format!("the certificate {}", identity.chain.display()))?;
+        Ok(Self {
+            config: Arc::new(config),
+            server_name: ServerName::try_from(server_name.to_owned())
+                .with_context(|| format!("{server_name} is no server name"))?,
+        })
+    }
+
+    pub(crate) fn connect(&self) -> Result<rustls::Connection> {
+        let connection = ClientConnection::new(Arc::clone(&self.config), self.server_name.clone())?;
+        Ok(connection.into())
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(default_provider())
+}
+
+fn versions(only: Option<TlsVersion>) -> &'static [&'static SupportedProtocolVersion] {
+    static V12: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
+    static V13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+    match only {
+        None => rustls::ALL_VERSIONS,
+        Some(TlsVersion::V12) => &V12,
+        Some(TlsVersion::V13) => &V13,
+    }
+}
+
+fn roots(file: &Path) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        roots.add(certificate)?;
+    }
+    Ok(roots)
+}
+
+fn load(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let key = PrivateKeyDer::from_pem_file(&identity.key)
+        .with_context(|| format!("reading {}", identity.key.display()))?;
+    Ok((certificates(&identity.chain)?, key))
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect)
+        .with_context(|| format!("reading {}", file.display()))
+}
