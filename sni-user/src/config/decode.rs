@@ -5,8 +5,10 @@ use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    diagnostics::{Diagnostic, Location, Report, nearest, quoted},
+    diagnostics::{Diagnostic, Report},
+    location::Location,
     values::InvalidValue,
+    wording::{list_of, nearest, quoted, shown},
 };
 
 /// A value and where it was written.
@@ -164,7 +166,9 @@ impl<'a> Section<'a> {
         let DeValue::Array(array) = input.value else {
             let help = match input.value {
                 DeValue::String(text) => format!("write `{key} = [{}]`", quoted(text)),
-                DeValue::Integer(number) => format!("write `{key} = [{number}]`"),
+                DeValue::Integer(number) => {
+                    format!("write `{key} = [{}]`", shown(&number.to_string()))
+                }
                 _ => format!("write `{key} = [ … ]`"),
             };
             input.mismatch("a list", &help);
@@ -228,7 +232,7 @@ impl<'a> Section<'a> {
         number_in(&input, range)
     }
 
-    /// A duration in a range; `why` says where a surprising bound comes from.
+    /// A duration in a range; `why` tells why it may not be shorter, if that may surprise.
     pub(super) fn duration(
         &mut self,
         key: &'static str,
@@ -239,27 +243,14 @@ impl<'a> Section<'a> {
         if range.contains(&value) {
             return Some(value);
         }
-        let show = humantime::format_duration;
-        let (bound, relation) = if value < *range.start() {
-            (range.start(), "shorter")
+        let [given, shortest, longest] = [value, *range.start(), *range.end()].map(compact);
+        let message = if value < *range.start() {
+            format!("`{key}` is {given}, shorter than {shortest}{why}")
         } else {
-            (range.end(), "longer")
+            format!("`{key}` is {given}, longer than {longest}")
         };
-        self.report.push(
-            Diagnostic::error(
-                at,
-                format!(
-                    "`{key}` is {}, {relation} than {}{why}",
-                    show(value),
-                    show(*bound)
-                ),
-            )
-            .help(format!(
-                "write `{key} = \"{}\"` to \"{}\"",
-                compact(*range.start()),
-                compact(*range.end())
-            )),
-        );
+        let help = format!("write a duration from \"{shortest}\" to \"{longest}\"");
+        self.report.push(Diagnostic::error(at, message).help(help));
         None
     }
 
@@ -280,11 +271,8 @@ impl<'a> Section<'a> {
             };
             let at = self.at.at(key.span());
             self.report.push(
-                Diagnostic::error(
-                    at,
-                    format!("{} has no key `{}`", self.title, word.escape_debug()),
-                )
-                .help(help),
+                Diagnostic::error(at, format!("{} has no key `{}`", self.title, shown(word)))
+                    .help(help),
             );
         }
     }
@@ -353,21 +341,12 @@ pub(super) fn number_in(input: &Input<'_>, range: RangeInclusive<u32>) -> Option
         .ok()
         .filter(|value| range.contains(value));
     if value.is_none() {
-        let message = format!("`{}` cannot be {number}", input.key);
+        let message = format!("`{}` cannot be {}", input.key, shown(&number.to_string()));
         input
             .report
             .push(Diagnostic::error(input.at.clone(), message).help(bounds));
     }
     value
-}
-
-/// Such as `` `a`, `b`, `c` ``.
-pub(super) fn list_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
-    words
-        .into_iter()
-        .map(|word| format!("`{}`", word.escape_debug()))
-        .collect::<Vec<_>>()
-        .join(", ")
 }
 
 fn compact(duration: Duration) -> String {

@@ -1,112 +1,10 @@
 //! What is wrong with a configuration: where, in one sentence, and what to write instead.
 
-use std::{cell::RefCell, fmt, ops::Range, path::PathBuf, sync::Arc};
+use std::{cell::RefCell, fmt};
 
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-/// One configuration file as it was read.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Source {
-    /// Position in reading order: the main file is 0, included files follow.
-    pub(super) order: usize,
-    pub(super) path: PathBuf,
-    pub(super) text: String,
-}
-
-/// A place in a configuration file; the whole file when it could not be read.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Location {
-    source: Arc<Source>,
-    span: Option<Range<usize>>,
-}
-
-impl Location {
-    pub(super) fn new(source: &Arc<Source>, span: Range<usize>) -> Self {
-        let end = source.text.len();
-        let start = source.text.floor_char_boundary(span.start.min(end));
-        let stop = source.text.ceil_char_boundary(span.end.min(end)).max(start);
-        Self {
-            source: Arc::clone(source),
-            span: Some(start..stop),
-        }
-    }
-
-    pub(super) fn whole_file(source: &Arc<Source>) -> Self {
-        Self {
-            source: Arc::clone(source),
-            span: None,
-        }
-    }
-
-    /// The same file, another stretch of it.
-    pub(super) fn at(&self, span: Range<usize>) -> Self {
-        Self::new(&self.source, span)
-    }
-
-    /// The file, as its name was given or found by `include`.
-    pub fn path(&self) -> &std::path::Path {
-        &self.source.path
-    }
-
-    /// The line, from 1; nothing when the whole file is meant.
-    pub fn line(&self) -> Option<usize> {
-        self.span
-            .as_ref()
-            .map(|span| 1 + self.source.text[..span.start].matches('\n').count())
-    }
-
-    /// The column in characters, from 1; nothing when the whole file is meant.
-    pub fn column(&self) -> Option<usize> {
-        self.span.as_ref().map(|span| {
-            let line = &self.source.text[self.line_start(span.start)..span.start];
-            1 + line.chars().count()
-        })
-    }
-
-    fn line_start(&self, offset: usize) -> usize {
-        self.source.text[..offset]
-            .rfind('\n')
-            .map_or(0, |newline| newline + 1)
-    }
-
-    /// The text of the line and the stretch of it that is meant. A span over several lines is cut at the end of its first:
-    /// the reader needs the place, not the whole of an unclosed string.
-    pub(super) fn excerpt(&self) -> Option<(&str, Range<usize>)> {
-        let span = self.span.as_ref()?;
-        let start = self.line_start(span.start);
-        let line = self.source.text[start..]
-            .split('\n')
-            .next()
-            .unwrap_or_default();
-        let line = line.strip_suffix('\r').unwrap_or(line);
-        let from = (span.start - start).min(line.len());
-        let to = (span.end - start).clamp(from, line.len());
-        Some((line, from..to))
-    }
-
-    fn order(&self) -> (usize, usize) {
-        (
-            self.source.order,
-            self.span.as_ref().map_or(0, |span| span.start),
-        )
-    }
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.path().display())?;
-        if let (Some(line), Some(column)) = (self.line(), self.column()) {
-            write!(formatter, ":{line}:{column}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Location {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{self}")
-    }
-}
+use super::location::Location;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -308,36 +206,4 @@ impl Report {
         list.sort_by_key(|found| found.location.order());
         Diagnostics { list }
     }
-}
-
-/// A value put into a message: in quotes, on one line, harmless to a terminal, and not longer than a reader needs.
-pub(super) fn quoted(text: &str) -> String {
-    const LONGEST: usize = 80;
-    let shown: String = text.chars().take(LONGEST).collect();
-    let more = if shown.len() < text.len() { "…" } else { "" };
-    format!("\"{}{more}\"", shown.escape_debug())
-}
-
-/// The known word that a wrong one was probably meant to be.
-pub(super) fn nearest<'a>(
-    wrong: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    // A third of the letters may be wrong: enough for a slip or a swap, too little to suggest something unrelated.
-    // The bound on the length keeps the comparison of a pasted file out of the quadratic algorithm.
-    let allowed = (wrong.chars().count() / 3).max(1);
-    known
-        .into_iter()
-        .filter(|candidate| {
-            candidate.len().abs_diff(wrong.len()) <= 4 * (allowed + 1) && wrong.len() <= 512
-        })
-        .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(&wrong.to_lowercase(), &candidate.to_lowercase()),
-                candidate,
-            )
-        })
-        .filter(|(distance, _)| *distance <= allowed)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
 }

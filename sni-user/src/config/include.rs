@@ -8,8 +8,10 @@ use std::{
 
 use super::{
     decode::{Directory, Located},
-    diagnostics::{Diagnostic, Location, Report, Source, quoted},
+    diagnostics::{Diagnostic, Report},
+    location::{Location, Source},
     tables::{Draft, Role},
+    wording::quoted,
 };
 
 /// Everything that is read, and everything that is wrong with it so far.
@@ -139,11 +141,7 @@ impl Reader {
     }
 
     fn source(&mut self, path: &Path, text: String) -> Arc<Source> {
-        let source = Arc::new(Source {
-            order: self.files.len(),
-            path: path.to_owned(),
-            text,
-        });
+        let source = Arc::new(Source::new(self.files.len(), path.to_owned(), text));
         self.files.push(Arc::clone(&source));
         source
     }

@@ -9,12 +9,14 @@
 mod decode;
 mod diagnostics;
 mod include;
+mod location;
 mod model;
 mod render;
 mod scalars;
 mod tables;
 mod validate;
 mod values;
+mod wording;
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +24,8 @@ pub use ipnet::IpNet;
 
 use self::include::Reader;
 pub use self::{
-    diagnostics::{Diagnostic, Diagnostics, Location, Severity},
+    diagnostics::{Diagnostic, Diagnostics, Severity},
+    location::Location,
     model::{
         Config, Domain, Edge, EdgeRef, EdgeTls, Gateway, GatewayCertificate, Health, Identity,
         IpSet, Limits, Member, MirrorCa, Mode, Pool, PoolRef, Roots, Termination,

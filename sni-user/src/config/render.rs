@@ -4,7 +4,8 @@ use std::fmt;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use super::diagnostics::{Diagnostic, Diagnostics, Location, Severity};
+use super::diagnostics::{Diagnostic, Diagnostics, Severity};
+use super::location::Location;
 
 impl Diagnostics {
     /// The text for a terminal (`colour`) or for a file. It ends with a newline unless nothing was found.

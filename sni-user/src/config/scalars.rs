@@ -10,11 +10,11 @@ use toml::de::DeValue;
 
 use super::{
     decode::{Decode, Input},
-    diagnostics::quoted,
     values::{
         ClientCertificate, Hook, HostName, IdentityMode, InvalidValue, Keyword, Rate, ServerName,
         SourceMode,
     },
+    wording::{quoted, shown},
 };
 
 impl Decode for bool {
@@ -44,7 +44,11 @@ impl Decode for Duration {
         if let DeValue::Integer(number) = input.value {
             input.mismatch(
                 "a duration with its unit",
-                &format!("write `{} = \"{number}s\"` if seconds are meant", input.key),
+                &format!(
+                    "write `{} = \"{}s\"` if seconds are meant",
+                    input.key,
+                    shown(&number.to_string())
+                ),
             );
             return None;
         }
@@ -65,8 +69,9 @@ impl Decode for Rate {
             input.mismatch(
                 "a rate with its unit",
                 &format!(
-                    "write `{} = \"{number}/s\"` if seconds are meant",
-                    input.key
+                    "write `{} = \"{}/s\"` if seconds are meant",
+                    input.key,
+                    shown(&number.to_string())
                 ),
             );
             return None;

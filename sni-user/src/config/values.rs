@@ -4,7 +4,7 @@ use std::{borrow::Borrow, fmt, num::NonZeroU32, str::FromStr, sync::Arc, time::D
 
 use serde::{Serialize, Serializer};
 
-use super::diagnostics::{nearest, quoted};
+use super::wording::{nearest, quoted};
 
 /// Why a text is not the value it should be, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,7 +104,7 @@ impl FromStr for HostName {
                 "write the name itself; wildcards belong into `names` of a [[domain]]".into(),
             );
         }
-        // No internationalised name gets shorter than a quarter of its UTF-8 form, and IDNA processing is not for whole files.
+        // UTF-8 has at most four bytes for each one of the A-label form. The bound keeps whole files out of IDNA processing.
         if text.len() > 4 * 253 {
             return wrong("it is too long", "write a name of at most 253 bytes".into());
         }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::edge::roots;
 use crate::config::{
     decode::{Directory, List, Located, Section},
-    diagnostics::{Diagnostic, Location},
+    diagnostics::Diagnostic,
+    location::Location,
     model::{Domain, PoolRef, Roots, Termination},
     values::{ClientCertificate, HostName, IdentityMode, ServerName},
 };

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use crate::config::{
     decode::{Directory, Input, Located, Section},
-    diagnostics::Location,
+    location::Location,
     model::{Edge, EdgeTls, Health, Roots},
     values::{HostName, SourceMode},
 };

@@ -31,6 +31,11 @@ const LONGEST_SOCKET_PATH: usize = 107;
 const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * MINUTE;
 
+/// Edges keep a connection to a federated partner through long silences. RFC 5382 REQ-5 asks for even more, 2 h 4 min, of a NAT.
+const SHORTEST_IDLE: Duration = Duration::from_secs(30 * MINUTE);
+const WHY_SHORTEST_IDLE: &str =
+    ": federation connections are silent for that long and must live on";
+
 pub(in crate::config) struct GatewayDraft {
     pub(in crate::config) interfaces: Option<List<String>>,
     pub(in crate::config) metrics: Option<Located<SocketAddr>>,
@@ -46,21 +51,33 @@ impl GatewayDraft {
             interfaces: Vec::new(),
             hook: section.value("hook").unwrap_or(Hook::Auto),
             seed: section.value("seed").unwrap_or_else(|| "snigate".into()),
-            pin_path: section.path("pin_path", directory).unwrap_or_else(|| "/sys/fs/bpf/snigate".into()),
-            control: section.path("control", directory).unwrap_or_else(|| "/run/snigate/control.sock".into()),
-            metrics: metrics.as_ref().map_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9461)), |metrics| metrics.value),
+            pin_path: section
+                .path("pin_path", directory)
+                .unwrap_or_else(|| "/sys/fs/bpf/snigate".into()),
+            control: section
+                .path("control", directory)
+                .unwrap_or_else(|| "/run/snigate/control.sock".into()),
+            metrics: metrics.as_ref().map_or_else(
+                || SocketAddr::from(([127, 0, 0, 1], 9461)),
+                |metrics| metrics.value,
+            ),
             idle_timeout: section
-                // RFC 5382 REQ-5 asks for 2 h 4 min of a NAT; no SIP peer has been seen to be silent for more than 30 minutes.
                 .duration(
                     "idle_timeout",
-                    Duration::from_secs(30 * MINUTE)..=Duration::from_secs(30 * DAY),
-                    ", and a federation connection that is cut while it is idle loses messages (RFC 5382)",
+                    SHORTEST_IDLE..=Duration::from_secs(30 * DAY),
+                    WHY_SHORTEST_IDLE,
                 )
                 .unwrap_or(Duration::from_secs(120 * MINUTE)),
             hello_timeout: section
-                .duration("hello_timeout", Duration::from_millis(100)..=Duration::from_secs(5 * MINUTE), "")
+                .duration(
+                    "hello_timeout",
+                    Duration::from_millis(100)..=Duration::from_secs(5 * MINUTE),
+                    "",
+                )
                 .unwrap_or(Duration::from_secs(5)),
-            max_flows: section.number("max_flows", 1..=16_000_000).unwrap_or(1_000_000),
+            max_flows: section
+                .number("max_flows", 1..=16_000_000)
+                .unwrap_or(1_000_000),
         };
         if let Some(at) =
             control_at.filter(|_| complete.control.as_os_str().len() > LONGEST_SOCKET_PATH)

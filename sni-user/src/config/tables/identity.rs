@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use crate::config::{
     decode::{Directory, Located, Section},
-    diagnostics::{Diagnostic, Location, quoted},
+    diagnostics::Diagnostic,
+    location::Location,
     model::{GatewayCertificate, Identity, MirrorCa},
+    wording::quoted,
 };
 
 pub(in crate::config) struct IdentityDraft {

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use crate::config::{
     decode::{Decode, Input, List, Located, Section, number_in},
-    diagnostics::{Diagnostic, Location},
+    diagnostics::Diagnostic,
+    location::Location,
     model::{IpSet, Mode, PoolRef},
 };
 

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use crate::config::{
     decode::{List, Section},
-    diagnostics::Location,
+    location::Location,
     model::Limits,
     values::Rate,
 };

@@ -25,9 +25,11 @@ pub(super) use self::{
     pool::{MemberDraft, PoolDraft},
 };
 use super::{
-    decode::{Directory, Input, List, Section, list_of},
-    diagnostics::{Diagnostic, Location, Report, Source, nearest},
+    decode::{Directory, Input, List, Section},
+    diagnostics::{Diagnostic, Report},
+    location::{Location, Source},
     model::{Config, EdgeRef, PoolRef},
+    wording::{list_of, nearest, shown},
 };
 
 /// All tables of all files.
@@ -259,7 +261,7 @@ fn unknown_table(name: &str, at: Location, report: &Report) {
     report.push(
         Diagnostic::error(
             at,
-            format!("the configuration has no table `{}`", name.escape_debug()),
+            format!("the configuration has no table `{}`", shown(name)),
         )
         .help(help),
     );

@@ -4,7 +4,7 @@ use toml::de::DeValue;
 
 use crate::config::{
     decode::{Decode, Input, List, Located, Section, number_in},
-    diagnostics::Location,
+    location::Location,
     model::{EdgeRef, Member, Pool},
 };
 

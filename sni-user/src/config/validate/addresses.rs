@@ -7,8 +7,10 @@ use ipnet::IpNet;
 use super::{Once, twice};
 use crate::config::{
     decode::{List, Located},
-    diagnostics::{Diagnostic, Location, Report, quoted},
+    diagnostics::{Diagnostic, Report},
+    location::Location,
     tables::{Draft, IpSetDraft, LimitsDraft},
+    wording::quoted,
 };
 
 pub(super) fn check(draft: &Draft, report: &Report) {

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use super::{Once, twice};
 use crate::config::{
     decode::Located,
-    diagnostics::{Diagnostic, Report, quoted},
+    diagnostics::{Diagnostic, Report},
     tables::{DomainDraft, Draft, ModeDraft},
     values::IdentityMode,
+    wording::quoted,
 };
 
 pub(super) fn check(draft: &Draft, report: &Report) {

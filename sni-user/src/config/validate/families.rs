@@ -9,8 +9,9 @@ use std::{
 
 use crate::config::{
     decode::Located,
-    diagnostics::{Diagnostic, Report, quoted},
+    diagnostics::{Diagnostic, Report},
     tables::{Draft, IpSetDraft, ModeDraft, PoolDraft},
+    wording::quoted,
 };
 
 pub(super) fn check(draft: &Draft, report: &Report) {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::{Once, twice};
 use crate::config::{
-    diagnostics::{Diagnostic, Location, Report, Source, quoted},
+    diagnostics::{Diagnostic, Report},
+    location::{Location, Source},
     tables::{Draft, GatewayDraft},
+    wording::quoted,
 };
 
 /// `IFNAMSIZ` of linux/if.h without its terminating zero.

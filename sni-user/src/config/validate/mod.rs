@@ -16,7 +16,8 @@ use std::{
 };
 
 use super::{
-    diagnostics::{Diagnostic, Location, Report, Source},
+    diagnostics::{Diagnostic, Report},
+    location::{Location, Source},
     tables::Draft,
 };
 

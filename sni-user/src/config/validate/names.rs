@@ -3,10 +3,12 @@
 use super::{Once, twice};
 use crate::config::{
     decode::Located,
-    diagnostics::{Diagnostic, Location, Report, quoted},
+    diagnostics::{Diagnostic, Report},
+    location::Location,
     model::Config,
     tables::Draft,
     values::{InvalidValue, Name},
+    wording::quoted,
 };
 
 pub(super) fn check(draft: &Draft, report: &Report) {

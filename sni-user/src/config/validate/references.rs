@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use super::{Once, twice};
 use crate::config::{
-    decode::{List, Located, list_of},
-    diagnostics::{Diagnostic, Report, nearest, quoted},
+    decode::{List, Located},
+    diagnostics::{Diagnostic, Report},
     model::Config,
     tables::{Draft, MemberDraft},
+    wording::{list_of, nearest, quoted},
 };
 
 pub(super) fn check(draft: &Draft, report: &Report) {
