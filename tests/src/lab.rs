@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::bpffs;
 use crate::capture;
@@ -15,6 +15,7 @@ use crate::leftovers::{self, files_dir, run_dir};
 use crate::netns::Namespace;
 use crate::process::Process;
 use crate::topology::{Machines, Topology};
+use crate::vlan::StandIn;
 
 /// A partner, a gateway and two Edges in namespaces of their own, as [`crate::addresses`] lays them out.
 ///
@@ -27,6 +28,7 @@ pub struct Lab {
     cleanup: Cleanup,
     test: String,
     captures: Vec<Process>,
+    stand_ins: Vec<StandIn>,
     bpffs: Mutex<Option<PathBuf>>,
     /// Where connections come from.
     pub partner: Namespace,
@@ -112,11 +114,13 @@ impl Lab {
             edge_a,
             edge_b,
             router,
+            stand_ins,
         } = machines;
         Ok(Self {
             cleanup,
             test: purpose.to_owned(),
             captures,
+            stand_ins,
             bpffs: Mutex::new(None),
             partner,
             gateway,
@@ -136,6 +140,13 @@ impl Lab {
     #[must_use]
     pub fn dir(&self) -> PathBuf {
         files_dir(self.name())
+    }
+
+    /// Whether the kernel knows the lab's VLAN interfaces as such. Where it was built without them, stand-ins carry the
+    /// tags, but netlink tells nothing about a parent or a VLAN id, so an agent cannot learn how to send there.
+    #[must_use]
+    pub fn has_kernel_vlans(&self) -> bool {
+        self.stand_ins.is_empty()
     }
 
     /// A BPF filesystem of this lab's own, mounted at the first call; its pins go with the lab.
@@ -187,8 +198,13 @@ impl Lab {
     /// Leaves the lab and everything in it standing after this process; `leftovers::remove_kept` takes it away.
     ///
     /// # Errors
-    /// The mark that protects it could not be written; then it is removed as ever.
+    /// The mark that protects it could not be written, or its VLANs need this process; then it is removed as ever.
     pub fn keep(mut self) -> Result<()> {
+        ensure!(
+            self.stand_ins.is_empty(),
+            "this kernel has no VLAN interfaces (CONFIG_VLAN_8021Q), and the lab's stand-ins for them end with it; \
+             keep a lab without VLANs, or leave this one running"
+        );
         leftovers::keep(self.name())?;
         self.captures.clear();
         std::mem::forget(self);

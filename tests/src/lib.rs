@@ -18,6 +18,7 @@ pub mod peers;
 pub mod pki;
 mod process;
 mod topology;
+mod vlan;
 
 pub use lab::{Lab, lab_test};
 pub use netns::Namespace;

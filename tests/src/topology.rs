@@ -3,10 +3,11 @@
 use anyhow::{Context as _, Result};
 
 use crate::addresses::{
-    EDGE_A, EDGE_B, GATEWAY_LAN_A, GATEWAY_LAN_B, GATEWAY_TRANSIT, GATEWAY_WAN, Host, ROUTER,
-    VIP_1, VIP_2, partner,
+    self, EDGE_A, EDGE_B, GATEWAY_LAN_A, GATEWAY_LAN_B, GATEWAY_TRANSIT, GATEWAY_WAN, Host, ROUTER,
+    VIP_1, VIP_2,
 };
 use crate::netns::Namespace;
+use crate::vlan::{self, StandIn};
 
 const WAN_PREFIXES: (u8, u8) = (24, 64);
 const LAN_PREFIXES: (u8, u8) = (25, 64);
@@ -76,12 +77,44 @@ impl Tags {
         }
     }
 
-    fn count(self) -> u32 {
+    /// The tags in a frame, the outer first.
+    pub(crate) fn on_the_wire(self) -> Vec<Tag> {
+        const C_TAG: u16 = 0x8100;
+        const S_TAG: u16 = 0x88a8;
         match self {
-            Self::None => 0,
-            Self::Vlan(_) => 1,
-            Self::QinQ { .. } => 2,
+            Self::None => Vec::new(),
+            Self::Vlan(id) => vec![Tag {
+                protocol: C_TAG,
+                id,
+            }],
+            Self::QinQ { outer, inner } => vec![
+                Tag {
+                    protocol: S_TAG,
+                    id: outer,
+                },
+                Tag {
+                    protocol: C_TAG,
+                    id: inner,
+                },
+            ],
         }
+    }
+}
+
+/// One VLAN tag.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tag {
+    /// Its EtherType.
+    pub(crate) protocol: u16,
+    /// The VLAN.
+    pub(crate) id: u16,
+}
+
+impl Tag {
+    /// As it stands in a frame, with priority 0.
+    pub(crate) fn bytes(&self) -> [u8; 4] {
+        let ([a, b], [c, d]) = (self.protocol.to_be_bytes(), self.id.to_be_bytes());
+        [a, b, c, d]
     }
 }
 
@@ -93,71 +126,79 @@ pub(crate) struct Machines {
     pub(crate) edge_a: Namespace,
     pub(crate) edge_b: Namespace,
     pub(crate) router: Option<Namespace>,
+    /// What carries VLANs where the kernel does not.
+    pub(crate) stand_ins: Vec<StandIn>,
 }
 
-/// One end of a link: the machine and the name of its interface.
+/// A machine and the name of one of its interfaces.
 type End<'a> = (&'a Namespace, &'a str);
 
 impl Topology {
     /// Makes the namespaces, links, addresses and routes of the lab `lab`.
     pub(crate) fn build(&self, lab: &str) -> Result<Machines> {
         let create = |role: &str| Namespace::create(&format!("{lab}-{role}"));
-        let machines = Machines {
+        let mut machines = Machines {
             partner: create("partner")?,
             gateway: create("gateway")?,
             edge_a: create("edge-a")?,
             edge_b: create("edge-b")?,
             router: self.router_mtu.map(|_| create("router")).transpose()?,
+            stand_ins: Vec::new(),
         };
         make_router(&machines.gateway)?;
-        self.wire_partner(&machines).context("the partner's link")?;
-        match &machines.router {
+        let mut stand_ins = self.wire_partner(&machines).context("the partner's link")?;
+        let edge_a = match &machines.router {
             None => self.wire_edge_a(&machines, &machines.gateway, "lan0"),
             Some(router) => self.wire_router(&machines, router),
-        }
-        .context("the link of edge-a")?;
+        };
+        stand_ins.extend(edge_a.context("the link of edge-a")?);
         self.wire_edge_b(&machines).context("the link of edge-b")?;
+        machines.stand_ins = stand_ins;
         Ok(machines)
     }
 
-    fn wire_partner(&self, machines: &Machines) -> Result<()> {
-        let gateway = (&machines.gateway, "wan0");
-        let (wan, eth) = link(
-            gateway,
-            (&machines.partner, "eth0"),
+    fn wire_partner(&self, machines: &Machines) -> Result<Vec<StandIn>> {
+        let (gateway, partner) = (&machines.gateway, &machines.partner);
+        let (wan, eth) = (self.wan_tags.device("wan0"), self.wan_tags.device("eth0"));
+        let stand_ins = link(
+            (gateway, "wan0"),
+            (partner, "eth0"),
             self.wan_mtu,
             self.wan_tags,
         )?;
-        add_address(&machines.gateway, &wan, GATEWAY_WAN, WAN_PREFIXES)?;
+        add_address(gateway, &wan, GATEWAY_WAN, WAN_PREFIXES)?;
         for vip in [VIP_1, VIP_2] {
-            add_address(&machines.gateway, &wan, vip, (32, 128))?;
+            add_address(gateway, &wan, vip, (32, 128))?;
         }
         for n in 0..self.partner_addresses {
-            add_address(&machines.partner, &eth, partner(n), WAN_PREFIXES)?;
+            add_address(partner, &eth, addresses::partner(n), WAN_PREFIXES)?;
         }
-        default_route(&machines.partner, GATEWAY_WAN)
+        default_route(partner, GATEWAY_WAN)?;
+        Ok(stand_ins)
     }
 
-    fn wire_edge_a(&self, machines: &Machines, uplink: &Namespace, device: &str) -> Result<()> {
-        let edge = (&machines.edge_a, "eth0");
-        let (lan, eth) = link((uplink, device), edge, self.lan_a_mtu, self.lan_a_tags)?;
-        add_address(uplink, &lan, GATEWAY_LAN_A, LAN_PREFIXES)?;
-        add_address(&machines.edge_a, &eth, EDGE_A, LAN_PREFIXES)?;
-        default_route(&machines.edge_a, GATEWAY_LAN_A)
+    fn wire_edge_a(
+        &self,
+        machines: &Machines,
+        uplink: &Namespace,
+        device: &str,
+    ) -> Result<Vec<StandIn>> {
+        let (edge, tags) = (&machines.edge_a, self.lan_a_tags);
+        let stand_ins = link((uplink, device), (edge, "eth0"), self.lan_a_mtu, tags)?;
+        add_address(uplink, &tags.device(device), GATEWAY_LAN_A, LAN_PREFIXES)?;
+        add_address(edge, &tags.device("eth0"), EDGE_A, LAN_PREFIXES)?;
+        default_route(edge, GATEWAY_LAN_A)?;
+        Ok(stand_ins)
     }
 
-    fn wire_router(&self, machines: &Machines, router: &Namespace) -> Result<()> {
+    fn wire_router(&self, machines: &Machines, router: &Namespace) -> Result<Vec<StandIn>> {
         make_router(router)?;
-        let (lan, up) = link(
-            (&machines.gateway, "lan0"),
-            (router, "up0"),
-            1500,
-            Tags::None,
-        )?;
-        add_address(&machines.gateway, &lan, GATEWAY_TRANSIT, (24, 64))?;
-        add_address(router, &up, ROUTER, (24, 64))?;
+        let gateway = &machines.gateway;
+        link((gateway, "lan0"), (router, "up0"), 1500, Tags::None)?;
+        add_address(gateway, "lan0", GATEWAY_TRANSIT, (24, 64))?;
+        add_address(router, "up0", ROUTER, (24, 64))?;
         default_route(router, GATEWAY_TRANSIT)?;
-        self.wire_edge_a(machines, router, "down0")?;
+        let stand_ins = self.wire_edge_a(machines, router, "down0")?;
 
         let down = self.lan_a_tags.device("down0");
         let mtu = self.router_mtu.unwrap_or(self.lan_a_mtu);
@@ -166,20 +207,25 @@ impl Topology {
             "route add {v4}/32 dev {down} mtu {mtu}
              -6 route add {v6}/128 dev {down} mtu {mtu}"
         ))?;
-        machines.gateway.ip(&format!(
+        gateway.ip(&format!(
             "route add 203.0.113.0/25 via {}
              -6 route add 2001:db8:a::/64 via {}",
             ROUTER.v4, ROUTER.v6
-        ))
+        ))?;
+        Ok(stand_ins)
     }
 
     fn wire_edge_b(&self, machines: &Machines) -> Result<()> {
-        let gateway = (&machines.gateway, "lan1");
-        let edge = (&machines.edge_b, "eth0");
-        let (lan, eth) = link(gateway, edge, self.lan_b_mtu, Tags::None)?;
-        add_address(&machines.gateway, &lan, GATEWAY_LAN_B, LAN_PREFIXES)?;
-        add_address(&machines.edge_b, &eth, EDGE_B, LAN_PREFIXES)?;
-        default_route(&machines.edge_b, GATEWAY_LAN_B)
+        let (gateway, edge) = (&machines.gateway, &machines.edge_b);
+        link(
+            (gateway, "lan1"),
+            (edge, "eth0"),
+            self.lan_b_mtu,
+            Tags::None,
+        )?;
+        add_address(gateway, "lan1", GATEWAY_LAN_B, LAN_PREFIXES)?;
+        add_address(edge, "eth0", EDGE_B, LAN_PREFIXES)?;
+        default_route(edge, GATEWAY_LAN_B)
     }
 }
 
@@ -189,44 +235,27 @@ fn make_router(machine: &Namespace) -> Result<()> {
     machine.sysctl("net/ipv6/conf/default/forwarding", "1")
 }
 
-/// Connects two machines and returns the interfaces that take the addresses.
-fn link(left: End, right: End, mtu: u32, tags: Tags) -> Result<(String, String)> {
+/// Connects two machines, with the interfaces that carry `tags` on top at both ends.
+fn link(left: End, right: End, mtu: u32, tags: Tags) -> Result<Vec<StandIn>> {
     // Room for the tags beside a full packet; one is within what every driver allows, two are not.
-    let outer_mtu = mtu + 4 * tags.count();
+    let line_mtu = mtu as usize + 4 * tags.on_the_wire().len();
     left.0.ip(&format!(
-        "link add {} mtu {outer_mtu} type veth peer name {} mtu {outer_mtu} netns {}",
+        "link add {} mtu {line_mtu} type veth peer name {} mtu {line_mtu} netns {}",
         left.1,
         right.1,
         right.0.name()
     ))?;
-    Ok((bring_up(left, mtu, tags)?, bring_up(right, mtu, tags)?))
-}
-
-fn bring_up((machine, device): End, mtu: u32, tags: Tags) -> Result<String> {
-    // Native XDP on veth sees no partial checksums and sends none: without this, packets that the datapath forwards
-    // arrive with a checksum that nobody completed. And a redirect to a veth whose peer has neither GRO nor a
-    // program of its own is dropped without a trace.
-    machine.output(
-        "ethtool",
-        &["-K", device, "tx", "off", "txvlan", "off", "gro", "on"],
-    )?;
-    machine.ip(&format!("link set {device} up"))?;
-    let inner = tags.device(device);
-    match tags {
-        Tags::None => {}
-        Tags::Vlan(id) => machine.ip(&format!(
-            "link add link {device} name {inner} mtu {mtu} type vlan id {id}"
-        ))?,
-        Tags::QinQ { outer, inner: id } => machine.ip(&format!(
-            "link add link {device} name {device}.{outer} type vlan proto 802.1ad id {outer}
-             link set {device}.{outer} up
-             link add link {device}.{outer} name {inner} mtu {mtu} type vlan id {id}"
-        ))?,
+    let mut stand_ins = Vec::new();
+    for (machine, device) in [left, right] {
+        // Native XDP on veth sees no partial checksums and sends none: without this, packets that the datapath forwards
+        // arrive with a checksum that nobody completed. And a redirect to a veth whose peer has neither GRO nor a
+        // program of its own is dropped without a trace.
+        let offloads = ["-K", device, "tx", "off", "txvlan", "off", "gro", "on"];
+        machine.output("ethtool", &offloads)?;
+        machine.ip(&format!("link set {device} up"))?;
+        stand_ins.extend(vlan::add(machine, device, tags, mtu)?);
     }
-    if tags != Tags::None {
-        machine.ip(&format!("link set {inner} up"))?;
-    }
-    Ok(inner)
+    Ok(stand_ins)
 }
 
 fn add_address(machine: &Namespace, device: &str, host: Host, prefixes: (u8, u8)) -> Result<()> {

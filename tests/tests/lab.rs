@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use snigate_tests::addresses::{EDGE_A, EDGE_B, SIP_TLS, VIP_1, VIP_2};
-use snigate_tests::peers::{OpensslClient, OpensslServer, TlsVersion};
+use snigate_tests::peers::{Edge, OpensslClient, OpensslServer, Partner, TlsVersion};
 use snigate_tests::pki::Pki;
-use snigate_tests::{Lab, Topology, lab_test, leftovers};
+use snigate_tests::{Lab, Tags, Topology, lab_test, leftovers};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -69,6 +69,53 @@ fn openssl_edge_refuses_a_partner_without_certificate() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn tagged_links_carry_packets() {
+    for (name, wan_tags) in [
+        ("vlan", Tags::Vlan(100)),
+        (
+            "qinq",
+            Tags::QinQ {
+                outer: 200,
+                inner: 100,
+            },
+        ),
+    ] {
+        let topology = Topology {
+            wan_tags,
+            lan_a_tags: Tags::Vlan(300),
+            ..Topology::default()
+        };
+        lab_test(name, &topology, |lab| {
+            for destination in [VIP_1, EDGE_A, EDGE_B].iter().flat_map(|host| host.both()) {
+                lab.partner.ping(destination, TIMEOUT)?;
+            }
+            let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+            let partner = Partner {
+                namespace: &lab.partner,
+                source: None,
+                tls: None,
+                timeout: TIMEOUT,
+            };
+            for address in EDGE_A.both() {
+                partner.exchange(SocketAddr::new(address, SIP_TLS), 1_000_000, 1_000_000)?;
+            }
+            let ends = [
+                (&lab.partner, "eth0", wan_tags),
+                (&lab.edge_a, "eth0", Tags::Vlan(300)),
+            ];
+            for (machine, device, tags) in ends {
+                let addresses = machine.output("ip", &["-o", "addr", "show", "dev", device])?;
+                ensure!(!addresses.contains("inet "), "{addresses}");
+                let addresses =
+                    machine.output("ip", &["-o", "addr", "show", "dev", &tags.device(device)])?;
+                ensure!(addresses.contains("inet "), "{addresses}");
+            }
+            Ok(())
+        });
+    }
 }
 
 /// The shape of every test to come: a connection to a virtual address arrives at an Edge.

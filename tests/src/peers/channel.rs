@@ -302,7 +302,7 @@ fn early_end(bytes: u64, until: Until) -> io::Error {
     io::Error::new(ErrorKind::UnexpectedEof, what)
 }
 
-/// The address without IPv6's dress: a dual-stack listener shows IPv4 peers as ::ffff:0:0/96 (RFC 4291 section 2.5.5.2); the tests speak of IPv4.
+/// The address without what a dual-stack listener puts before IPv4 peers, ::ffff:0:0/96 (RFC 4291 section 2.5.5.2).
 pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
