@@ -348,6 +348,42 @@ fn too_many() {
     assert!(members.contains("more than 64 Edges"), "{members}");
 }
 
+#[test]
+fn more_services_than_the_datapath_holds() {
+    let list =
+        |range: std::ops::Range<u32>| range.map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+    let addresses: Vec<_> = (0..4).map(|n| format!("\"198.51.100.{n}\"")).collect();
+    let found = check(&format!(
+        "{GATEWAY}{REST}[[ip_set]]\nname = \"two\"\nsteer = \"edges-a\"\naddresses = [{}]\nports = [{}]\n",
+        addresses.join(", "),
+        list(20_000..40_000),
+    ));
+    assert_eq!(found.errors().count(), 1, "{found}");
+    assert!(
+        found
+            .to_string()
+            .contains("more than 65536 addresses, and ports"),
+        "{found}"
+    );
+
+    let prefixes: Vec<_> = (0..=65_536_u32)
+        .map(|n| format!("\"{}\"", std::net::Ipv4Addr::from(n)))
+        .collect();
+    let found = check(&format!(
+        "{GATEWAY}{REST}[limits]\nallow = [{}]\n",
+        prefixes.join(", ")
+    ));
+    assert_eq!(found.errors().count(), 1);
+    assert!(
+        found
+            .errors()
+            .next()
+            .unwrap()
+            .message()
+            .contains("more than 65536 prefixes")
+    );
+}
+
 /// What is probably not meant, but possible.
 #[test]
 fn warnings() {

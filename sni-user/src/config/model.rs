@@ -9,6 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
+use sni_common::contract::limits;
 
 use super::values::{
     ClientCertificate, Hook, HostName, IdentityMode, Name, Rate, ServerName, SourceMode,
@@ -34,12 +35,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// Pools in one configuration.
-    pub const MAX_POOLS: usize = 256;
+    /// Pools in one configuration. The datapath counts one with both address families twice.
+    pub const MAX_POOLS: usize = limits::MAX_POOLS as usize / 2;
     /// Edges in one configuration.
-    pub const MAX_EDGES: usize = 4096;
+    pub const MAX_EDGES: usize = limits::MAX_EDGES as usize;
     /// Edges in one pool.
-    pub const MAX_MEMBERS: usize = 64;
+    pub const MAX_MEMBERS: usize = limits::MAX_POOL_MEMBERS;
+    /// Ports of all addresses, and the addresses themselves. The datapath holds the old and the new configuration at once.
+    pub const MAX_SERVICES: usize = limits::MAX_SERVICES as usize / 2;
+    /// Prefixes in `allow` and `deny` together. The datapath holds the old and the new configuration at once.
+    pub const MAX_PREFIXES: usize = limits::MAX_ACL as usize / 2;
 
     /// The Edge that a reference of this configuration means.
     ///

@@ -11,7 +11,7 @@ mod ip_set;
 mod limits;
 mod pool;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use toml::de::{DeTable, DeValue};
 
@@ -25,7 +25,7 @@ pub(super) use self::{
     pool::{MemberDraft, PoolDraft},
 };
 use super::{
-    decode::{Directory, Input, List, Section},
+    decode::{Directory, Input, List, Located, Section},
     diagnostics::{Diagnostic, Report},
     location::{Location, Source},
     model::{Config, EdgeRef, PoolRef},
@@ -138,32 +138,17 @@ impl Draft {
 
     /// The configuration, once nothing wrong has been found; nothing if something was.
     pub(super) fn build(self) -> Option<Config> {
-        let edge_names: Vec<_> = self
-            .edges
-            .iter()
-            .map(|edge| edge.name.as_ref().map(|name| name.value.clone()))
-            .collect();
-        let pool_names: Vec<_> = self
-            .pools
-            .iter()
-            .map(|pool| pool.name.as_ref().map(|name| name.value.clone()))
-            .collect();
-        let position = |names: &[Option<String>], wanted: &str| {
-            names
-                .iter()
-                .position(|name| name.as_deref() == Some(wanted))
-        };
+        let edges = positions(self.edges.iter().map(|edge| &edge.name));
+        let pools = positions(self.pools.iter().map(|pool| &pool.name));
         let edge = |name: &str| {
-            Some(EdgeRef {
-                name: name.parse().ok()?,
-                index: position(&edge_names, name)?,
-            })
+            let index = *edges.get(name)?;
+            let name = name.parse().ok()?;
+            Some(EdgeRef { name, index })
         };
         let pool = |name: &str| {
-            Some(PoolRef {
-                name: name.parse().ok()?,
-                index: position(&pool_names, name)?,
-            })
+            let index = *pools.get(name)?;
+            let name = name.parse().ok()?;
+            Some(PoolRef { name, index })
         };
         Some(Config {
             gateway: self.gateway?.build(),
@@ -191,6 +176,16 @@ impl Draft {
             limits: self.limits.map(LimitsDraft::build).unwrap_or_default(),
         })
     }
+}
+
+/// Where each name is in its list.
+fn positions<'a>(
+    names: impl Iterator<Item = &'a Option<Located<String>>>,
+) -> HashMap<String, usize> {
+    let names = names.enumerate();
+    names
+        .filter_map(|(index, name)| Some((name.as_ref()?.value.clone(), index)))
+        .collect()
 }
 
 /// Reads each table of an array of tables.

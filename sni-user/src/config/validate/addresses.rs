@@ -9,6 +9,7 @@ use crate::config::{
     decode::{List, Located},
     diagnostics::{Diagnostic, Report},
     location::Location,
+    model::Config,
     tables::{Draft, IpSetDraft, LimitsDraft},
     wording::quoted,
 };
@@ -52,8 +53,23 @@ fn ip_sets(draft: &Draft, report: &Report) {
         edges.entry(edge.value.ip()).or_insert(&edge.at);
     }
     let mut services: HashMap<(IpAddr, u16), (usize, &Location)> = HashMap::new();
+    let mut entries = 0;
     for (index, ip_set) in draft.ip_sets.iter().enumerate() {
         repeated_ports(ip_set, report);
+        let addresses = ip_set.addresses.as_ref().map_or(0, |list| list.items.len());
+        entries += addresses * (1 + ip_set.port_numbers().len());
+        // Going on would cost time and memory out of proportion to the file: a few lines can mean millions of services.
+        if let (Some(list), true) = (&ip_set.addresses, entries > Config::MAX_SERVICES) {
+            let most = Config::MAX_SERVICES;
+            report.push(
+                Diagnostic::error(
+                    list.at.clone(),
+                    format!("there are more than {most} addresses, and ports on them, up to here"),
+                )
+                .help("give the others to another gateway"),
+            );
+            return;
+        }
         let mut once = Once::new();
         for Located { value, at } in ip_set.addresses.iter().flat_map(|list| &list.items) {
             usable(value, at, report);
@@ -149,6 +165,19 @@ fn usable(address: &IpAddr, at: &Location, report: &Report) {
 
 /// The prefixes of `deny` and `allow`: none twice, none in both.
 fn prefixes(limits: &LimitsDraft, report: &Report) {
+    let lists = [limits.deny.as_ref(), limits.allow.as_ref()];
+    if let Some(first) = lists.into_iter().flat_map(items).nth(Config::MAX_PREFIXES) {
+        report.push(
+            Diagnostic::error(
+                first.at.clone(),
+                format!(
+                    "there are more than {} prefixes in `deny` and `allow`",
+                    Config::MAX_PREFIXES
+                ),
+            )
+            .help("join neighbouring prefixes"),
+        );
+    }
     let mut denied = Once::new();
     let mut allowed = Once::new();
     for prefix in items(limits.deny.as_ref()) {
