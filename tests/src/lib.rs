@@ -11,6 +11,7 @@ pub mod bpffs;
 mod capture;
 pub mod counters;
 pub mod deadline;
+pub mod faults;
 mod lab;
 pub mod leftovers;
 mod netns;

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use snigate_tests::addresses::{EDGE_A, SIP_TLS, partner};
 use snigate_tests::peers::{Action, Edge, EdgeTls, End, Partner, PartnerTls, TlsVersion};
 use snigate_tests::pki::Pki;
-use snigate_tests::{Lab, Topology, lab_test};
+use snigate_tests::{Lab, Topology, faults, lab_test};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const MEGABYTE: u64 = 1_000_000;
@@ -167,6 +167,46 @@ fn a_router_with_a_smaller_mtu_is_found_out() {
                 .partner
                 .output("ip", &["route", "get", &address.to_string()])?;
             ensure!(route.contains("mtu 1400"), "{route}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn lost_segments_are_sent_again() {
+    lab_test("loss", &quiet(), |lab| {
+        let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        let address = edge_a(EDGE_A.v4.into());
+        faults::lose_incoming(&lab.edge_a, 4)?;
+        let done = tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
+        ensure!(done.retransmitted > 0, "{done:?}");
+        faults::stop_losing(&lab.edge_a)?;
+
+        edge.report(TIMEOUT)?;
+        let before = lab.partner.tcp_counters()?;
+        tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
+        let added = lab.partner.tcp_counters()?.since(&before);
+        ensure!(added.retransmitted() == 0, "{added:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_blind_reset_is_well_formed_and_harmless() {
+    lab_test("blind-reset", &quiet(), |lab| {
+        let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        for address in EDGE_A.both().map(edge_a) {
+            let mut connection = tcp(lab).echo(address)?;
+            let before = lab.edge_a.tcp_counters()?;
+            faults::blind_reset(&lab.partner, connection.local(), address, 12345)?;
+            connection.ping()?;
+            let added = lab.edge_a.tcp_counters()?.since(&before);
+            // The RST and the kilobyte; the ack of its echo may still be on its way.
+            ensure!(added.value("TcpInSegs") >= 2, "{added:?}");
+            ensure!(
+                added.value("TcpInErrs") == 0 && added.checksum_errors() == 0,
+                "{added:?}"
+            );
         }
         Ok(())
     });
