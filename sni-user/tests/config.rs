@@ -171,6 +171,19 @@ fn the_defaults() {
 }
 
 #[test]
+fn roots_are_the_systems_or_a_file() {
+    let with = |roots: &str| {
+        let tls = format!("tls = {{ name = \"a.example\", roots = \"{roots}\" }}\n[[pool]]");
+        let config = parse(&SMALLEST.replace("[[pool]]", &tls)).config;
+        config.edges[0].tls.as_ref().unwrap().roots.clone()
+    };
+    assert_eq!(with("system"), Roots::System);
+    assert_eq!(with("./system"), Roots::File("/etc/snigate/system".into()));
+    assert_eq!(with("ca.pem"), Roots::File("/etc/snigate/ca.pem".into()));
+    assert_eq!(with("/pki/ca.pem"), Roots::File("/pki/ca.pem".into()));
+}
+
+#[test]
 fn it_prints_as_json() {
     let config = parse(&format!(
         "{SMALLEST}\n[[ip_set]]\nname = \"two\"\naddresses = [\"198.51.100.20\"]\ninspect = true\n\

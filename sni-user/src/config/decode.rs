@@ -114,7 +114,9 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn input(&mut self, key: &'static str) -> Option<Input<'a>> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         let value = self.table.get(key)?;
         Some(Input {
             key,

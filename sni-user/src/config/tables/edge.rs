@@ -72,12 +72,11 @@ pub(super) fn roots(
     key: &'static str,
     directory: &Directory,
 ) -> Option<Roots> {
-    let path = section.path(key, directory)?;
-    Some(if path == directory.resolve("system") {
-        Roots::System
-    } else {
-        Roots::File(path)
-    })
+    // `./system` is the way to name a file that is called so.
+    if section.optional::<String>(key)?.value == "system" {
+        return Some(Roots::System);
+    }
+    section.path(key, directory).map(Roots::File)
 }
 
 fn health(input: &Input<'_>) -> Option<Health> {
