@@ -4,6 +4,28 @@
 //! is a program running in one of them, a [`peers::Edge`] is a server on threads; dropping any of them, also while a
 //! test panics, takes it away again. What a killed process leaves behind is removed by the next lab that starts.
 //!
+//! ```no_run
+//! use std::{net::SocketAddr, time::Duration};
+//! use snigate_tests::{Topology, addresses, lab_test, peers, pki::Pki};
+//!
+//! lab_test("tls-through-the-gateway", &Topology::default(), |lab| {
+//!     let pki = Pki::new("federation", &lab.dir())?;
+//!     let edge = pki.server("edge-a", &["sip.contoso.example"])?;
+//!     let partner = pki.server("partner", &["sip.partner.example"])?;
+//!     let _server = peers::OpensslServer::start(
+//!         lab, "edge-a", &lab.edge_a, addresses::SIP_TLS, &edge, &pki,
+//!     )?;
+//!     // Here the gateway is started in `lab.gateway`, with its pins in `lab.bpffs()`.
+//!     for vip in addresses::VIP_1.both() {
+//!         let session = peers::OpensslClient::new(&lab.partner, "sip.contoso.example", &partner, &pki)
+//!             .version(peers::TlsVersion::V13)
+//!             .connect(SocketAddr::new(vip, addresses::SIP_TLS), Duration::from_secs(10))?;
+//!         anyhow::ensure!(session.names == ["sip.contoso.example"], "{session:?}");
+//!     }
+//!     Ok(())
+//! });
+//! ```
+//!
 //! Addresses are documentation addresses, and nothing is ever configured in the root namespace.
 
 pub mod addresses;

@@ -24,6 +24,27 @@ fn partner_reaches_gateway_and_edges() {
     });
 }
 
+/// What native XDP needs of a veth; without it packets vanish silently.
+#[test]
+fn links_have_the_offloads_that_xdp_needs() {
+    lab_test("offloads", &Topology::default(), |lab| {
+        for machine in [&lab.partner, &lab.gateway, &lab.edge_a, &lab.edge_b] {
+            for interface in machine.interfaces()? {
+                let features = machine.output("ethtool", &["-k", &interface])?;
+                for wanted in [
+                    "tx-checksumming: off",
+                    "tx-vlan-offload: off",
+                    "generic-receive-offload: on",
+                ] {
+                    let found = features.lines().any(|line| line.trim() == wanted);
+                    ensure!(found, "{} {interface}: no {wanted}", machine.name());
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn openssl_partner_and_edge_speak_mutual_tls() {
     lab_test("mutual-tls", &Topology::default(), |lab| {
