@@ -44,24 +44,27 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     let Bench::Datapath { arguments } = bench;
     require_root()?;
-    provision::datapath_toolchain()?;
-    packages::provide()?;
-    let mut run = process::cargo("run");
-    run.args(["--quiet", "--release", "--package", "snigate-tests"])
-        .args(["--bin", "snigate-bench", "--", "datapath"])
-        .args(arguments);
-    Err(process::replace_by(&mut run))
+    let mut bench = program_of_tests("snigate-bench", true)?;
+    bench.arg("datapath").args(arguments);
+    Err(process::replace_by(&mut bench))
 }
 
 fn in_the_lab(keep: bool) -> Result<()> {
+    let mut lab = program_of_tests("snigate-lab", false)?;
+    lab.arg("demo").args(keep.then_some("--keep"));
+    Err(process::replace_by(&mut lab))
+}
+
+/// A program of the tests crate, together with the `snigate` that it starts.
+fn program_of_tests(name: &str, release: bool) -> Result<Command> {
     provision::datapath_toolchain()?;
     packages::provide()?;
-    build::workspace(false)?;
-    let mut run = process::cargo("run");
-    run.args(["--quiet", "--package", "snigate-tests"])
-        .args(["--bin", "snigate-lab", "--", "demo"])
-        .args(keep.then_some("--keep"));
-    Err(process::replace_by(&mut run))
+    // Not `cargo run`: that unites the features of its one package's dependencies only, and would compile many again.
+    build::workspace(release)?;
+    let profile = if release { "release" } else { "debug" };
+    Ok(Command::new(
+        process::target_dir()?.join(profile).join(name),
+    ))
 }
 
 fn on_this_host(config: &Path) -> Result<()> {
