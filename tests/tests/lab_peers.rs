@@ -178,15 +178,14 @@ fn lost_segments_are_sent_again() {
         let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
         let address = edge_a(EDGE_A.v4.into());
         faults::lose_incoming(&lab.edge_a, 4)?;
-        let done = tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
+        // Some hundred packets after the receiver has coalesced them: surely some are lost, and every byte arrives.
+        let done = tcp(lab).exchange(address, 10 * MEGABYTE, 0)?;
         ensure!(done.retransmitted > 0, "{done:?}");
-        faults::stop_losing(&lab.edge_a)?;
+        ensure!(edge.report(TIMEOUT)?.received == 10 * MEGABYTE);
 
-        edge.report(TIMEOUT)?;
-        let before = lab.partner.tcp_counters()?;
-        tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
-        let added = lab.partner.tcp_counters()?.since(&before);
-        ensure!(added.retransmitted() == 0, "{added:?}");
+        faults::stop_losing(&lab.edge_a)?;
+        let tables = lab.edge_a.output("nft", &["list", "tables"])?;
+        ensure!(tables.is_empty(), "{tables}");
         Ok(())
     });
 }
