@@ -1,13 +1,84 @@
-//! The datapath.
+//! snigate's datapath.
+//!
+//! A packet's way: `packet` parses it, `lookup` asks whether a flow or a service claims it, `admit` and `steer` choose an Edge for a new
+//! flow, `forward` finds the way out, `rewrite` translates, and `finish` counts and returns the hook's action. `icmp` does the same
+//! for errors about a flow, and `answer` turns a packet into a reset or an ICMP error for its sender.
 #![no_std]
 #![no_main]
+// `packet::at` hides a pointer from the optimiser.
+#![feature(asm_experimental_arch)]
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+mod admit;
+mod answer;
+mod finish;
+mod flow;
+mod forward;
+mod icmp;
+mod log;
+mod lookup;
+mod maps;
+mod packet;
+mod port;
+mod rewrite;
+mod steer;
+mod verdict;
 
-/// Entry point at the XDP hook.
-#[xdp]
-pub fn snigate_xdp(_ctx: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
+use aya_ebpf::{macros::xdp, programs::XdpContext};
+use sni_common::contract::Counter;
+
+use crate::{
+    finish::{finish, foreign},
+    lookup::{Claim, claim},
+    maps::scratch,
+    packet::{Kind, Packet, parse},
+    verdict::{Step, Verdict},
+};
+
+/// Entry point at the XDP hook. Packets of several buffers (`frags`) are welcome: only headers are ever touched.
+#[xdp(frags)]
+pub fn snigate_xdp(ctx: XdpContext) -> u32 {
+    let Some(scratch) = scratch() else {
+        return foreign(Counter::Unparsed);
+    };
+    let packet = &mut scratch.packet;
+    let kind = parse(&ctx, packet);
+    if let Kind::Foreign(counter) = kind {
+        return foreign(counter);
+    }
+    let verdict = match kind {
+        Kind::Tcp => tcp(&ctx, packet),
+        Kind::IcmpError => icmp::translate(&ctx, packet),
+        _ => Verdict::Pass(lookup::fragment(packet)),
+    };
+    finish(&ctx, packet, verdict)
+}
+
+/// A TCP packet: whose is it, which flow is it of, and out it goes.
+#[inline(always)]
+fn tcp(ctx: &XdpContext, packet: &Packet) -> Verdict {
+    let step = match claim(packet) {
+        Claim::Established(flow) => flow::established(ctx, packet, flow),
+        Claim::HalfOpen(flow) => flow::half_open(ctx, packet, flow),
+        Claim::Steer(service) => steer::first_packet(ctx, packet, &service),
+        Claim::Inspect => Step::Pass(Counter::Inspected),
+        Claim::None => Step::Pass(Counter::Passed),
+    };
+    match step {
+        Step::Send {
+            flow,
+            counter,
+            last,
+        } => {
+            let verdict = forward::segment(ctx, packet, flow, counter);
+            if last {
+                flow::forget(packet, flow);
+            }
+            verdict
+        }
+        Step::Reset(reason) => answer::reset(ctx, packet, reason),
+        Step::Pass(counter) => Verdict::Pass(counter),
+        Step::Drop(reason) => Verdict::Drop(reason),
+    }
 }
 
 #[panic_handler]

@@ -93,16 +93,30 @@ wire_enum! {
 pub struct NextHop {
     /// Interface index; 0 for none known.
     pub ifindex: u32,
-    /// Destination MAC address.
-    pub destination: [u8; 6],
-    /// Source MAC address.
-    pub source: [u8; 6],
+    /// Destination and source MAC address, as the first twelve bytes of a frame; by the word, as the datapath copies them.
+    pub ethernet: [u32; 3],
     /// Outer and inner VLAN tag; a single tag is the outer.
     pub tags: [VlanTag; 2],
     /// Largest IP packet that goes there, in bytes; 0 where no route lookup has said.
     pub mtu: u32,
 }
 wire_struct!(NextHop, 28);
+
+impl NextHop {
+    /// The MAC address that frames are sent to.
+    pub fn destination_mac(&self) -> [u8; 6] {
+        self.mac(0)
+    }
+
+    /// The MAC address that frames are sent from.
+    pub fn source_mac(&self) -> [u8; 6] {
+        self.mac(6)
+    }
+
+    fn mac(&self, at: usize) -> [u8; 6] {
+        core::array::from_fn(|i| self.ethernet[(at + i) / 4].to_ne_bytes()[(at + i) % 4])
+    }
+}
 
 /// A VLAN tag as it stands in a frame.
 #[repr(C)]

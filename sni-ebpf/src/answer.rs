@@ -1,0 +1,270 @@
+//! Answers by the datapath itself: the packet that asked is turned round and sent back where it came from.
+//!
+//! Their source is the address that the packet was sent to: the datapath has no address of its own, and a peer asks for no other.
+
+use core::mem::size_of;
+
+use aya_ebpf::{
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
+use network_types::{
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    tcp::TcpHdr,
+};
+use sni_common::{
+    checksum,
+    contract::{DropReason, FlowKey, NextHop},
+    tcp::{ACK, RST},
+};
+
+use crate::{
+    forward,
+    packet::{Packet, at, frame_length, store},
+    verdict::Verdict,
+};
+
+/// TTL or hop limit of an answer (RFC 1700's default).
+const HOPS: u8 = 64;
+const PROTOCOL_ICMP: u8 = 1;
+const PROTOCOL_TCP: u8 = 6;
+const PROTOCOL_ICMPV6: u8 = 58;
+
+/// An IPv4 header without options, in 32-bit words as they stand in memory.
+type Ipv4Words = [u32; size_of::<Ipv4Hdr>() / 4];
+/// An IPv6 header likewise.
+type Ipv6Words = [u32; size_of::<Ipv6Hdr>() / 4];
+/// A TCP header without options likewise.
+type TcpWords = [u32; 5];
+/// What an ICMPv4 error quotes: the IP header and 8 bytes (RFC 792).
+type Quote4 = [u32; 7];
+/// What an ICMPv6 error quotes: the IPv6 and TCP headers. RFC 4443 asks for more, up to the minimum MTU; a sender needs no more to
+/// find its connection.
+type Quote6 = [u32; 15];
+
+/// Answers a segment with an RST (RFC 9293, 3.5.2), and counts it under `reason`.
+#[inline(always)]
+pub fn reset(ctx: &XdpContext, packet: &Packet, reason: DropReason) -> Verdict {
+    verdict(ctx, write_reset(ctx, packet), reason)
+}
+
+/// Tells a sender that its packet exceeds the MTU of the path (RFC 1191; RFC 8201).
+#[inline(always)]
+pub fn too_big(ctx: &XdpContext, packet: &Packet, mtu: u32) -> Verdict {
+    let written = if packet.v4 {
+        write_icmpv4(ctx, packet, 0x0403, u32::from((mtu as u16).to_be()) << 16)
+    } else {
+        write_icmpv6(ctx, packet, 0x0002, mtu.to_be())
+    };
+    verdict(ctx, written, DropReason::TooBig)
+}
+
+/// Tells a sender that its packet has run out of hops.
+#[inline(always)]
+pub fn time_exceeded(ctx: &XdpContext, packet: &Packet) -> Verdict {
+    let written = if packet.v4 {
+        write_icmpv4(ctx, packet, 0x000b, 0)
+    } else {
+        write_icmpv6(ctx, packet, 0x0003, 0)
+    };
+    verdict(ctx, written, DropReason::TtlExpired)
+}
+
+/// A packet that can't be answered is dropped for the reason that the answer would have had, unless something is wrong with it.
+#[inline(always)]
+fn verdict(ctx: &XdpContext, written: Result<(), DropReason>, reason: DropReason) -> Verdict {
+    match written {
+        Ok(()) => Verdict::Answer {
+            ifindex: ctx.ingress_ifindex() as u32,
+            reason,
+        },
+        Err(DropReason::Unanswerable) => Verdict::Drop(reason),
+        Err(error) => Verdict::Drop(error),
+    }
+}
+
+#[inline(never)]
+fn write_reset(ctx: &XdpContext, packet: &Packet) -> Result<(), DropReason> {
+    let segment = packet.segment(ctx)?;
+    let mut hop = NextHop::default();
+    forward::way_back(ctx, packet, &mut hop)?;
+    let (flags, seq, ack) = if segment.flags & ACK != 0 {
+        (RST, segment.ack, 0)
+    } else {
+        (RST | ACK, 0, segment.seq.wrapping_add(segment.len))
+    };
+    let back = packet.key.reversed();
+    let mut header: TcpWords = [
+        back.ports_word(),
+        seq.to_be(),
+        ack.to_be(),
+        u32::from_ne_bytes([0x50, flags, 0, 0]),
+        0,
+    ];
+    let sum = pseudo_header(&back, PROTOCOL_TCP, size_of::<TcpWords>() as u16) + sum(&header);
+    header[4] = u32::from(checksum::finish(sum));
+
+    // IP options and extension headers are not repeated: the answer is never longer than what it answers.
+    let transport = if packet.v4 {
+        let words = at::<Ipv4Words>(ctx, packet.network).ok_or(DropReason::Truncated)?;
+        // SAFETY: bounds checked by `at`.
+        unsafe {
+            store(
+                words,
+                0,
+                ipv4_header(&back, PROTOCOL_TCP, size_of::<TcpWords>() as u16),
+            )
+        };
+        packet.network + Ipv4Hdr::LEN
+    } else {
+        let words = at::<Ipv6Words>(ctx, packet.network).ok_or(DropReason::Truncated)?;
+        // SAFETY: bounds checked by `at`.
+        unsafe {
+            store(
+                words,
+                0,
+                ipv6_header(&back, PROTOCOL_TCP, size_of::<TcpWords>() as u16),
+            )
+        };
+        packet.network + Ipv6Hdr::LEN
+    };
+    let words = at::<TcpWords>(ctx, transport).ok_or(DropReason::Truncated)?;
+    // SAFETY: bounds checked by `at`.
+    unsafe { store(words, 0, header) };
+    cut(ctx, transport + TcpHdr::LEN)?;
+    forward::ethernet(ctx, packet, &hop)
+}
+
+/// Writes an ICMPv4 error: `kind` is type and code as they stand in memory, `rest` the header's second word.
+#[inline(never)]
+fn write_icmpv4(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Result<(), DropReason> {
+    const ICMP_LEN: u16 = (8 + size_of::<Quote4>()) as u16;
+    // A quote of variable length could not be summed within the verifier's means; packets with options are rare.
+    if packet.transport - packet.network != Ipv4Hdr::LEN {
+        return Err(DropReason::Unanswerable);
+    }
+    let mut hop = NextHop::default();
+    forward::way_back(ctx, packet, &mut hop)?;
+    let quote = at::<Quote4>(ctx, packet.network).ok_or(DropReason::Truncated)?;
+    // SAFETY: bounds checked by `at`.
+    let quote = unsafe { *quote };
+    let mut icmp = [u32::from(kind), rest];
+    icmp[0] |= u32::from(checksum::finish(sum(&icmp) + sum(&quote))) << 16;
+    cut(ctx, packet.network + size_of::<Quote4>())?;
+    grow(ctx, size_of::<Ipv4Words>() + 8)?;
+    let words = at::<(Ipv4Words, [u32; 2])>(ctx, packet.network).ok_or(DropReason::Truncated)?;
+    let ip = ipv4_header(&packet.key.reversed(), PROTOCOL_ICMP, ICMP_LEN);
+    // SAFETY: bounds checked by `at`.
+    unsafe { store(words, 0, (ip, icmp)) };
+    forward::ethernet(ctx, packet, &hop)
+}
+
+/// Writes an ICMPv6 error: `kind` is type and code as they stand in memory, `rest` the header's second word.
+#[inline(never)]
+fn write_icmpv6(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Result<(), DropReason> {
+    const ICMP_LEN: u16 = (8 + size_of::<Quote6>()) as u16;
+    if packet.transport - packet.network != Ipv6Hdr::LEN {
+        return Err(DropReason::Unanswerable);
+    }
+    let mut hop = NextHop::default();
+    forward::way_back(ctx, packet, &mut hop)?;
+    let quote = at::<Quote6>(ctx, packet.network).ok_or(DropReason::Truncated)?;
+    // SAFETY: bounds checked by `at`.
+    let quote = unsafe { *quote };
+    let back = packet.key.reversed();
+    let mut icmp = [u32::from(kind), rest];
+    let total = pseudo_header(&back, PROTOCOL_ICMPV6, ICMP_LEN) + sum(&icmp) + sum(&quote);
+    icmp[0] |= u32::from(checksum::finish(total)) << 16;
+    cut(ctx, packet.network + size_of::<Quote6>())?;
+    grow(ctx, size_of::<Ipv6Words>() + 8)?;
+    let words = at::<(Ipv6Words, [u32; 2])>(ctx, packet.network).ok_or(DropReason::Truncated)?;
+    // SAFETY: bounds checked by `at`.
+    unsafe {
+        store(
+            words,
+            0,
+            (ipv6_header(&back, PROTOCOL_ICMPV6, ICMP_LEN), icmp),
+        )
+    };
+    forward::ethernet(ctx, packet, &hop)
+}
+
+/// An IPv4 header (RFC 791) for `payload` bytes, not to be fragmented.
+#[inline(always)]
+fn ipv4_header(key: &FlowKey, protocol: u8, payload: u16) -> Ipv4Words {
+    let [high, low] = (payload + Ipv4Hdr::LEN as u16).to_be_bytes();
+    let mut words = [
+        u32::from_ne_bytes([0x45, 0, high, low]),
+        u32::from_ne_bytes([0, 0, 0x40, 0]),
+        u32::from_ne_bytes([HOPS, protocol, 0, 0]),
+        key.source.v4_word(),
+        key.destination.v4_word(),
+    ];
+    words[2] |= u32::from(checksum::finish(sum(&words))) << 16;
+    words
+}
+
+/// An IPv6 header (RFC 8200) for `payload` bytes.
+#[inline(always)]
+fn ipv6_header(key: &FlowKey, protocol: u8, payload: u16) -> Ipv6Words {
+    let [high, low] = payload.to_be_bytes();
+    let ([a, b, c, d], [e, f, g, h]) = (key.source.0, key.destination.0);
+    [
+        u32::from_ne_bytes([0x60, 0, 0, 0]),
+        u32::from_ne_bytes([high, low, protocol, HOPS]),
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+        g,
+        h,
+    ]
+}
+
+/// The sum of a pseudo header: the same for IPv4 (RFC 9293, 3.1) and IPv6 (RFC 8200, 8.1), because the mapped prefix is taken off again.
+#[inline(always)]
+fn pseudo_header(key: &FlowKey, protocol: u8, length: u16) -> u64 {
+    let sum_of = |address: &sni_common::Address| {
+        if address.is_v4() {
+            u64::from(address.v4_word())
+        } else {
+            sum(&address.0)
+        }
+    };
+    sum_of(&key.source)
+        + sum_of(&key.destination)
+        + u64::from(u16::from_ne_bytes([0, protocol]))
+        + u64::from(length.to_be())
+}
+
+#[inline(always)]
+fn sum(words: &[u32]) -> u64 {
+    let mut sum = 0;
+    for word in words {
+        sum += u64::from(*word);
+    }
+    sum
+}
+
+/// Cuts the frame to `length` bytes.
+#[inline(always)]
+fn cut(ctx: &XdpContext, length: usize) -> Result<(), DropReason> {
+    let delta = length as i32 - frame_length(ctx) as i32;
+    // SAFETY: a valid context; a refusal leaves the frame as it was.
+    match unsafe { bpf_xdp_adjust_tail(ctx.ctx, delta) } {
+        0 => Ok(()),
+        _ => Err(DropReason::NoRoom),
+    }
+}
+
+/// Makes room for `bytes` at the front of the frame.
+#[inline(always)]
+fn grow(ctx: &XdpContext, bytes: usize) -> Result<(), DropReason> {
+    // SAFETY: a valid context; a refusal leaves the frame as it was.
+    match unsafe { bpf_xdp_adjust_head(ctx.ctx, -(bytes as i32)) } {
+        0 => Ok(()),
+        _ => Err(DropReason::NoRoom),
+    }
+}

@@ -1,0 +1,273 @@
+//! The way out: next hop by the host's own routes, MTU, TTL, Ethernet and VLAN header, and the account of the flow.
+
+use core::mem::{MaybeUninit, size_of};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
+        BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
+    },
+    helpers::generated::{
+        bpf_fib_lookup as fib_lookup, bpf_ktime_get_coarse_ns, bpf_xdp_adjust_head,
+    },
+    programs::XdpContext,
+};
+use network_types::eth::EthHdr;
+use sni_common::{
+    Address,
+    contract::{Counter, DropReason, EventKind, Flow, FlowKey, NextHop, VlanTag},
+};
+
+use crate::{
+    answer,
+    finish::{count, emit},
+    maps::LINKS,
+    packet::{Packet, at, store},
+    rewrite,
+    verdict::Verdict,
+};
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
+
+/// How long a next hop is trusted without asking the routing table again: a change of routes reaches established flows within this.
+const NEXT_HOP_FRESH_NS: u64 = 1_000_000_000;
+/// How long a next hop without a neighbour entry is used on before the agent is asked again.
+const NEXT_HOP_STALE_NS: u64 = 100_000_000;
+
+/// Why a packet can't leave.
+pub enum Refusal {
+    /// It has run out of hops.
+    Hops,
+    /// It is longer than this MTU.
+    TooBig(u32),
+    /// There is no way.
+    NoWay(DropReason),
+}
+
+/// Translates a TCP packet of `flow` and sends it on its way; `counter` is counted beside `forwarded`.
+#[inline(always)]
+pub fn segment(ctx: &XdpContext, packet: &Packet, flow: *mut Flow, counter: Counter) -> Verdict {
+    // SAFETY: a live map value. Packets of one flow on two CPUs may race for the account, and for an equal next hop.
+    let flow = unsafe { &mut *flow };
+    // Route before rewriting: what can't be sent is answered or dropped as it came.
+    match route(ctx, packet, flow) {
+        Ok(now) => {
+            flow.last_seen_ns = now;
+            flow.packets += 1;
+            flow.bytes += u64::from(packet.length);
+        }
+        Err(Refusal::Hops) => return answer::time_exceeded(ctx, packet),
+        Err(Refusal::TooBig(mtu)) => return answer::too_big(ctx, packet, mtu),
+        Err(Refusal::NoWay(reason)) => return Verdict::Drop(reason),
+    }
+    match rewrite::tcp(ctx, packet, flow) {
+        Ok(()) => leave(ctx, packet, &flow.next_hop, counter),
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// Finds the next hop of a packet in `flow`'s direction and checks hops and MTU; returns the time.
+#[inline(always)]
+pub fn route(ctx: &XdpContext, packet: &Packet, flow: &mut Flow) -> Result<u64, Refusal> {
+    if packet.hops <= 1 {
+        return Err(Refusal::Hops);
+    }
+    // SAFETY: a helper without conditions. The coarse clock (one tick) is enough for idleness, and cheap.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    if now > flow.next_hop_until_ns {
+        refresh(ctx, packet, flow, now).map_err(Refusal::NoWay)?;
+    }
+    let mtu = flow.next_hop.mtu;
+    if mtu != 0 && packet.length > mtu {
+        return Err(Refusal::TooBig(mtu));
+    }
+    Ok(now)
+}
+
+/// Asks the routing and neighbour tables. A function of its own: most packets need none of it.
+#[inline(never)]
+fn refresh(ctx: &XdpContext, packet: &Packet, flow: &mut Flow, now: u64) -> Result<(), DropReason> {
+    let mut fib = MaybeUninit::<bpf_fib_lookup>::uninit();
+    let words = fib.as_mut_ptr().cast::<u32>();
+    // Volatile, word by word: LLVM makes a bytewise loop of `zeroed`.
+    for i in 0..size_of::<bpf_fib_lookup>() / size_of::<u32>() {
+        // SAFETY: within the structure.
+        unsafe { words.add(i).write_volatile(0) };
+    }
+    // SAFETY: all zeros are a valid value of this C structure.
+    let fib = unsafe { fib.assume_init_mut() };
+    fib.l4_protocol = IPPROTO_TCP;
+    fib.sport = flow.rewrite.source_port_be;
+    fib.dport = flow.rewrite.destination_port_be;
+    fib.ifindex = ctx.ingress_ifindex() as u32;
+    // Not this packet's length but the smallest: the answer then carries the path's MTU, and the comparison is ours.
+    fib.__bindgen_anon_1.tot_len = 1;
+    if packet.v4 {
+        fib.family = AF_INET;
+        fib.__bindgen_anon_3.ipv4_src = flow.rewrite.source.v4_word();
+        fib.__bindgen_anon_4.ipv4_dst = flow.rewrite.destination.v4_word();
+    } else {
+        fib.family = AF_INET6;
+        fib.__bindgen_anon_3.ipv6_src = flow.rewrite.source.0;
+        fib.__bindgen_anon_4.ipv6_dst = flow.rewrite.destination.0;
+    }
+    // SAFETY: a valid context, and a structure of the size given.
+    let answer = unsafe { fib_lookup(ctx.as_ptr(), fib, size_of::<bpf_fib_lookup>() as i32, 0) };
+    match answer as u32 {
+        BPF_FIB_LKUP_RET_SUCCESS => {
+            let hop = &mut flow.next_hop;
+            match LINKS.get_ptr(fib.ifindex) {
+                Some(link) => {
+                    // SAFETY: a live map value; the agent replaces it as a whole.
+                    let link = unsafe { &*link };
+                    hop.ifindex = link.ifindex;
+                    hop.tags = link.tags;
+                }
+                None => {
+                    hop.ifindex = fib.ifindex;
+                    hop.tags = [VlanTag::default(); 2];
+                }
+            }
+            let word = |a: [u8; 2], b: [u8; 2]| u32::from_ne_bytes([a[0], a[1], b[0], b[1]]);
+            let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (fib.dmac, fib.smac);
+            hop.ethernet = [
+                word([a, b], [c, d]),
+                word([e, f], [g, h]),
+                word([i, j], [k, l]),
+            ];
+            // SAFETY: the kernel has written mtu_result, a u16 in a union of integers.
+            hop.mtu = u32::from(unsafe { fib.__bindgen_anon_1.mtu_result });
+            flow.next_hop_until_ns = now + NEXT_HOP_FRESH_NS;
+            Ok(())
+        }
+        BPF_FIB_LKUP_RET_NO_NEIGH => {
+            // SAFETY: the kernel has written the next hop's address; the union is of integers.
+            let next = unsafe {
+                if packet.v4 {
+                    Address::from_v4_word(fib.__bindgen_anon_4.ipv4_dst)
+                } else {
+                    Address(fib.__bindgen_anon_4.ipv6_dst)
+                }
+            };
+            let wanted = FlowKey {
+                source: flow.rewrite.source,
+                destination: next,
+                source_port_be: 0,
+                destination_port_be: 0,
+            };
+            emit(
+                EventKind::NeighbourWanted,
+                0,
+                &wanted,
+                fib.ifindex,
+                flow.edge.into(),
+            );
+            // The Ethernet addresses that worked, or that the peer's own packets came with, are better than a lost packet.
+            if flow.next_hop.ifindex == 0 {
+                return Err(DropReason::NoNeighbour);
+            }
+            count(Counter::StaleNextHops, 1);
+            flow.next_hop_until_ns = now + NEXT_HOP_STALE_NS;
+            Ok(())
+        }
+        BPF_FIB_LKUP_RET_FWD_DISABLED => Err(DropReason::ForwardingOff),
+        // Cannot be, with a length of 1; were it so, the packet could not leave.
+        BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(DropReason::TooBig),
+        _ => Err(DropReason::NoRoute),
+    }
+}
+
+/// Writes the Ethernet header and VLAN tags of `hop`, and redirects.
+#[inline(always)]
+pub fn leave(ctx: &XdpContext, packet: &Packet, hop: &NextHop, counter: Counter) -> Verdict {
+    match ethernet(ctx, packet, hop) {
+        Ok(()) => Verdict::Forward {
+            ifindex: hop.ifindex,
+            counter,
+        },
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// Writes the Ethernet header and VLAN tags of `hop`; the frame grows or shrinks when the number of tags changes.
+#[inline(always)]
+pub fn ethernet(ctx: &XdpContext, packet: &Packet, hop: &NextHop) -> Result<(), DropReason> {
+    let grow = tags_length(&hop.tags) as i32 - tags_length(&packet.tags) as i32;
+    // The ether type, of IP itself, moves with the header's end.
+    let ethertype: u16 = if packet.v4 { 0x0800 } else { 0x86dd };
+    if grow != 0 {
+        // SAFETY: a valid context; a refusal leaves the frame as it was.
+        if unsafe { bpf_xdp_adjust_head(ctx.ctx, -grow) } != 0 {
+            return Err(DropReason::NoRoom);
+        }
+    }
+    match hop.tags {
+        [VlanTag { protocol_be: 0, .. }, _] => {
+            let header = at::<[u8; EthHdr::LEN]>(ctx, 0).ok_or(DropReason::Truncated)?;
+            // SAFETY: bounds checked by `at`.
+            unsafe {
+                store_macs(header, &hop.ethernet);
+                store(header, 12, ethertype.to_be());
+            }
+        }
+        [tag, VlanTag { protocol_be: 0, .. }] => {
+            let header = at::<[u8; EthHdr::LEN + 4]>(ctx, 0).ok_or(DropReason::Truncated)?;
+            // SAFETY: bounds checked by `at`.
+            unsafe {
+                store_macs(header, &hop.ethernet);
+                store(header, 12, tag);
+                store(header, 16, ethertype.to_be());
+            }
+        }
+        [outer, inner] => {
+            let header = at::<[u8; EthHdr::LEN + 8]>(ctx, 0).ok_or(DropReason::Truncated)?;
+            // SAFETY: bounds checked by `at`.
+            unsafe {
+                store_macs(header, &hop.ethernet);
+                store(header, 12, outer);
+                store(header, 16, inner);
+                store(header, 20, ethertype.to_be());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes both MAC addresses.
+///
+/// # Safety
+/// As for [`store`].
+#[inline(always)]
+unsafe fn store_macs<T>(header: *mut T, macs: &[u32; 3]) {
+    let [a, b, c] = *macs;
+    // SAFETY: the caller's.
+    unsafe {
+        store(header, 0, a);
+        store(header, 4, b);
+        store(header, 8, c);
+    }
+}
+
+/// Bytes that tags take in a frame.
+#[inline(always)]
+fn tags_length(tags: &[VlanTag; 2]) -> usize {
+    (usize::from(tags[0].protocol_be != 0) + usize::from(tags[1].protocol_be != 0))
+        * size_of::<VlanTag>()
+}
+
+/// The hop back to where a frame came from, by its own Ethernet addresses; the MTU is not known.
+#[inline(always)]
+pub fn way_back(ctx: &XdpContext, packet: &Packet, hop: &mut NextHop) -> Result<(), DropReason> {
+    let header = at::<[u16; 6]>(ctx, 0).ok_or(DropReason::Truncated)?;
+    // SAFETY: bounds checked by `at`.
+    let [a, b, c, d, e, f] = unsafe { *header };
+    let word = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
+    hop.ifindex = ctx.ingress_ifindex() as u32;
+    hop.ethernet = [word(d, e), word(f, a), word(b, c)];
+    hop.tags = packet.tags;
+    hop.mtu = 0;
+    Ok(())
+}

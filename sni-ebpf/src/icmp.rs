@@ -1,0 +1,158 @@
+//! ICMP and ICMPv6 errors about a packet that the datapath has translated: the sender must recognise its own packet in them.
+//!
+//! The error quotes the packet as it left here, and comes to the address that it left with. Both are translated back, outer and inner
+//! header, by the entry of the flow's other direction.
+
+use core::mem::offset_of;
+
+use aya_ebpf::programs::XdpContext;
+use network_types::{
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    tcp::TcpHdr,
+};
+use sni_common::{
+    checksum,
+    contract::{Counter, DropReason, Flow, FlowKey},
+};
+
+use crate::{
+    forward::{self, Refusal},
+    lookup,
+    maps::scratch,
+    packet::{self, Packet, Quote, at, load, store, store_address},
+    rewrite,
+    verdict::Verdict,
+};
+
+/// Offset of the checksum in an ICMP header, of either version.
+const ICMP_CHECKSUM: usize = 2;
+
+/// Translates an error about a flow; any other is the host's.
+#[inline(always)]
+pub fn translate(ctx: &XdpContext, packet: &Packet) -> Verdict {
+    let mut ifindex = 0;
+    match translated(ctx, packet, &mut ifindex) {
+        Ok(()) if ifindex == 0 => Verdict::Pass(Counter::Passed),
+        Ok(()) => Verdict::Forward {
+            ifindex,
+            counter: Counter::IcmpTranslated,
+        },
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// Leaves `ifindex` alone when the error is not about a flow. A function of its own, for the sake of the path of TCP.
+#[inline(never)]
+fn translated(ctx: &XdpContext, packet: &Packet, ifindex: &mut u32) -> Result<(), DropReason> {
+    let quote = &mut scratch().ok_or(DropReason::Incoherent)?.quote;
+    if !packet::quote(ctx, packet, quote) {
+        return Ok(());
+    }
+    // An error goes to the sender of what it quotes; anything else is none, or forged.
+    if quote.key.source != packet.key.destination {
+        return Ok(());
+    }
+    let Some(flow) = lookup::flow(&quote.key.reversed()) else {
+        return Ok(());
+    };
+    // SAFETY: a live map value.
+    let flow = unsafe { &mut *flow };
+    match forward::route(ctx, packet, flow) {
+        Ok(_) => {}
+        // No error about an error (RFC 1122, 3.2.2; RFC 4443, 2.4).
+        Err(Refusal::Hops) => return Err(DropReason::TtlExpired),
+        Err(Refusal::TooBig(_)) => return Err(DropReason::TooBig),
+        Err(Refusal::NoWay(reason)) => return Err(reason),
+    }
+    rewrite_both(ctx, packet, quote, flow)?;
+    *ifindex = flow.next_hop.ifindex;
+    forward::ethernet(ctx, packet, &flow.next_hop)
+}
+
+/// A function of its own, for the sake of the stack.
+#[inline(never)]
+fn rewrite_both(
+    ctx: &XdpContext,
+    packet: &Packet,
+    quote: &Quote,
+    flow: &Flow,
+) -> Result<(), DropReason> {
+    let sent = flow.rewrite.reversed();
+    // The addressed host itself may have sent the error: then the sender must see the address that it knows.
+    let source = if packet.key.source == quote.key.destination {
+        sent.destination
+    } else {
+        packet.key.source
+    };
+    let outer = FlowKey {
+        source,
+        destination: sent.source,
+        source_port_be: 0,
+        destination_port_be: 0,
+    };
+
+    let mut delta = rewrite_quote(ctx, packet.v4, quote, &sent)?;
+    let outer_delta = rewrite::ip_delta(&packet.key, &outer);
+    if !packet.v4 {
+        // Only ICMPv6 sums the addresses of its own header (RFC 4443, 2.3).
+        delta += u64::from(outer_delta);
+    }
+    let field = at::<u16>(ctx, packet.transport + ICMP_CHECKSUM).ok_or(DropReason::BadIcmp)?;
+    // SAFETY: bounds checked by `at`.
+    unsafe { *field = checksum::update(*field, delta) };
+    rewrite::ip(ctx, packet, &outer, outer_delta)
+}
+
+/// Gives the quoted packet the addresses and ports that its sender gave it; returns what that adds to the sum of the ICMP message.
+#[inline(always)]
+fn rewrite_quote(
+    ctx: &XdpContext,
+    v4: bool,
+    quote: &Quote,
+    sent: &FlowKey,
+) -> Result<u64, DropReason> {
+    let addresses = rewrite::ip_delta(&quote.key, sent);
+    let ports = checksum::change(quote.key.ports_word(), sent.ports_word());
+    let mut delta = ports;
+    if v4 {
+        let header = at::<Ipv4Hdr>(ctx, quote.network).ok_or(DropReason::BadIcmp)?;
+        // SAFETY: bounds checked by `at`, for every field below.
+        unsafe {
+            // The quoted header's own checksum takes back what its addresses change: to the ICMP sum they are nothing together.
+            let old: u16 = load(header, offset_of!(Ipv4Hdr, check));
+            store(
+                header,
+                offset_of!(Ipv4Hdr, check),
+                checksum::update(old, u64::from(addresses)),
+            );
+            store(header, offset_of!(Ipv4Hdr, src_addr), sent.source.v4_word());
+            store(
+                header,
+                offset_of!(Ipv4Hdr, dst_addr),
+                sent.destination.v4_word(),
+            );
+        }
+    } else {
+        let header = at::<Ipv6Hdr>(ctx, quote.network).ok_or(DropReason::BadIcmp)?;
+        // SAFETY: bounds checked by `at`, for every field below.
+        unsafe {
+            store_address(header, offset_of!(Ipv6Hdr, src_addr), &sent.source);
+            store_address(header, offset_of!(Ipv6Hdr, dst_addr), &sent.destination);
+        }
+        delta += u64::from(addresses);
+    }
+    let header = at::<u32>(ctx, quote.transport).ok_or(DropReason::BadIcmp)?;
+    // SAFETY: bounds checked by `at`.
+    unsafe { *header = sent.ports_word() };
+    // RFC 792 promises only 8 bytes of the segment; its checksum lies beyond them.
+    if let Some(field) = at::<u16>(ctx, quote.transport + offset_of!(TcpHdr, check)) {
+        // SAFETY: bounds checked by `at`.
+        unsafe {
+            let old = *field;
+            let new = checksum::update(old, u64::from(addresses) + ports);
+            *field = new;
+            delta += checksum::change(u32::from(old), u32::from(new));
+        }
+    }
+    Ok(delta)
+}

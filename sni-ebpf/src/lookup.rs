@@ -1,0 +1,87 @@
+//! Who claims a packet: an established flow, a half-open one, a service, or nobody.
+
+use sni_common::contract::{CONTROL_GENERATION, Counter, Flow, Mode, Service, ServiceKey};
+
+use crate::{
+    maps::{FLOWS, HALF_OPEN, PORTS, SERVICES, control},
+    packet::Packet,
+};
+
+/// The answer of the lookups, in the order in which they are asked.
+pub enum Claim {
+    Established(*mut Flow),
+    HalfOpen(*mut Flow),
+    Steer(Steering),
+    Inspect,
+    None,
+}
+
+/// A service whose address decides.
+pub struct Steering {
+    pub generation: u32,
+    pub pool: u32,
+    pub ip_set: u32,
+}
+
+/// Looks a TCP packet up.
+#[inline(always)]
+pub fn claim(packet: &Packet) -> Claim {
+    let key = &packet.key;
+    let to_service = port_is_ours(u16::from_be(key.destination_port_be).into());
+    if !to_service && !port_is_ours(65536 + u32::from(u16::from_be(key.source_port_be))) {
+        return Claim::None;
+    }
+    if let Some(flow) = FLOWS.get_ptr_mut(key) {
+        return Claim::Established(flow);
+    }
+    if let Some(flow) = HALF_OPEN.get_ptr_mut(key) {
+        return Claim::HalfOpen(flow);
+    }
+    if !to_service {
+        return Claim::None;
+    }
+    let generation = control(CONTROL_GENERATION) as u32;
+    let service_key = ServiceKey::tcp(generation, key.destination, key.destination_port_be);
+    match service(&service_key) {
+        Some(Service {
+            mode, pool, ip_set, ..
+        }) if mode == Mode::Steer as u8 => Claim::Steer(Steering {
+            generation,
+            pool,
+            ip_set,
+        }),
+        Some(_) => Claim::Inspect,
+        None => Claim::None,
+    }
+}
+
+/// What a fragment is counted as: of a VIP, or of anybody.
+#[inline(always)]
+pub fn fragment(packet: &Packet) -> Counter {
+    let generation = control(CONTROL_GENERATION) as u32;
+    match service(&ServiceKey::vip(generation, packet.key.destination)) {
+        Some(_) => Counter::Fragments,
+        None => Counter::Passed,
+    }
+}
+
+/// The flow of a key, established or half-open.
+#[inline(always)]
+pub fn flow(key: &sni_common::contract::FlowKey) -> Option<*mut Flow> {
+    FLOWS
+        .get_ptr_mut(key)
+        .or_else(|| HALF_OPEN.get_ptr_mut(key))
+}
+
+#[inline(always)]
+fn service(key: &ServiceKey) -> Option<Service> {
+    // SAFETY: the agent writes an entry before its generation becomes active and removes it after; a value is never changed in between.
+    unsafe { SERVICES.get(key) }.copied()
+}
+
+#[inline(always)]
+fn port_is_ours(bit: u32) -> bool {
+    PORTS
+        .get(bit >> 6)
+        .is_some_and(|word| word >> (bit & 63) & 1 != 0)
+}

@@ -1,0 +1,170 @@
+//! A packet that no flow knows, to a service whose address decides: choose an Edge and make the flow.
+
+use aya_ebpf::{
+    bindings::BPF_ANY, helpers::generated::bpf_ktime_get_coarse_ns, programs::XdpContext,
+};
+use sni_common::{
+    Address,
+    contract::{
+        CONTROL_GENERATION, Counter, Direction, DropReason, EdgeState, Flow, FlowKey, Pool,
+        Settings, SourceMode, bank, limits::MAX_POOLS,
+    },
+    maglev,
+    tcp::{Opening, opening, state},
+};
+
+use crate::{
+    admit::admit,
+    forward,
+    lookup::{Claim, Steering, claim},
+    maps::{EDGES, HALF_OPEN, MAGLEV, SETTINGS, control, scratch},
+    packet::{Packet, Segment},
+    port, rewrite,
+    verdict::Step,
+};
+
+/// Slots that are tried for an Edge that is up. Health rebuilds the table without Edges that are down; this bridges the time until then.
+const EDGE_TRIES: u64 = 8;
+
+/// The first packet of a flow, or the first after its entry was lost.
+#[inline(always)]
+pub fn first_packet(ctx: &XdpContext, packet: &Packet, service: &Steering) -> Step {
+    match start(ctx, packet, service) {
+        Ok(()) => match HALF_OPEN.get_ptr_mut(&packet.key) {
+            Some(flow) => Step::send(flow, Counter::Steered),
+            None => Step::Drop(DropReason::FlowTableFull),
+        },
+        // The client is told what it could only find out by waiting; but nothing that it did wrong.
+        Err(reason @ (DropReason::NoEdge | DropReason::NoPort | DropReason::Unrecoverable)) => {
+            Step::Reset(reason)
+        }
+        Err(reason) => Step::Drop(reason),
+    }
+}
+
+/// A SYN on a tuple whose flow is over.
+#[inline(always)]
+pub fn again(ctx: &XdpContext, packet: &Packet) -> Step {
+    match claim(packet) {
+        Claim::Steer(service) => first_packet(ctx, packet, &service),
+        Claim::Inspect => Step::Pass(Counter::Inspected),
+        _ => Step::Drop(DropReason::NoFlow),
+    }
+}
+
+/// Charges a SYN of a half-open flow to its source.
+#[inline(always)]
+pub fn admit_source(source: &Address) -> Result<(), DropReason> {
+    let generation = control(CONTROL_GENERATION) as u32;
+    let settings = SETTINGS
+        .get(bank(generation))
+        .ok_or(DropReason::Incoherent)?;
+    admit(source, generation, settings)
+}
+
+/// Admits a packet, chooses an Edge, and makes both entries in HALF_OPEN.
+///
+/// A function of its own, for the sake of the stack and of the path of known flows.
+#[inline(never)]
+fn start(ctx: &XdpContext, packet: &Packet, service: &Steering) -> Result<(), DropReason> {
+    let segment = packet.segment(ctx)?;
+    let recovering = match opening(segment.flags) {
+        Opening::Syn => false,
+        Opening::MidStream => true,
+        Opening::Reset => return Err(DropReason::NoFlow),
+        Opening::Invalid => return Err(DropReason::BadFlags),
+    };
+    let settings = SETTINGS
+        .get(bank(service.generation))
+        .ok_or(DropReason::Incoherent)?;
+    admit(&packet.key.source, service.generation, settings)?;
+    choose(packet, service, settings, recovering)?;
+    let entry = &mut scratch().ok_or(DropReason::Incoherent)?.entry;
+    let edge = EDGES.get(entry.edge.into()).ok_or(DropReason::Incoherent)?;
+    // The gateway's port of a lost flow can't be found again.
+    if recovering && edge.source == SourceMode::Gateway as u8 {
+        return Err(DropReason::Unrecoverable);
+    }
+    to_client(ctx, packet, &segment, entry)?;
+    entry.ip_set = service.ip_set;
+    entry.state = if recovering { state::RECOVERED } else { 0 };
+    let out = port::claim(&packet.key, settings, edge)?;
+    to_edge(packet, &segment, entry, out);
+    if HALF_OPEN
+        .insert(&packet.key, &*entry, BPF_ANY.into())
+        .is_err()
+    {
+        let _ = HALF_OPEN.remove(out.reversed());
+        return Err(DropReason::FlowTableFull);
+    }
+    Ok(())
+}
+
+/// The Edge of a client: by Maglev, then further slots while the Edge is not up.
+///
+/// A flow in mid-stream is taken to the Edge that steering chose when it was up, whatever its state is now. The slot is left in the
+/// scratch entry.
+#[inline(never)]
+fn choose(
+    packet: &Packet,
+    service: &Steering,
+    settings: &Settings,
+    any_state: bool,
+) -> Result<(), DropReason> {
+    let index = Pool::index(service.generation, service.pool & (MAX_POOLS - 1));
+    let table = MAGLEV.get(index).ok_or(DropReason::Incoherent)?;
+    let mut attempt = 0;
+    while attempt < EDGE_TRIES {
+        let slot = maglev::slot(
+            &packet.key.source,
+            packet.key.source_port_be,
+            settings.seed.wrapping_add(attempt),
+        );
+        attempt += 1;
+        let number = table[slot as usize & (maglev::ENTRIES - 1)];
+        if number == maglev::NO_EDGE {
+            return Err(DropReason::NoEdge);
+        }
+        let edge = EDGES.get(number.into()).ok_or(DropReason::Incoherent)?;
+        if edge.address.is_v4() != packet.v4 {
+            return Err(DropReason::Incoherent);
+        }
+        if any_state || edge.state == EdgeState::Up as u8 {
+            scratch().ok_or(DropReason::Incoherent)?.entry.edge = number;
+            return Ok(());
+        }
+    }
+    Err(DropReason::NoEdge)
+}
+
+/// The entry of the Edge's packets, but for the Edge and the checksums.
+#[inline(always)]
+fn to_client(
+    ctx: &XdpContext,
+    packet: &Packet,
+    segment: &Segment,
+    entry: &mut Flow,
+) -> Result<(), DropReason> {
+    // SAFETY: a helper without conditions.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    entry.rewrite = packet.key.reversed();
+    entry.direction = Direction::ToClient as u8;
+    entry.next_seq = segment.ack;
+    entry.last_ack = segment.seq.wrapping_add(segment.len);
+    entry.opened_ns = now;
+    entry.last_seen_ns = now;
+    // Until the routing table knows better, answers go back the way the client's packet came.
+    forward::way_back(ctx, packet, &mut entry.next_hop)
+}
+
+/// Turns it into the entry of the client's packets, which leave as `out`.
+#[inline(always)]
+fn to_edge(packet: &Packet, segment: &Segment, entry: &mut Flow, out: &FlowKey) {
+    entry.rewrite = *out;
+    entry.direction = Direction::ToEdge as u8;
+    entry.tcp_delta = rewrite::tcp_delta(&packet.key, out);
+    entry.ip_delta = rewrite::ip_delta(&packet.key, out);
+    entry.next_seq = segment.seq.wrapping_add(segment.len);
+    entry.last_ack = segment.ack;
+    entry.next_hop.ifindex = 0;
+}
