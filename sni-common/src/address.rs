@@ -9,6 +9,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(pub [u32; 4]);
 
+crate::contract::wire_struct!(Address, 16);
+
 const MAPPED_PREFIX: u32 = 0x0000_ffff_u32.to_be();
 
 impl Address {

@@ -10,7 +10,10 @@ pub struct TokenBucket {
     pub millitokens: u64,
 }
 
+crate::contract::wire_struct!(TokenBucket, 16);
+
 const WHOLE: u64 = 1000;
+const MAX_ELAPSED_US: u64 = 3_600_000_000;
 
 impl TokenBucket {
     /// A full bucket from which one token has been taken, as a source has after its first packet.
@@ -22,19 +25,21 @@ impl TokenBucket {
         }
     }
 
-    /// Refills for the time since the last call and takes one token; `false` when there is none.
+    /// Refills for the time since the last call, at `millirate` thousandths of a token per second, and takes one token; `false` when
+    /// there is none.
     ///
     /// Two CPUs may race and both take the last token: the budget is off by one packet per CPU at most, and no lock is held.
     #[inline(always)]
-    pub const fn take(&mut self, now_ns: u64, per_second: u32, burst: u32) -> bool {
-        // The coarse clock may differ between CPUs by a tick; and a second's refill already fills the bucket.
+    pub const fn take(&mut self, now_ns: u64, millirate: u32, burst: u32) -> bool {
+        // The coarse clock may differ between CPUs by a tick. An hour at most, so that the product fits.
         let elapsed_us = now_ns.saturating_sub(self.refilled_ns) / 1000;
-        let capacity = burst as u64 * WHOLE;
-        let refill = if elapsed_us >= 60_000_000 {
-            capacity
+        let elapsed_us = if elapsed_us > MAX_ELAPSED_US {
+            MAX_ELAPSED_US
         } else {
-            elapsed_us * per_second as u64 / 1000
+            elapsed_us
         };
+        let capacity = burst as u64 * WHOLE;
+        let refill = elapsed_us * millirate as u64 / 1_000_000;
         // A refill of less than a thousandth must not move the clock, or a fast sender would starve itself for ever.
         if refill > 0 {
             self.refilled_ns = now_ns;
@@ -57,12 +62,22 @@ mod tests {
     #[test]
     fn a_burst_then_the_rate() {
         let mut bucket = TokenBucket::first_taken(0, 5);
-        assert_eq!((0..10).filter(|_| bucket.take(0, 10, 5)).count(), 4);
+        assert_eq!((0..10).filter(|_| bucket.take(0, 10_000, 5)).count(), 4);
         // 10 per second for one second, asked 1000 times.
         let taken = (1..=1000u64)
-            .filter(|ms| bucket.take(ms * 1_000_000, 10, 5))
+            .filter(|ms| bucket.take(ms * 1_000_000, 10_000, 5))
             .count();
         assert_eq!(taken, 10);
+    }
+
+    #[test]
+    fn slow_rates_refill_too() {
+        // 30 per minute.
+        let mut bucket = TokenBucket::first_taken(0, 1);
+        let taken = (1..=600u64)
+            .filter(|tenth| bucket.take(tenth * 100_000_000, 500, 1))
+            .count();
+        assert_eq!(taken, 30);
     }
 
     proptest! {
@@ -73,7 +88,7 @@ mod tests {
             let mut taken = 1u64;
             for step in steps {
                 now += step;
-                taken += u64::from(bucket.take(now, rate, burst));
+                taken += u64::from(bucket.take(now, rate * 1000, burst));
             }
             prop_assert!(taken <= u64::from(burst) + now * u64::from(rate) / 1_000_000_000 + 1);
         }

@@ -26,7 +26,7 @@ pub fn admit(source: &Address, generation: u32, settings: &Settings) -> Result<(
             None => {}
         }
     }
-    if settings.syn_rate == 0 || within_budget(&source.source_group(), settings) {
+    if settings.syn_millirate == 0 || within_budget(&source.source_group(), settings) {
         Ok(())
     } else {
         Err(DropReason::SynBudget)
@@ -39,7 +39,7 @@ fn within_budget(source: &Address, settings: &Settings) -> bool {
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     match BUDGET.get_ptr_mut(source) {
         // SAFETY: a live map value; the race with other CPUs is bounded (see TokenBucket::take).
-        Some(bucket) => unsafe { (*bucket).take(now, settings.syn_rate, settings.syn_burst) },
+        Some(bucket) => unsafe { (*bucket).take(now, settings.syn_millirate, settings.syn_burst) },
         None => {
             // A map that can't take the entry must not lock a new source out: the budget is a courtesy, the LRU map its bound.
             let _ = BUDGET.insert(source, TokenBucket::first_taken(now, settings.syn_burst), 0);

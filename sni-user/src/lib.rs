@@ -1,3 +1,4 @@
 //! snigate.
 
 pub mod config;
+pub mod datapath;

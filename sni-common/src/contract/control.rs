@@ -26,8 +26,8 @@ pub const fn bank(generation: u32) -> u32 {
 pub struct Settings {
     /// Seed of the choice of an Edge: a hash of the configuration's `seed`.
     pub seed: u64,
-    /// SYNs per second and source; 0 sets no limit.
-    pub syn_rate: u32,
+    /// SYNs per source, in thousandths per second; 0 sets no limit.
+    pub syn_millirate: u32,
     /// SYNs that a source may send at once.
     pub syn_burst: u32,
     /// First port that the datapath may use as the gateway's own toward an Edge, host byte order.

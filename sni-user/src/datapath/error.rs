@@ -1,0 +1,140 @@
+//! What can go wrong between userspace and the datapath.
+
+use std::path::PathBuf;
+
+/// An error of the datapath; every sentence says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The pin path is not on a BPF filesystem.
+    #[error("{path} is not on a BPF filesystem: mount one with `mount -t bpf bpf /sys/fs/bpf`, or set `gateway.pin_path` to a place on one", path = path.display())]
+    NoBpffs {
+        /// The pin path.
+        path: PathBuf,
+    },
+    /// Nothing is pinned there.
+    #[error("no snigate datapath is pinned at {path}: start one with `snigate run`, or name another place with --pin-path", path = path.display())]
+    NotPinned {
+        /// The pin path.
+        path: PathBuf,
+    },
+    /// What is pinned was made by a version that this one can't read.
+    #[error(
+        "the datapath pinned at {path} speaks ABI {found} and this snigate {ours}: let its flows end (`snigate flow ls` of the version that made \
+         it), then start with `snigate run --fresh`, which removes it; flows that are left then are cut off",
+        path = path.display()
+    )]
+    OtherAbi {
+        /// The pin path.
+        path: PathBuf,
+        /// ABI version of the pinned state.
+        found: u64,
+        /// ABI version of this program.
+        ours: u64,
+    },
+    /// The kernel refused for want of privileges.
+    #[error(
+        "{what} needs root, or CAP_BPF and CAP_NET_ADMIN: run it with sudo, or as a service with these capabilities"
+    )]
+    Privileges {
+        /// What was tried.
+        what: String,
+    },
+    /// The kernel's verifier refused the program.
+    #[error("the kernel refused the datapath ({reason}); its verifier's last words were:\n{log}")]
+    Verifier {
+        /// The error.
+        reason: String,
+        /// The end of the verifier's log.
+        log: String,
+    },
+    /// The interface already carries another program.
+    #[error(
+        "another XDP program is attached to {interface}: remove it (`ip link set dev {interface} xdp off`, or stop the program that owns it)"
+    )]
+    InterfaceBusy {
+        /// The interface.
+        interface: String,
+    },
+    /// The driver has no native XDP, and `hook = "xdp"` asks for it.
+    #[error(
+        "the driver of {interface} can't run XDP natively ({reason}): set `gateway.hook` to \"auto\" or \"xdp-generic\""
+    )]
+    NoNativeXdp {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The configuration asks for a hook that this version has not got.
+    #[error(
+        "`gateway.hook = \"tcx\"` is not in this version: use \"auto\", \"xdp\" or \"xdp-generic\""
+    )]
+    NoTcx,
+    /// The configuration does not fit into the maps.
+    #[error("{what} does not fit into the datapath's tables ({limit} at most): {advice}")]
+    TooMany {
+        /// What does not fit.
+        what: &'static str,
+        /// The limit.
+        limit: u32,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// An Edge has no route, or no address of the gateway's own leads to it.
+    #[error("Edge {edge} ({address}) can't be used: {reason}")]
+    Edge {
+        /// The Edge.
+        edge: String,
+        /// Where it is.
+        address: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Some other refusal of the kernel or the filesystem.
+    #[error("{what}: {source}")]
+    Kernel {
+        /// What was tried, and on what.
+        what: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl DatapathError {
+    /// Wraps a cause; a lack of privileges becomes [`DatapathError::Privileges`].
+    pub(super) fn kernel(
+        what: impl Into<String>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        let what = what.into();
+        if is_permission(&source) {
+            return Self::Privileges { what };
+        }
+        Self::Kernel {
+            what,
+            source: Box::new(source),
+        }
+    }
+}
+
+/// Whether an I/O error for want of privileges is the root of an error.
+fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
+    errno(error).is_some_and(|errno| errno == EPERM || errno == EACCES)
+}
+
+const EPERM: i32 = 1;
+const EACCES: i32 = 13;
+
+/// The errno at the root of an error.
+pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && let Some(errno) = io.raw_os_error()
+        {
+            return Some(errno);
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,100 @@
+//! What the datapath says: events for the agent, and diagnostics for people.
+
+use std::path::Path;
+
+use aya::{
+    Ebpf,
+    maps::{Map, MapData, RingBuf},
+};
+use aya_log::EbpfLogger;
+use sni_common::contract::Event;
+use tokio::io::unix::AsyncFd;
+
+use super::error::DatapathError;
+
+/// The EVENTS ring. It has one reader: a second agent on the same pins would take events away from the first.
+pub struct EventStream {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl EventStream {
+    pub(super) fn open(pin_path: &Path) -> Result<Self, DatapathError> {
+        let what = || "opening the ring EVENTS".to_owned();
+        let data = MapData::from_pin(pin_path.join("EVENTS"))
+            .map_err(|e| DatapathError::kernel(what(), e))?;
+        let map = Map::from_map_data(data).map_err(|e| DatapathError::kernel(what(), e))?;
+        let ring = RingBuf::try_from(map).map_err(|e| DatapathError::kernel(what(), e))?;
+        // SAFETY: the ring owns its descriptor and keeps it open for as long as it lives.
+        let ring =
+            unsafe { AsyncFd::register(ring) }.map_err(|e| DatapathError::kernel(what(), e))?;
+        Ok(Self { ring })
+    }
+
+    /// Waits for events and hands over all that are there. Cancelling it loses none.
+    ///
+    /// # Errors
+    /// When the ring can't be waited for.
+    pub async fn next(&mut self, mut each: impl FnMut(Event)) -> Result<(), DatapathError> {
+        let mut guard = self
+            .ring
+            .readable_mut()
+            .await
+            .map_err(|e| DatapathError::kernel("waiting for events", e))?;
+        let ring = guard.get_inner_mut();
+        while let Some(item) = ring.next() {
+            if item.len() == size_of::<Event>() {
+                // SAFETY: as long as an event, whose every bit pattern is valid; the ring's records are aligned to 8, but nothing relies on it.
+                each(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
+            }
+        }
+        guard.clear_ready();
+        Ok(())
+    }
+}
+
+/// aya-log's ring, read into `tracing`.
+pub struct LogStream {
+    logger: AsyncFd<EbpfLogger<&'static dyn log::Log>>,
+}
+
+impl LogStream {
+    pub(super) fn open(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+        let what = || "opening the datapath's diagnostics".to_owned();
+        let logger = EbpfLogger::init_with_logger(ebpf, &ToTracing as &'static dyn log::Log)
+            .map_err(|e| DatapathError::kernel(what(), e))?;
+        // SAFETY: the logger owns its descriptor and keeps it open for as long as it lives.
+        let logger =
+            unsafe { AsyncFd::register(logger) }.map_err(|e| DatapathError::kernel(what(), e))?;
+        Ok(Self { logger })
+    }
+
+    /// Waits for diagnostics and writes them to the log. Cancelling it loses none.
+    ///
+    /// # Errors
+    /// When the ring can't be waited for.
+    pub async fn next(&mut self) -> Result<(), DatapathError> {
+        let mut guard = self
+            .logger
+            .readable_mut()
+            .await
+            .map_err(|e| DatapathError::kernel("waiting for diagnostics", e))?;
+        guard.get_inner_mut().flush();
+        guard.clear_ready();
+        Ok(())
+    }
+}
+
+/// Bridges `log`, which aya-log speaks, to `tracing`: whoever has switched diagnostics on wants to see them at any level.
+struct ToTracing;
+
+impl log::Log for ToTracing {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        tracing::info!(target: "datapath", "{}", record.args());
+    }
+
+    fn flush(&self) {}
+}

@@ -1,0 +1,499 @@
+//! A configuration in the datapath's terms, and its activation: written beside the old one, then one store makes it the valid one.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    thread,
+    time::Duration,
+};
+
+use aya::maps::lpm_trie::Key;
+use sni_common::{
+    Address,
+    contract::{
+        AclAction, AclKey, CONTROL_GENERATION, Edge, EdgeState, Label, LabelKey, LabelKind, Mode,
+        Pool, PoolMember, Service, ServiceKey, Settings, SourceMode, bank,
+        limits::{MAX_EDGES, MAX_POOLS},
+    },
+    maglev,
+};
+
+use super::{DatapathError, Maps, maps::MaglevTable};
+use crate::config::{self, Config};
+
+/// Longer than any packet is on its way through the program, by orders of magnitude: after it nobody reads the old generation.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// What a configuration comes to.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    settings: Settings,
+    edges: Vec<NamedEdge>,
+    pools: Vec<FamilyPool>,
+    ip_sets: Vec<String>,
+    services: Vec<ServiceEntry>,
+    acl: Vec<(u32, Address, AclAction)>,
+}
+
+#[derive(Clone, Debug)]
+struct NamedEdge {
+    name: String,
+    entry: Edge,
+}
+
+/// A pool's members of one address family: the datapath translates addresses, not families.
+#[derive(Clone, Debug)]
+struct FamilyPool {
+    name: String,
+    v4: bool,
+    /// Index in `edges`, and weight.
+    members: Vec<(usize, u16)>,
+}
+
+#[derive(Clone, Debug)]
+struct ServiceEntry {
+    address: Address,
+    ports: Vec<u16>,
+    mode: Mode,
+    pool: u32,
+    /// Index in `ip_sets`.
+    ip_set: usize,
+}
+
+/// What became active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Activated {
+    /// Its generation.
+    pub generation: u32,
+    /// Services, counting addresses and ports.
+    pub services: usize,
+    /// Edges.
+    pub edges: usize,
+}
+
+impl Tables {
+    /// Translates a configuration.
+    ///
+    /// `owned_ports` are the first port that the gateway may use toward an Edge, and how many from there; `gateway_address` gives the
+    /// gateway's own address toward an Edge whose source is `gateway`, or a sentence why there is none.
+    ///
+    /// # Errors
+    /// An Edge without a usable address, or more pools than fit.
+    pub fn new(
+        config: &Config,
+        owned_ports: (u16, u16),
+        mut gateway_address: impl FnMut(&config::Edge) -> Result<IpAddr, String>,
+    ) -> Result<Self, DatapathError> {
+        let mut edges = Vec::new();
+        for edge in &config.edges {
+            let gateway = match edge.source {
+                config::SourceMode::Preserve => Address::default(),
+                config::SourceMode::Gateway => gateway_address(edge)
+                    .map_err(|reason| DatapathError::Edge {
+                        edge: edge.name.to_string(),
+                        address: edge.address.to_string(),
+                        reason,
+                    })?
+                    .into(),
+            };
+            edges.push(NamedEdge {
+                name: edge.name.to_string(),
+                entry: edge_entry(edge, gateway),
+            });
+        }
+
+        let mut pools = Vec::new();
+        let mut numbers = HashMap::new();
+        for (index, pool) in config.pools.iter().enumerate() {
+            for v4 in [true, false] {
+                let members: Vec<_> = pool
+                    .members
+                    .iter()
+                    .map(|member| (member.edge.index(), member.weight))
+                    .filter(|(edge, _)| edges[*edge].entry.address.is_v4() == v4)
+                    .collect();
+                if !members.is_empty() {
+                    numbers.insert((index, v4), pools.len() as u32);
+                    pools.push(FamilyPool {
+                        name: pool.name.to_string(),
+                        v4,
+                        members,
+                    });
+                }
+            }
+        }
+        if pools.len() > MAX_POOLS as usize {
+            return Err(DatapathError::TooMany {
+                what: "the number of pools, counted once per address family,",
+                limit: MAX_POOLS,
+                advice: "let IP sets share pools",
+            });
+        }
+
+        let mut services = Vec::new();
+        for (index, set) in config.ip_sets.iter().enumerate() {
+            for address in &set.addresses {
+                let (mode, pool) = match &set.mode {
+                    config::Mode::Steer { pool } => {
+                        (Mode::Steer, numbers.get(&(pool.index(), address.is_ipv4())))
+                    }
+                    config::Mode::Inspect { default, .. } => (
+                        Mode::Inspect,
+                        default
+                            .as_ref()
+                            .and_then(|pool| numbers.get(&(pool.index(), address.is_ipv4()))),
+                    ),
+                };
+                services.push(ServiceEntry {
+                    address: (*address).into(),
+                    ports: set.ports.clone(),
+                    mode,
+                    // An inspected address without a default has no pool; the datapath does not look at it.
+                    pool: pool.copied().unwrap_or(u32::MAX),
+                    ip_set: index,
+                });
+            }
+        }
+
+        let prefix = |net: &ipnet::IpNet, action| {
+            let address = Address::from(net.network());
+            (address.prefix_bits(net.prefix_len()), address, action)
+        };
+        let limits = &config.limits;
+        let acl: Vec<_> = limits
+            .deny
+            .iter()
+            .map(|net| prefix(net, AclAction::Deny))
+            .chain(limits.allow.iter().map(|net| prefix(net, AclAction::Allow)))
+            .collect();
+        let rate = &limits.syn_per_source;
+        let millirate =
+            u128::from(rate.count().get()) * 1_000_000 / rate.period().as_millis().max(1);
+        Ok(Self {
+            settings: Settings {
+                seed: maglev::identity(&[config.gateway.seed.as_bytes()]),
+                syn_millirate: u32::try_from(millirate).unwrap_or(u32::MAX).max(1),
+                syn_burst: rate.count().get(),
+                first_port: owned_ports.0,
+                ports: owned_ports.1,
+                acl_prefixes: acl.len() as u32,
+            },
+            edges,
+            pools,
+            ip_sets: config
+                .ip_sets
+                .iter()
+                .map(|set| set.name.to_string())
+                .collect(),
+            services,
+            acl,
+        })
+    }
+
+    /// Writes everything under the next generation and makes it the active one.
+    ///
+    /// # Errors
+    /// When something can't be written; the active configuration is then as it was, and what was written is taken back.
+    pub fn activate(&self, maps: &mut Maps) -> Result<Activated, DatapathError> {
+        let active = maps.generation()?;
+        let next = active.checked_add(1).unwrap_or(1);
+        let edges = self.place_edges(maps)?;
+        let ip_sets = self.number_ip_sets(maps)?;
+        if let Err(error) = self.write(maps, next, &edges, &ip_sets) {
+            retire(maps, |generation| generation == next);
+            return Err(error);
+        }
+        maps.control
+            .set(CONTROL_GENERATION, u64::from(next), 0)
+            .map_err(|e| DatapathError::kernel("activating the configuration", e))?;
+        thread::sleep(GRACE);
+        retire(maps, |generation| generation != next);
+        Ok(Activated {
+            generation: next,
+            services: self
+                .services
+                .iter()
+                .map(|service| service.ports.len())
+                .sum(),
+            edges: edges.len(),
+        })
+    }
+
+    /// The slot of each Edge: the one it has, else a free one. An Edge that changes address is another Edge: flows refer to slots.
+    fn place_edges(&self, maps: &mut Maps) -> Result<Vec<u16>, DatapathError> {
+        let mut known = HashMap::new();
+        let mut free = Vec::new();
+        for slot in (0..MAX_EDGES).rev() {
+            let entry = maps
+                .edges
+                .get(&slot, 0)
+                .map_err(|e| DatapathError::kernel("reading the map EDGES", e))?;
+            if entry.address.is_unset() {
+                free.push(slot);
+            } else {
+                let name = maps.label(LabelKind::Edge, 0, slot).unwrap_or_default();
+                known.insert((name, entry.address, entry.port_be), (slot, entry));
+            }
+        }
+        let mut slots = Vec::new();
+        let mut reclaimed = false;
+        for NamedEdge { name, entry } in &self.edges {
+            let slot = match known.get(&(name.clone(), entry.address, entry.port_be)) {
+                Some((slot, _)) => *slot,
+                None => {
+                    if free.is_empty() && !reclaimed {
+                        free = reclaim(maps, &known)?;
+                        reclaimed = true;
+                    }
+                    free.pop().ok_or(DatapathError::TooMany {
+                        what: "the number of Edges, those of living flows included,",
+                        limit: MAX_EDGES,
+                        advice: "wait until flows to Edges that were removed have ended",
+                    })?
+                }
+            };
+            let mut entry = *entry;
+            if let Some((_, old)) = known.get(&(name.clone(), entry.address, entry.port_be)) {
+                // Draining and health are not the configuration's to reset.
+                entry.state = old.state;
+            }
+            maps.edges
+                .set(slot, entry, 0)
+                .map_err(|e| DatapathError::kernel(format!("writing Edge {name}"), e))?;
+            label(maps, LabelKind::Edge, 0, slot, name)?;
+            slots.push(slot as u16);
+        }
+        Ok(slots)
+    }
+
+    /// The number of each IP set: the one it has, else a new one. Flows refer to it for as long as they live.
+    fn number_ip_sets(&self, maps: &mut Maps) -> Result<Vec<u32>, DatapathError> {
+        let known: HashMap<String, u32> = maps
+            .labels
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(key, _)| key.kind == LabelKind::IpSet as u32)
+            .map(|(key, label)| (label.as_str().to_owned(), key.number))
+            .collect();
+        let mut next = known.values().max().map_or(0, |number| number + 1);
+        let mut numbers = Vec::new();
+        for name in &self.ip_sets {
+            let number = match known.get(name) {
+                Some(number) => *number,
+                None => {
+                    label(maps, LabelKind::IpSet, 0, next, name)?;
+                    next += 1;
+                    next - 1
+                }
+            };
+            numbers.push(number);
+        }
+        Ok(numbers)
+    }
+
+    fn write(
+        &self,
+        maps: &mut Maps,
+        generation: u32,
+        edges: &[u16],
+        ip_sets: &[u32],
+    ) -> Result<(), DatapathError> {
+        maps.settings
+            .set(bank(generation), self.settings, 0)
+            .map_err(|e| DatapathError::kernel("writing the map SETTINGS", e))?;
+        for number in 0..MAX_POOLS {
+            let index = Pool::index(generation, number);
+            let failed = |e| DatapathError::kernel("writing the map POOLS", e);
+            match self.pools.get(number as usize) {
+                Some(pool) => {
+                    let (entry, table) = self.pool_entry(pool, edges);
+                    maps.pools.set(index, entry, 0).map_err(failed)?;
+                    maps.maglev
+                        .set(index, *table, 0)
+                        .map_err(|e| DatapathError::kernel("writing the map MAGLEV", e))?;
+                    label(maps, LabelKind::Pool, generation, number, &pool.name)?;
+                }
+                None => maps.pools.set(index, Pool::default(), 0).map_err(failed)?,
+            }
+        }
+        for (bits, address, action) in &self.acl {
+            let key = Key::new(
+                AclKey::GENERATION_BITS + bits,
+                AclKey {
+                    generation,
+                    address: *address,
+                },
+            );
+            maps.acl
+                .insert(&key, *action as u32, 0)
+                .map_err(|e| DatapathError::kernel("writing the map ACL", e))?;
+        }
+        self.write_ports(maps)?;
+        for service in &self.services {
+            let failed =
+                |e| DatapathError::kernel(format!("writing the service {}", service.address), e);
+            let entry = |mode: Mode| Service {
+                mode: mode as u8,
+                padding: [0; 3],
+                pool: service.pool,
+                ip_set: ip_sets[service.ip_set],
+            };
+            let vip = ServiceKey::vip(generation, service.address);
+            maps.services
+                .insert(vip, entry(Mode::Vip), 0)
+                .map_err(failed)?;
+            for port in &service.ports {
+                let key = ServiceKey::tcp(generation, service.address, port.to_be());
+                maps.services
+                    .insert(key, entry(service.mode), 0)
+                    .map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pool_entry(&self, pool: &FamilyPool, slots: &[u16]) -> (Pool, Box<MaglevTable>) {
+        let mut entry = Pool {
+            count: pool.members.len() as u32,
+            family: if pool.v4 { 4 } else { 6 },
+            ..Pool::default()
+        };
+        let mut members = Vec::new();
+        for (place, (edge, weight)) in entry.members.iter_mut().zip(&pool.members) {
+            let NamedEdge { name, entry } = &self.edges[*edge];
+            *place = PoolMember {
+                edge: slots[*edge],
+                weight: *weight,
+            };
+            members.push(maglev::Member {
+                identity: maglev::identity(&[
+                    name.as_bytes(),
+                    IpAddr::from(entry.address).to_string().as_bytes(),
+                    &entry.port_be.to_ne_bytes(),
+                ]),
+                edge: slots[*edge],
+                weight: *weight,
+            });
+        }
+        let mut table = Box::new(MaglevTable([maglev::NO_EDGE; maglev::ENTRIES]));
+        maglev::fill(&mut table.0, &mut members, self.settings.seed);
+        (entry, table)
+    }
+
+    /// Sets the bits of the port filter. Bits of earlier configurations stay: their flows may live on, and a bit too many costs one lookup.
+    fn write_ports(&self, maps: &mut Maps) -> Result<(), DatapathError> {
+        let services = self
+            .services
+            .iter()
+            .flat_map(|service| service.ports.iter().map(|port| u32::from(*port)));
+        let edges = self
+            .edges
+            .iter()
+            .map(|edge| 65536 + u32::from(u16::from_be(edge.entry.port_be)));
+        let mut words: HashMap<u32, u64> = HashMap::new();
+        for bit in services.chain(edges) {
+            *words.entry(bit / 64).or_default() |= 1 << (bit % 64);
+        }
+        let failed = |e| DatapathError::kernel("writing the map PORTS", e);
+        for (index, word) in words {
+            let old = maps.ports.get(&index, 0).map_err(failed)?;
+            maps.ports.set(index, old | word, 0).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+fn edge_entry(edge: &config::Edge, gateway: Address) -> Edge {
+    Edge {
+        address: edge.address.ip().into(),
+        gateway,
+        port_be: edge.address.port().to_be(),
+        source: match edge.source {
+            config::SourceMode::Preserve => SourceMode::Preserve,
+            config::SourceMode::Gateway => SourceMode::Gateway,
+        } as u8,
+        state: EdgeState::Up as u8,
+    }
+}
+
+fn label(
+    maps: &mut Maps,
+    kind: LabelKind,
+    generation: u32,
+    number: u32,
+    name: &str,
+) -> Result<(), DatapathError> {
+    let key = LabelKey {
+        kind: kind as u32,
+        generation,
+        number,
+    };
+    maps.labels
+        .insert(key, Label::new(name), 0)
+        .map_err(|e| DatapathError::kernel("writing the map LABELS", e))
+}
+
+/// Slots of Edges that are in no flow and in no pool.
+fn reclaim(
+    maps: &Maps,
+    known: &HashMap<(String, Address, u16), (u32, Edge)>,
+) -> Result<Vec<u32>, DatapathError> {
+    let mut used = HashSet::new();
+    for (_, flow) in maps.all_flows()?.into_iter().chain(maps.all_half_open()?) {
+        used.insert(u32::from(flow.edge));
+    }
+    for pool in maps.pools.iter() {
+        let pool = pool.map_err(|e| DatapathError::kernel("reading the map POOLS", e))?;
+        used.extend(
+            pool.members
+                .iter()
+                .take(pool.count as usize)
+                .map(|member| u32::from(member.edge)),
+        );
+    }
+    Ok(known
+        .values()
+        .map(|(slot, _)| *slot)
+        .filter(|slot| !used.contains(slot))
+        .collect())
+}
+
+/// Removes what belongs to generations that are gone. What can't be removed is unreachable by its generation and goes next time.
+fn retire(maps: &mut Maps, gone: impl Fn(u32) -> bool) {
+    let services: Vec<_> = maps
+        .services
+        .keys()
+        .filter_map(Result::ok)
+        .filter(|key| gone(key.generation))
+        .collect();
+    let acl: Vec<_> = maps
+        .acl
+        .keys()
+        .filter_map(Result::ok)
+        .filter(|key| gone(key.data().generation))
+        .collect();
+    let labels: Vec<_> = maps
+        .labels
+        .keys()
+        .filter_map(Result::ok)
+        .filter(|key| key.kind == LabelKind::Pool as u32 && gone(key.generation))
+        .collect();
+    let failed = services
+        .iter()
+        .filter(|key| maps.services.remove(key).is_err())
+        .count()
+        + acl
+            .iter()
+            .filter(|key| maps.acl.remove(key).is_err())
+            .count()
+        + labels
+            .iter()
+            .filter(|key| maps.labels.remove(key).is_err())
+            .count();
+    if failed > 0 {
+        tracing::warn!(
+            entries = failed,
+            "entries of an old configuration could not be removed; they are tried again with the next one"
+        );
+    }
+}

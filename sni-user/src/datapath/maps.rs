@@ -1,0 +1,273 @@
+//! The pinned maps, by type.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
+use sni_common::{
+    Address,
+    contract::{
+        ABI_VERSION, AclKey, CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION, Edge, Flow, FlowKey,
+        Label, LabelKey, LabelKind, Link, Pool, Service, ServiceKey, Settings, Stats,
+    },
+    maglev,
+    token_bucket::TokenBucket,
+};
+
+use super::{
+    batch,
+    error::{DatapathError, errno},
+};
+
+/// Names of the maps, as pinned, with what they hold. SCRATCH and aya-log's ring are not among them: they hold no state.
+pub const MAPS: &[(&str, &str)] = &[
+    ("CONTROL", "ABI version, active generation, feature flags"),
+    ("SETTINGS", "seed, budgets, ports, by bank"),
+    ("PORTS", "ports of services and Edges, as bits"),
+    ("SERVICES", "address and port to mode, pool, IP set"),
+    ("POOLS", "members of each pool, by bank"),
+    ("MAGLEV", "slot to Edge of each pool, by bank"),
+    ("EDGES", "address, source mode and state of each Edge"),
+    ("FLOWS", "established flows, one entry per direction"),
+    ("HALF_OPEN", "flows before the handshake is complete"),
+    ("ACL", "denied and allowed prefixes"),
+    ("BUDGET", "SYN budget per source"),
+    ("LINKS", "VLAN interfaces"),
+    ("STATS", "counters and drop reasons, per CPU"),
+    ("EVENTS", "ring of events for the agent"),
+    ("LABELS", "names of Edges, pools and IP sets"),
+];
+
+/// A map's shape, as the kernel reports it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct MapKind {
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub holds: &'static str,
+    /// Kernel map type.
+    pub kind: String,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// Entries that fit.
+    pub max_entries: u32,
+}
+
+/// The shape of one pinned map.
+///
+/// # Errors
+/// When it is not pinned or may not be opened.
+pub fn map_kind(
+    pin_path: &Path,
+    name: &'static str,
+    holds: &'static str,
+) -> Result<MapKind, DatapathError> {
+    let data = open(pin_path, name)?;
+    let info = data
+        .info()
+        .map_err(|e| DatapathError::kernel(format!("reading the map {name}"), e))?;
+    let kind = info.map_type().map_or_else(
+        |_| "unknown".to_owned(),
+        |kind| format!("{kind:?}").to_lowercase(),
+    );
+    Ok(MapKind {
+        name,
+        holds,
+        kind,
+        key_size: info.key_size(),
+        value_size: info.value_size(),
+        max_entries: info.max_entries(),
+    })
+}
+
+/// All typed maps of a pinned datapath.
+pub struct Maps {
+    pin_path: PathBuf,
+    /// See [`CONTROL_ABI`] and its neighbours for the slots.
+    pub control: Array<MapData, u64>,
+    /// Settings by bank.
+    pub settings: Array<MapData, Settings>,
+    /// Port filter.
+    pub ports: Array<MapData, u64>,
+    /// Services.
+    pub services: HashMap<MapData, ServiceKey, Service>,
+    /// Pools by bank.
+    pub pools: Array<MapData, Pool>,
+    /// Maglev tables by bank.
+    pub maglev: Array<MapData, MaglevTable>,
+    /// Edges by slot.
+    pub edges: Array<MapData, Edge>,
+    /// Established flows.
+    pub flows: HashMap<MapData, FlowKey, Flow>,
+    /// Half-open flows.
+    pub half_open: HashMap<MapData, FlowKey, Flow>,
+    /// Denied and allowed prefixes.
+    pub acl: LpmTrie<MapData, AclKey, u32>,
+    /// SYN budgets.
+    pub budget: HashMap<MapData, Address, TokenBucket>,
+    /// VLAN interfaces.
+    pub links: HashMap<MapData, u32, Link>,
+    /// Counters.
+    pub stats: PerCpuArray<MapData, Stats>,
+    /// Names.
+    pub labels: HashMap<MapData, LabelKey, Label>,
+}
+
+/// A Maglev table as a map value.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct MaglevTable(pub maglev::Table);
+
+// SAFETY: an array of integers.
+unsafe impl aya::Pod for MaglevTable {}
+
+impl Maps {
+    /// Opens the maps pinned below `pin_path`.
+    ///
+    /// # Errors
+    /// When nothing is pinned there, when it is of another ABI, or when it may not be opened.
+    pub fn open(pin_path: &Path) -> Result<Self, DatapathError> {
+        let control = typed::<Array<MapData, u64>>(pin_path, "CONTROL")?;
+        let found = control
+            .get(&CONTROL_ABI, 0)
+            .map_err(|e| DatapathError::kernel("reading the map CONTROL", e))?;
+        // 0: created a moment ago, by whoever is about to write it.
+        if found != ABI_VERSION && found != 0 {
+            return Err(DatapathError::OtherAbi {
+                path: pin_path.to_owned(),
+                found,
+                ours: ABI_VERSION,
+            });
+        }
+        Ok(Self {
+            pin_path: pin_path.to_owned(),
+            control,
+            settings: typed(pin_path, "SETTINGS")?,
+            ports: typed(pin_path, "PORTS")?,
+            services: typed(pin_path, "SERVICES")?,
+            pools: typed(pin_path, "POOLS")?,
+            maglev: typed(pin_path, "MAGLEV")?,
+            edges: typed(pin_path, "EDGES")?,
+            flows: typed(pin_path, "FLOWS")?,
+            half_open: typed(pin_path, "HALF_OPEN")?,
+            acl: typed(pin_path, "ACL")?,
+            budget: typed(pin_path, "BUDGET")?,
+            links: typed(pin_path, "LINKS")?,
+            stats: typed(pin_path, "STATS")?,
+            labels: typed(pin_path, "LABELS")?,
+        })
+    }
+
+    /// The active generation; 0 before the first configuration.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn generation(&self) -> Result<u32, DatapathError> {
+        Ok(self.control(CONTROL_GENERATION)? as u32)
+    }
+
+    /// The feature flags.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn flags(&self) -> Result<u64, DatapathError> {
+        self.control(CONTROL_FLAGS)
+    }
+
+    /// Sets or clears a feature flag.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn set_flag(&mut self, flag: u64, on: bool) -> Result<(), DatapathError> {
+        let flags = self.flags()?;
+        let flags = if on { flags | flag } else { flags & !flag };
+        self.control
+            .set(CONTROL_FLAGS, flags, 0)
+            .map_err(|e| DatapathError::kernel("writing the map CONTROL", e))
+    }
+
+    /// Every entry of established flows, as they are while the reading passes by.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn all_flows(&self) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
+        // SAFETY: the types of FLOWS, as opened above.
+        unsafe { batch::read(&open(&self.pin_path, "FLOWS")?) }
+    }
+
+    /// Every entry of half-open flows.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn all_half_open(&self) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
+        // SAFETY: the types of HALF_OPEN, as opened above.
+        unsafe { batch::read(&open(&self.pin_path, "HALF_OPEN")?) }
+    }
+
+    /// Where the maps are pinned.
+    pub fn pin_path(&self) -> &Path {
+        &self.pin_path
+    }
+
+    fn control(&self, slot: u32) -> Result<u64, DatapathError> {
+        self.control
+            .get(&slot, 0)
+            .map_err(|e| DatapathError::kernel("reading the map CONTROL", e))
+    }
+
+    /// The counters of all CPUs together.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn stats(&self) -> Result<Stats, DatapathError> {
+        let values = self
+            .stats
+            .get(&0, 0)
+            .map_err(|e| DatapathError::kernel("reading the map STATS", e))?;
+        let mut sum = Stats::default();
+        values.iter().for_each(|cpu| sum.add(cpu));
+        Ok(sum)
+    }
+
+    /// The name of a thing; `None` for one that has no label (any longer).
+    pub fn label(&self, kind: LabelKind, generation: u32, number: u32) -> Option<String> {
+        let key = LabelKey {
+            kind: kind as u32,
+            generation,
+            number,
+        };
+        self.labels
+            .get(&key, 0)
+            .ok()
+            .map(|label| label.as_str().to_owned())
+    }
+}
+
+fn open(pin_path: &Path, name: &str) -> Result<MapData, DatapathError> {
+    let path = pin_path.join(name);
+    MapData::from_pin(&path).map_err(|error| {
+        // Not only ENOENT: a directory on another filesystem answers EPERM or EINVAL for what is not there.
+        let missing = matches!(fs::metadata(&path), Err(e) if e.kind() == io::ErrorKind::NotFound);
+        if missing || errno(&error) == Some(2) {
+            DatapathError::NotPinned {
+                path: pin_path.to_owned(),
+            }
+        } else {
+            DatapathError::kernel(format!("opening the map {}", path.display()), error)
+        }
+    })
+}
+
+fn typed<T>(pin_path: &Path, name: &str) -> Result<T, DatapathError>
+where
+    T: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let what = || format!("opening the map {}", pin_path.join(name).display());
+    let map =
+        Map::from_map_data(open(pin_path, name)?).map_err(|e| DatapathError::kernel(what(), e))?;
+    T::try_from(map).map_err(|e| DatapathError::kernel(what(), e))
+}

@@ -1,0 +1,28 @@
+//! The datapath as userspace sees it: its maps by type, the program's life, and a configuration in its terms.
+//!
+//! This is the only module that names aya. Everything is pinned below one directory: maps under their names, programs and links below
+//! `links/`. Whoever may open the pins can read the state, with or without an agent.
+
+mod batch;
+mod error;
+mod events;
+mod generation;
+mod maps;
+mod program;
+mod sweep;
+
+pub use self::{
+    error::DatapathError,
+    events::{EventStream, LogStream},
+    generation::{Activated, Tables},
+    maps::{MAPS, MapKind, Maps, map_kind},
+    program::{AttachMode, Attached, Datapath, Origin, ProgramFacts},
+    sweep::{Swept, sweep},
+};
+
+/// The datapath's object, compiled for the BPF target by the build script.
+pub(crate) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/snigate-datapath"));
+
+/// Name of the XDP program in the object.
+pub(crate) const XDP_PROGRAM: &str = "snigate_xdp";

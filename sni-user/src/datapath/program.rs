@@ -1,0 +1,395 @@
+//! The program's life: loaded, attached, pinned, adopted by the next agent, removed.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
+    programs::{
+        ProgramError, Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
+        xdp::{XdpLink, XdpLinkId},
+    },
+};
+use sni_common::contract::{ABI_VERSION, CONTROL_ABI};
+
+use super::{
+    MAPS, Maps, OBJECT, XDP_PROGRAM,
+    error::{DatapathError, errno},
+    events::{EventStream, LogStream},
+};
+use crate::config::Hook;
+
+/// The directory of pinned links below the pin path.
+const LINKS_DIR: &str = "links";
+
+/// Whether the state was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Made anew.
+    Fresh,
+    /// Left by an earlier agent, with its flows.
+    Adopted,
+}
+
+/// How a program sits on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachMode {
+    /// In the driver.
+    Native,
+    /// In the kernel's stack, for drivers without XDP.
+    Generic,
+}
+
+/// One attachment.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// The interface.
+    pub interface: String,
+    /// How; `None` where an earlier agent attached it and the link was taken over.
+    pub mode: Option<AttachMode>,
+}
+
+/// What the kernel says of the loaded program.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ProgramFacts {
+    /// Kernel's program number.
+    pub id: u32,
+    /// Instructions that the verifier walked through.
+    pub verified_instructions: u32,
+    /// Instructions as translated.
+    pub translated_bytes: u32,
+}
+
+/// A loaded datapath. Dropping it changes nothing: state and attachments are pinned until [`Datapath::remove`].
+pub struct Datapath {
+    ebpf: Ebpf,
+    pin_path: PathBuf,
+    links: Vec<PinnedLink>,
+    /// The maps, open.
+    pub maps: Maps,
+    /// Whether the state was adopted.
+    pub origin: Origin,
+}
+
+impl Datapath {
+    /// Loads the program, with the state pinned below `pin_path` or with new state.
+    ///
+    /// `max_flows` sizes FLOWS when it is made; an adopted map keeps its size.
+    ///
+    /// # Errors
+    /// No BPF filesystem, state of another ABI, no privileges, or the verifier's refusal.
+    pub fn load(pin_path: &Path, max_flows: u32) -> Result<Self, DatapathError> {
+        let origin = match Maps::open(pin_path) {
+            Ok(_) => Origin::Adopted,
+            Err(DatapathError::NotPinned { .. }) => Origin::Fresh,
+            Err(error) => return Err(error),
+        };
+        fs::create_dir_all(pin_path.join(LINKS_DIR)).map_err(|e| {
+            DatapathError::kernel(format!("making the directory {}", pin_path.display()), e)
+        })?;
+
+        let mut loader = EbpfLoader::new();
+        loader.verifier_log_level(VerifierLogLevel::STATS);
+        loader.map_max_entries("FLOWS", max_flows.saturating_mul(2));
+        for (name, _) in MAPS {
+            loader.map_pin_path(name, pin_path.join(name));
+        }
+        let mut ebpf = loader
+            .load(OBJECT)
+            .map_err(|error| refused(pin_path, error))?;
+        let program = xdp(&mut ebpf)?;
+        program.load().map_err(unverified)?;
+
+        let mut maps = Maps::open(pin_path)?;
+        maps.control
+            .set(CONTROL_ABI, ABI_VERSION, 0)
+            .map_err(|e| DatapathError::kernel("writing the map CONTROL", e))?;
+        Ok(Self {
+            ebpf,
+            pin_path: pin_path.to_owned(),
+            links: Vec::new(),
+            maps,
+            origin,
+        })
+    }
+
+    /// Attaches the program to an interface, or puts it in the place of the one that an earlier agent left there.
+    ///
+    /// # Errors
+    /// Another program sits there, or the driver can't do what `hook` asks for.
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        ifindex: u32,
+        hook: Hook,
+    ) -> Result<Attached, DatapathError> {
+        let path = self.pin_path.join(LINKS_DIR).join(interface);
+        if let Some(link) = self.take_over(&path)? {
+            self.links.push(link);
+            return Ok(Attached {
+                interface: interface.to_owned(),
+                mode: None,
+            });
+        }
+        let modes: &[(XdpMode, AttachMode)] = match hook {
+            Hook::Xdp => &[(XdpMode::Driver, AttachMode::Native)],
+            Hook::XdpGeneric => &[(XdpMode::Skb, AttachMode::Generic)],
+            Hook::Auto => &[
+                (XdpMode::Driver, AttachMode::Native),
+                (XdpMode::Skb, AttachMode::Generic),
+            ],
+            Hook::Tcx => return Err(DatapathError::NoTcx),
+        };
+        let program = xdp(&mut self.ebpf)?;
+        let mut refusal = None;
+        for (mode, name) in modes {
+            match program.attach_to_if_index(ifindex, *mode) {
+                Ok(id) => {
+                    let link = pin(program, id, &path)?;
+                    self.links.push(link);
+                    return Ok(Attached {
+                        interface: interface.to_owned(),
+                        mode: Some(*name),
+                    });
+                }
+                Err(error) => match errno(&error) {
+                    Some(EBUSY | EEXIST) => {
+                        return Err(DatapathError::InterfaceBusy {
+                            interface: interface.to_owned(),
+                        });
+                    }
+                    _ => refusal = Some(error),
+                },
+            }
+        }
+        let Some(error) = refusal else {
+            return Err(DatapathError::NoTcx);
+        };
+        if hook == Hook::Xdp && matches!(errno(&error), Some(EOPNOTSUPP | EINVAL | ERANGE)) {
+            return Err(DatapathError::NoNativeXdp {
+                interface: interface.to_owned(),
+                reason: error.to_string(),
+            });
+        }
+        Err(DatapathError::kernel(
+            format!("attaching the datapath to {interface}"),
+            error,
+        ))
+    }
+
+    /// Puts this program in the place of an earlier one, without a gap; `None` when there is none, or its interface is gone.
+    fn take_over(&mut self, path: &Path) -> Result<Option<PinnedLink>, DatapathError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let what = || format!("taking over the link {}", path.display());
+        let pinned = PinnedLink::from_pin(path).map_err(|e| DatapathError::kernel(what(), e))?;
+        let link = XdpLink::try_from(FdLink::from(pinned))
+            .map_err(|e| DatapathError::kernel(what(), e))?;
+        let program = xdp(&mut self.ebpf)?;
+        match program.attach_to_link(link) {
+            Ok(id) => {
+                // The pin is another reference to the same link; this one may go.
+                let _same = program
+                    .take_link(id)
+                    .map_err(|e| DatapathError::kernel(what(), e))?;
+                let pinned =
+                    PinnedLink::from_pin(path).map_err(|e| DatapathError::kernel(what(), e))?;
+                Ok(Some(pinned))
+            }
+            // The interface was removed: its link is an empty shell. A new interface of this name is attached afresh.
+            Err(error) if matches!(errno(&error), Some(ENOLINK | EINVAL | ENODEV)) => {
+                fs::remove_file(path).map_err(|e| DatapathError::kernel(what(), e))?;
+                Ok(None)
+            }
+            Err(error) => Err(DatapathError::kernel(what(), error)),
+        }
+    }
+
+    /// Detaches from interfaces that are not in `keep`: an earlier agent's configuration may have named more.
+    ///
+    /// # Errors
+    /// When a pin can't be removed.
+    pub fn detach_others(&mut self, keep: &[String]) -> Result<Vec<String>, DatapathError> {
+        let mut gone = Vec::new();
+        for name in pinned_links(&self.pin_path)? {
+            if !keep.contains(&name) {
+                let path = self.pin_path.join(LINKS_DIR).join(&name);
+                fs::remove_file(&path).map_err(|e| {
+                    DatapathError::kernel(format!("removing {}", path.display()), e)
+                })?;
+                gone.push(name);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// The stream of events.
+    ///
+    /// # Errors
+    /// When the ring can't be opened, or no tokio runtime is there.
+    pub fn events(&self) -> Result<EventStream, DatapathError> {
+        EventStream::open(&self.pin_path)
+    }
+
+    /// The stream of diagnostics, as records of `tracing`.
+    ///
+    /// # Errors
+    /// When the ring can't be opened.
+    pub fn log(&mut self) -> Result<LogStream, DatapathError> {
+        LogStream::open(&mut self.ebpf)
+    }
+
+    /// What the kernel says of the program.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn facts(&mut self) -> Result<ProgramFacts, DatapathError> {
+        let info = xdp(&mut self.ebpf)?
+            .info()
+            .map_err(|e| DatapathError::kernel("asking about the loaded program", e))?;
+        Ok(ProgramFacts {
+            id: info.id(),
+            verified_instructions: info.verified_instruction_count().unwrap_or(0),
+            translated_bytes: info.size_translated().unwrap_or(0),
+        })
+    }
+
+    /// The program itself, for tests and benches that run it on single packets.
+    ///
+    /// # Errors
+    /// When the object lacks it.
+    pub fn program(&mut self) -> Result<&mut Xdp, DatapathError> {
+        xdp(&mut self.ebpf)
+    }
+
+    /// Detaches from every interface and removes all state.
+    ///
+    /// # Errors
+    /// When a pin can't be removed.
+    pub fn remove(self) -> Result<(), DatapathError> {
+        let path = self.pin_path.clone();
+        drop(self);
+        Self::remove_pinned(&path)
+    }
+
+    /// Removes whatever is pinned below `pin_path`, of any ABI: links first, so that nothing is steered into maps that are going.
+    ///
+    /// # Errors
+    /// When a pin can't be removed.
+    pub fn remove_pinned(pin_path: &Path) -> Result<(), DatapathError> {
+        for directory in [pin_path.join(LINKS_DIR), pin_path.to_owned()] {
+            let failed = |e| DatapathError::kernel(format!("removing {}", directory.display()), e);
+            let entries = match fs::read_dir(&directory) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(error)),
+            };
+            for entry in entries {
+                let path = entry.map_err(failed)?.path();
+                if !path.is_dir() {
+                    fs::remove_file(&path).map_err(failed)?;
+                }
+            }
+            fs::remove_dir(&directory).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Names of the interfaces that a pinned datapath is attached to.
+///
+/// # Errors
+/// When the directory can't be read.
+pub(crate) fn pinned_links(pin_path: &Path) -> Result<Vec<String>, DatapathError> {
+    let directory = pin_path.join(LINKS_DIR);
+    let failed = |e| DatapathError::kernel(format!("reading {}", directory.display()), e);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&directory).map_err(failed)? {
+        names.push(
+            entry
+                .map_err(failed)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned(),
+        );
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
+    let program = ebpf
+        .program_mut(XDP_PROGRAM)
+        .ok_or_else(|| DatapathError::Kernel {
+            what: "looking for the program in the embedded object".into(),
+            source: format!("there is no {XDP_PROGRAM}").into(),
+        })?;
+    program.try_into().map_err(|e: ProgramError| {
+        DatapathError::kernel("taking the XDP program from the embedded object", e)
+    })
+}
+
+fn pin(program: &mut Xdp, id: XdpLinkId, path: &Path) -> Result<PinnedLink, DatapathError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| DatapathError::Kernel {
+        what: format!("pinning the link {}", path.display()),
+        source,
+    };
+    let link = program.take_link(id).map_err(|e| failed(Box::new(e)))?;
+    let link = FdLink::try_from(link).map_err(|e| failed(Box::new(e)))?;
+    link.pin(path).map_err(|e| failed(Box::new(e)))
+}
+
+fn refused(pin_path: &Path, error: EbpfError) -> DatapathError {
+    // What BPF_OBJ_PIN answers on any other filesystem.
+    if errno(&error) == Some(EPERM) && !on_bpffs(pin_path) {
+        return DatapathError::NoBpffs {
+            path: pin_path.to_owned(),
+        };
+    }
+    DatapathError::kernel("loading the datapath", error)
+}
+
+/// Whether a path is on a BPF filesystem, by its mount in this process's mount table.
+fn on_bpffs(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            let (_, point, kind) = (words.next()?, words.next()?, words.next()?);
+            path.starts_with(point).then_some((point.len(), kind))
+        })
+        .max_by_key(|(length, _)| *length)
+        .is_some_and(|(_, kind)| kind == "bpf")
+}
+
+fn unverified(error: ProgramError) -> DatapathError {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } if io_error.raw_os_error() != Some(EPERM) => {
+            let log = verifier_log.to_string();
+            let lines: Vec<_> = log.lines().collect();
+            DatapathError::Verifier {
+                reason: io_error.to_string(),
+                log: lines[lines.len().saturating_sub(20)..].join("\n"),
+            }
+        }
+        error => DatapathError::kernel("loading the datapath", error),
+    }
+}
+
+const EPERM: i32 = 1;
+const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
+const EINVAL: i32 = 22;
+const ERANGE: i32 = 34;
+const ENOLINK: i32 = 67;
+const EOPNOTSUPP: i32 = 95;
