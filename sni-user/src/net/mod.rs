@@ -1,0 +1,102 @@
+//! What the agent needs to know of the host's network, and the little that it changes there.
+//!
+//! Everything goes over netlink and `/proc/sys/net`, both of which answer for the caller's network namespace; `/sys/class/net`
+//! answers for the one it was mounted in.
+//!
+//! [`Network`] lists interfaces and VLANs (`link`), asks the routing table (`route`) and has the kernel keep neighbours
+//! resolved (`neighbour`); [`Changes`] says when to ask again (`watch`); [`host`] checks what must be so before the datapath
+//! is of any use.
+
+mod error;
+pub mod host;
+mod link;
+mod neighbour;
+mod route;
+mod watch;
+
+use std::{io, time::Duration};
+
+use futures_util::StreamExt as _;
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+
+pub use self::{
+    error::NetError,
+    link::{Interface, Mac, Vlan, vlan_links},
+    neighbour::{Neighbour, NeighbourState},
+    route::{Route, RouteKind},
+    watch::{Change, Changes},
+};
+
+/// How long the kernel may take for the next message of an answer. It needs microseconds; an answer that the library could not
+/// decode never comes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A netlink connection to one network namespace. Clones share it; it is closed with the last of them.
+#[derive(Clone, Debug)]
+pub struct Network {
+    handle: rtnetlink::Handle,
+}
+
+impl Network {
+    /// Connects to the network namespace of the calling thread; the connection is driven by a task on the current runtime.
+    ///
+    /// # Errors
+    /// No netlink socket could be had.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new() -> Result<Self, NetError> {
+        let (mut connection, handle, _) = rtnetlink::new_connection().map_err(NetError::Connect)?;
+        // Without these, the end of an answer could not be told from the end of the connection.
+        connection.set_forward_ack(true);
+        connection.set_forward_done(true);
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Sends a request and hands each message of the answer to `each`; `doing` begins the sentence if it fails.
+    async fn exchange(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        doing: impl Fn() -> String,
+        mut each: impl FnMut(RouteNetlinkMessage),
+    ) -> Result<(), NetError> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
+        let refused = |reason| NetError::Refused {
+            doing: doing(),
+            reason,
+        };
+        let mut answer = self
+            .handle
+            .clone()
+            .request(request)
+            .map_err(|_| NetError::Closed)?;
+        let mut complete = false;
+        loop {
+            let message = tokio::time::timeout(ANSWER_TIMEOUT, answer.next())
+                .await
+                .map_err(|_| refused(io::ErrorKind::TimedOut.into()))?;
+            match message.map(|message| message.payload) {
+                None if complete => return Ok(()),
+                None => return Err(NetError::Closed),
+                Some(NetlinkPayload::InnerMessage(message)) => {
+                    complete = flags & NLM_F_DUMP == 0;
+                    each(message);
+                }
+                Some(NetlinkPayload::Done(_)) => complete = true,
+                Some(NetlinkPayload::Error(error)) => match error.code {
+                    None => complete = true,
+                    Some(_) => return Err(refused(error.to_io())),
+                },
+                // The kernel had no room for the rest of the answer.
+                Some(NetlinkPayload::Overrun(_)) => {
+                    return Err(refused(io::ErrorKind::OutOfMemory.into()));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
