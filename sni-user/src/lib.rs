@@ -1,5 +1,10 @@
 //! snigate.
 
+pub mod agent;
 pub mod config;
 pub mod datapath;
 pub mod net;
+
+mod instance;
+mod neighbours;
+mod sweeper;

@@ -34,6 +34,7 @@ mod capture;
 pub mod counters;
 pub mod deadline;
 pub mod faults;
+pub mod gateway;
 mod lab;
 pub mod leftovers;
 mod netns;

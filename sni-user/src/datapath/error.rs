@@ -101,6 +101,11 @@ pub enum DatapathError {
 }
 
 impl DatapathError {
+    /// A map that can't be written.
+    pub(crate) fn map(name: &str, source: aya::maps::MapError) -> Self {
+        Self::kernel(format!("writing the map {name}"), source)
+    }
+
     /// Wraps a cause; a lack of privileges becomes [`DatapathError::Privileges`].
     pub(super) fn kernel(
         what: impl Into<String>,

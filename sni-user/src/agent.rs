@@ -1,0 +1,326 @@
+//! The agent: brings the datapath up as the configuration says, keeps true what it relies on, and takes it down again.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use sni_common::{
+    contract::{DropReason, Event, EventKind, LabelKind},
+    expiry::Timeouts,
+};
+use tokio::{
+    select,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    config::{self, Config, Diagnostics},
+    datapath::{Activated, Datapath, DatapathError, EventStream, LogStream, Maps, Origin, Tables},
+    instance::Instance,
+    neighbours::Neighbours,
+    net::{Changes, NetError, Network, host, vlan_links},
+    sweeper::Sweeper,
+};
+
+/// The oldest kernel whose maps, helpers and attachments the datapath can rely on.
+const OLDEST_KERNEL: (u32, u32) = (6, 1);
+
+/// How `snigate run` was called.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Leave the datapath in place when the agent ends.
+    pub leave: bool,
+    /// Remove what is pinned before starting, whatever its version.
+    pub fresh: bool,
+}
+
+/// Why the agent can't run, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Configuration(#[from] Diagnostics),
+    /// The datapath.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// The host's network.
+    #[error(transparent)]
+    Network(#[from] NetError),
+    /// The host itself.
+    #[error(transparent)]
+    Host(#[from] host::HostError),
+    /// Somebody else is at it.
+    #[error(
+        "another agent runs on {pin_path}: stop it first, or set `gateway.pin_path` to another place"
+    )]
+    AlreadyRunning {
+        /// The pin path.
+        pin_path: String,
+    },
+    /// A refusal of the operating system.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// Runs until SIGINT or SIGTERM.
+///
+/// # Errors
+/// What keeps the agent from starting; nothing is attached then that was not attached before.
+pub async fn run(options: RunOptions) -> Result<(), AgentError> {
+    let loaded = Config::load(&options.config)?;
+    for warning in loaded.warnings.iter() {
+        tracing::warn!("{warning}");
+    }
+    let config = loaded.config;
+    host::require_kernel(OLDEST_KERNEL.0, OLDEST_KERNEL.1)?;
+    host::require_capabilities()?;
+    let pin_path = &config.gateway.pin_path;
+    host::require_bpffs(pin_path)?;
+    let _instance = Instance::claim(pin_path)?;
+    let network = Network::new()?;
+    // Before the first look at the network, so that no change is missed.
+    let changes = Changes::new()?;
+    let interfaces = interfaces(&network, &config).await?;
+    if options.fresh {
+        Datapath::remove_pinned(pin_path)?;
+    }
+
+    let mut datapath = Datapath::load(pin_path, config.gateway.max_flows)?;
+    if let Err(error) = start(&mut datapath, &network, &config, &interfaces).await {
+        // Adopted state goes on working as before; state made a moment ago is nobody's.
+        if datapath.origin == Origin::Fresh {
+            datapath.remove()?;
+        }
+        return Err(error);
+    }
+    let served = serve(&mut datapath, network, changes, &config, &interfaces).await;
+    if options.leave {
+        tracing::info!(pin_path = %pin_path.display(), "the agent ends and leaves the datapath in place; flows go on, new ones are steered");
+    } else {
+        datapath.remove()?;
+        tracing::info!("detached: nothing of the datapath is left");
+    }
+    served
+}
+
+/// An interface of the configuration, as the host has it.
+struct AttachTo {
+    name: String,
+    index: u32,
+}
+
+async fn interfaces(network: &Network, config: &Config) -> Result<Vec<AttachTo>, AgentError> {
+    let addresses = || config.ip_sets.iter().flat_map(|set| &set.addresses);
+    let mut found = Vec::new();
+    for name in &config.gateway.interfaces {
+        let interface = network.interface(name).await?;
+        // The route lookup in the datapath refuses packets of interfaces that don't forward.
+        if addresses().any(IpAddr::is_ipv4) {
+            host::require_forwarding(name, host::Family::V4)?;
+        }
+        if addresses().any(IpAddr::is_ipv6) {
+            host::require_forwarding(name, host::Family::V6)?;
+        }
+        found.push(AttachTo {
+            name: name.clone(),
+            index: interface.index,
+        });
+    }
+    Ok(found)
+}
+
+/// Makes the configuration the active one, and attaches.
+async fn start(
+    datapath: &mut Datapath,
+    network: &Network,
+    config: &Config,
+    interfaces: &[AttachTo],
+) -> Result<(), AgentError> {
+    if datapath.origin == Origin::Adopted {
+        let flows = datapath.maps.all_flows()?.len() / 2;
+        tracing::info!(flows, pin_path = %config.gateway.pin_path.display(), "adopted the datapath that an earlier agent left");
+    }
+    let facts = datapath.facts()?;
+    tracing::debug!(
+        verified_instructions = facts.verified_instructions,
+        "the kernel took the datapath"
+    );
+    refresh_links(&mut datapath.maps, network, interfaces).await?;
+    let Activated {
+        generation,
+        services,
+        edges,
+    } = activate(&mut datapath.maps, network, config).await?;
+    tracing::info!(generation, services, edges, "configuration active");
+
+    let mut mode = None;
+    for AttachTo { name, index } in interfaces {
+        let attached = datapath.attach(name, *index, config.gateway.hook)?;
+        mode = mode.or(attached.mode);
+        match attached.mode {
+            Some(mode) => tracing::info!(interface = %name, ?mode, "attached"),
+            None => {
+                tracing::info!(interface = %name, "took the place of the program that was attached")
+            }
+        }
+    }
+    let names: Vec<_> = interfaces
+        .iter()
+        .map(|interface| interface.name.clone())
+        .collect();
+    for name in datapath.detach_others(&names)? {
+        tracing::info!(interface = %name, "detached: the configuration names it no more");
+    }
+    Ok(())
+}
+
+async fn activate(
+    maps: &mut Maps,
+    network: &Network,
+    config: &Config,
+) -> Result<Activated, AgentError> {
+    let gateway_mode = |edge: &&config::Edge| edge.source == config::SourceMode::Gateway;
+    let mut own = HashMap::new();
+    for edge in config.edges.iter().filter(gateway_mode) {
+        let address = match network.route_to(edge.address.ip(), None).await {
+            Ok(route) => route
+                .source
+                .ok_or_else(|| "the route there gives no address of the gateway's own".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        own.insert(edge.address.ip(), address);
+    }
+    let ports = if own.is_empty() {
+        (0, 0)
+    } else {
+        host::owned_ports()?
+    };
+    let tables = Tables::new(config, ports, |edge| own_address(&own, edge.address.ip()))?;
+    Ok(tables.activate(maps)?)
+}
+
+fn own_address(
+    own: &HashMap<IpAddr, Result<IpAddr, String>>,
+    edge: IpAddr,
+) -> Result<IpAddr, String> {
+    own.get(&edge)
+        .cloned()
+        .unwrap_or_else(|| Err("its route was not looked up".to_owned()))
+}
+
+/// VLAN interfaces that routes may name: frames for them leave tagged by what carries them.
+async fn refresh_links(
+    maps: &mut Maps,
+    network: &Network,
+    attached: &[AttachTo],
+) -> Result<(), AgentError> {
+    let indices: Vec<_> = attached.iter().map(|interface| interface.index).collect();
+    let links = vlan_links(&network.interfaces().await?, &indices);
+    let known: HashSet<u32> = links.iter().map(|(index, _)| *index).collect();
+    for (index, link) in links {
+        maps.links
+            .insert(index, link, 0)
+            .map_err(|e| DatapathError::map("LINKS", e))?;
+    }
+    let gone: Vec<_> = maps
+        .links
+        .keys()
+        .filter_map(Result::ok)
+        .filter(|index| !known.contains(index))
+        .collect();
+    for index in gone {
+        maps.links
+            .remove(&index)
+            .map_err(|e| DatapathError::map("LINKS", e))?;
+    }
+    Ok(())
+}
+
+/// The agent's life: sweeps, events, changes of the host's network, until a signal.
+async fn serve(
+    datapath: &mut Datapath,
+    network: Network,
+    mut changes: Changes,
+    config: &Config,
+    interfaces: &[AttachTo],
+) -> Result<(), AgentError> {
+    let io = |what| move |source| AgentError::Io { what, source };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io("waiting for SIGINT"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(io("waiting for SIGTERM"))?;
+    let idle_ns = u64::try_from(config.gateway.idle_timeout.as_nanos()).unwrap_or(u64::MAX);
+    let _sweeper = Sweeper::start(
+        Maps::open(&config.gateway.pin_path)?,
+        Timeouts::with_idle(idle_ns),
+    );
+    let mut events: EventStream = datapath.events()?;
+    let mut log: LogStream = datapath.log()?;
+    let mut neighbours = Neighbours::new(
+        network,
+        interfaces.iter().map(|interface| interface.index).collect(),
+    );
+    neighbours.keep_edges(&config.edges).await;
+    let mut wanted = Vec::new();
+    tracing::info!("ready");
+    loop {
+        select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            read = events.next(|event| take(event, &datapath.maps, &mut wanted)) => read?,
+            read = log.next() => read?,
+            change = changes.next() => {
+                let change = change?;
+                tracing::debug!(?change, "the host's network changed");
+                if change.links {
+                    refresh_links(&mut datapath.maps, neighbours.network(), interfaces).await?;
+                }
+                if change.links || change.routes || change.addresses {
+                    neighbours.keep_edges(&config.edges).await;
+                } else if change.neighbours {
+                    neighbours.mend().await;
+                }
+            }
+        }
+        neighbours.resolve(wanted.drain(..)).await;
+    }
+}
+
+/// An interface and the address of a next hop on it.
+pub(crate) type NextHopAddress = (u32, IpAddr);
+
+fn take(event: Event, maps: &Maps, wanted: &mut Vec<NextHopAddress>) {
+    let key = &event.key;
+    let (source, destination) = (IpAddr::from(key.source), IpAddr::from(key.destination));
+    let (source_port, destination_port) = (
+        u16::from_be(key.source_port_be),
+        u16::from_be(key.destination_port_be),
+    );
+    match EventKind::try_from(event.kind) {
+        Ok(EventKind::NeighbourWanted) => wanted.push((event.ifindex, destination)),
+        Ok(EventKind::Dropped) => {
+            let reason = DropReason::try_from(event.reason);
+            let (name, sentence) = reason.map_or(
+                ("unknown", "A reason that this version does not know."),
+                |reason| (reason.name(), reason.sentence()),
+            );
+            tracing::warn!(reason = name, %source, source_port, %destination, destination_port, "dropped (sampled): {sentence}");
+        }
+        Ok(kind) => {
+            let edge = maps
+                .label(LabelKind::Edge, 0, event.edge)
+                .unwrap_or_default();
+            tracing::debug!(%kind, %source, source_port, %destination, destination_port, edge, "flow");
+        }
+        Err(unknown) => {
+            tracing::warn!(%unknown, "an event of a kind that this version does not know")
+        }
+    }
+}

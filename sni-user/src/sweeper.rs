@@ -1,0 +1,75 @@
+//! The thread that removes flows that have ended.
+
+use std::{
+    sync::mpsc::{self, RecvTimeoutError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::time::{ClockId, clock_gettime};
+use sni_common::expiry::Timeouts;
+
+use crate::datapath::{DatapathError, Maps, sweep};
+
+/// Time between sweeps, while a sweep is quick.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// A sweep may take this part of the time at most; with millions of flows the pauses grow.
+const PAUSE_PER_SWEEP: u32 = 20;
+
+/// The sweep in a thread of its own, because it waits for the kernel for as long as there are flows to read. Dropping it ends it.
+pub(crate) struct Sweeper {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sweeper {
+    /// Starts sweeping `maps`.
+    pub(crate) fn start(mut maps: Maps, timeouts: Timeouts) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut pause = INTERVAL;
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                let started = Instant::now();
+                match sweep(&mut maps, monotonic_ns(), &timeouts) {
+                    Ok(swept) => tracing::debug!(
+                        flows = swept.flows,
+                        half_open = swept.half_open,
+                        closed = swept.closed,
+                        reset = swept.reset,
+                        idle = swept.idle,
+                        orphaned = swept.orphaned,
+                        abandoned = swept.abandoned,
+                        "swept"
+                    ),
+                    Err(error) => report(&error),
+                }
+                pause = INTERVAL.max(started.elapsed() * PAUSE_PER_SWEEP);
+            }
+        });
+        Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the sweep of ended flows had panicked");
+        }
+    }
+}
+
+fn report(error: &DatapathError) {
+    tracing::error!(%error, "the flow table can't be swept; ended flows stay in it until that works again");
+}
+
+/// The clock of the datapath: CLOCK_MONOTONIC, of which it reads the coarse variant.
+pub(crate) fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

@@ -1,0 +1,239 @@
+//! The gateway under test: the real `snigate`, in the lab's gateway namespace, and its command line.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Output,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
+
+use crate::{
+    Lab, Process,
+    addresses::{EDGE_A, EDGE_B, VIP_1, VIP_2},
+    output_within,
+};
+
+/// How long `snigate run` may take until it is ready: the verifier's work on a busy machine.
+const START: Duration = Duration::from_secs(30);
+const COMMAND: Duration = Duration::from_secs(30);
+
+/// A running gateway. Dropping it ends the agent, and the lab removes what is pinned.
+pub struct Gateway<'lab> {
+    lab: &'lab Lab,
+    config: PathBuf,
+    pin_path: PathBuf,
+    agent: Option<Process>,
+    starts: usize,
+}
+
+/// The built `snigate`: beside the program that asks, or one directory above a test of the same profile.
+///
+/// # Errors
+/// When it is not built.
+pub fn binary() -> Result<PathBuf> {
+    let this = env::current_exe().context("where is this program?")?;
+    this.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join("snigate"))
+        .find(|path| path.is_file())
+        .with_context(|| {
+            format!(
+                "there is no snigate near {}: run `cargo build`",
+                this.display()
+            )
+        })
+}
+
+/// Two IP sets, each with an IPv4 and an IPv6 address and an Edge of its own, both `preserve`.
+#[must_use]
+pub fn two_ip_sets() -> String {
+    two_ip_sets_with_source("preserve")
+}
+
+/// Likewise, with this source mode of all Edges.
+#[must_use]
+pub fn two_ip_sets_with_source(source: &str) -> String {
+    let mut text = String::new();
+    for (letter, set, vip, edge) in [("a", 1, VIP_1, EDGE_A), ("b", 2, VIP_2, EDGE_B)] {
+        text += &format!(
+            r#"
+[[edge]]
+name = "edge-{letter}"
+address = "{v4}:5061"
+source = "{source}"
+
+[[edge]]
+name = "edge-{letter}-v6"
+address = "[{v6}]:5061"
+source = "{source}"
+
+[[pool]]
+name = "edges-{letter}"
+edges = ["edge-{letter}", "edge-{letter}-v6"]
+
+[[ip_set]]
+name = "san-group-{set}"
+addresses = ["{vip4}", "{vip6}"]
+steer = "edges-{letter}"
+"#,
+            v4 = edge.v4,
+            v6 = edge.v6,
+            vip4 = vip.v4,
+            vip6 = vip.v6,
+        );
+    }
+    text
+}
+
+impl<'lab> Gateway<'lab> {
+    /// Starts the gateway with a configuration; `tables` is everything but `[gateway]`.
+    ///
+    /// # Errors
+    /// When it does not get ready; the error has what it said.
+    pub fn start(lab: &'lab Lab, tables: &str) -> Result<Self> {
+        Self::start_with(lab, "", tables)
+    }
+
+    /// Likewise, with further lines of `[gateway]`.
+    ///
+    /// # Errors
+    /// As for [`Gateway::start`].
+    pub fn start_with(lab: &'lab Lab, gateway: &str, tables: &str) -> Result<Self> {
+        let pin_path = lab.bpffs()?.join("snigate");
+        let mut this = Self {
+            config: lab.dir().join("snigate.toml"),
+            pin_path,
+            lab,
+            agent: None,
+            starts: 0,
+        };
+        this.configure(gateway, tables)?;
+        this.run(&[])?;
+        Ok(this)
+    }
+
+    /// Writes another configuration, for the next start.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn configure(&mut self, gateway: &str, tables: &str) -> Result<()> {
+        let text = format!(
+            "[gateway]\ninterfaces = [\"wan0\", \"lan0\", \"lan1\"]\npin_path = \"{}\"\ncontrol = \"{}\"\n{gateway}\n{tables}",
+            self.pin_path.display(),
+            self.lab.dir().join("control.sock").display(),
+        );
+        self.config = self.lab.write_file("snigate.toml", &text)?;
+        Ok(())
+    }
+
+    /// Starts the agent again, after it has ended.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn run(&mut self, options: &[&str]) -> Result<()> {
+        ensure!(self.agent.is_none(), "the agent runs already");
+        self.starts += 1;
+        let mut command = self.lab.gateway.command(binary()?);
+        command
+            .args(["run", "--config"])
+            .arg(&self.config)
+            .args(options);
+        command.env("RUST_LOG", "info,sni_user=debug");
+        let mut agent = self
+            .lab
+            .spawn(&format!("snigate-{}", self.starts), command)?;
+        if let Err(error) = agent.wait_for_line("ready", START) {
+            bail!(
+                "snigate did not get ready ({error}); it said:\n{}",
+                agent.stderr()?
+            );
+        }
+        self.agent = Some(agent);
+        Ok(())
+    }
+
+    /// Kills the agent as a crash would; the datapath stays.
+    ///
+    /// # Errors
+    /// When it was not running, or does not die.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().context("the agent does not run")?;
+        agent.signal(Signal::SIGKILL)?;
+        agent.wait_for_exit(Duration::from_secs(5))?;
+        Ok(())
+    }
+
+    /// Ends the agent as an operator would, and checks that it ends well.
+    ///
+    /// # Errors
+    /// When it was not running, or ends with an error.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().context("the agent does not run")?;
+        let status = agent.terminate()?;
+        ensure!(
+            status.success(),
+            "snigate ended with {status}: {}",
+            agent.stderr()?
+        );
+        Ok(())
+    }
+
+    /// What the running agent has logged.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn log(&self) -> Result<String> {
+        self.agent
+            .as_ref()
+            .context("the agent does not run")?
+            .stderr()
+    }
+
+    /// The directory of its pins.
+    #[must_use]
+    pub fn pin_path(&self) -> &Path {
+        &self.pin_path
+    }
+
+    /// Runs a command of `snigate` on the pinned maps.
+    ///
+    /// # Errors
+    /// When it can't be run; not when it fails.
+    pub fn command(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.lab.gateway.command(binary()?);
+        command
+            .arg("--pin-path")
+            .arg(&self.pin_path)
+            .args(arguments);
+        output_within(&mut command, COMMAND)
+    }
+
+    /// The output of a command that must succeed.
+    ///
+    /// # Errors
+    /// When it fails; the error has what it said.
+    pub fn output(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.command(arguments)?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "snigate {arguments:?} failed ({}): {errors}",
+            output.status
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The output of a command with `--json`, parsed.
+    ///
+    /// # Errors
+    /// When it fails or prints no JSON.
+    pub fn json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+        let output = self.output(&[arguments, &["--json"]].concat())?;
+        serde_json::from_str(&output)
+            .with_context(|| format!("`snigate {arguments:?} --json` printed {output}"))
+    }
+}

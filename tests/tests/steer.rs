@@ -1,0 +1,423 @@
+//! Steering end to end: real TLS from a partner, through XDP, to the Edge of the address's IP set.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use snigate_tests::{
+    Lab, Tags, Topology,
+    addresses::{EDGE_A, Host, PARTNER, SIP_TLS, VIP_1, VIP_2},
+    faults,
+    gateway::{Gateway, two_ip_sets, two_ip_sets_with_source},
+    lab_test,
+    peers::{Edge, EdgeTls, End, OpensslClient, OpensslServer, Partner, PartnerTls, TlsVersion},
+    pki::Pki,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+const MEGABYTE: u64 = 1_000_000;
+const NAME: &str = "sip.contoso.example";
+
+fn tcp(lab: &Lab) -> Partner<'_> {
+    Partner {
+        namespace: &lab.partner,
+        source: None,
+        tls: None,
+        timeout: TIMEOUT,
+    }
+}
+
+fn at(address: IpAddr) -> SocketAddr {
+    SocketAddr::new(address, SIP_TLS)
+}
+
+fn vip(host: Host) -> [SocketAddr; 2] {
+    host.both().map(at)
+}
+
+fn quiet() -> Topology {
+    Topology {
+        capture: false,
+        ..Topology::default()
+    }
+}
+
+/// The sum of a counter or drop reason in `snigate status --json`.
+fn count(gateway: &Gateway<'_>, table: &str, name: &str) -> Result<u64> {
+    let status = gateway.json(&["status", "--all"])?;
+    status[table]
+        .as_array()
+        .and_then(|rows| rows.iter().find(|row| row["name"] == name))
+        .and_then(|row| row["count"].as_u64())
+        .with_context(|| format!("no {name} in {table} of {status}"))
+}
+
+#[test]
+fn openssl_reaches_the_edge_of_each_ip_set() {
+    lab_test("steer-openssl", &Topology::default(), |lab| {
+        let pki = Pki::new("federation", &lab.dir())?;
+        let partner = pki.server("partner", &["sip.partner.example"])?;
+        let _servers = [
+            OpensslServer::start(
+                lab,
+                "edge-a",
+                &lab.edge_a,
+                SIP_TLS,
+                &pki.server("edge-a", &[NAME, "sip.fabrikam.example"])?,
+                &pki,
+            )?,
+            OpensslServer::start(
+                lab,
+                "edge-b",
+                &lab.edge_b,
+                SIP_TLS,
+                &pki.server("edge-b", &["sip.adatum.example"])?,
+                &pki,
+            )?,
+        ];
+        let gateway = Gateway::start(lab, &two_ip_sets())?;
+        for (host, name, count) in [
+            (VIP_1, NAME, 2),
+            (VIP_1, "sip.fabrikam.example", 2),
+            (VIP_2, "sip.adatum.example", 1),
+        ] {
+            for address in vip(host) {
+                for version in TlsVersion::BOTH {
+                    let session = OpensslClient::new(&lab.partner, name, &partner, &pki)
+                        .version(version)
+                        .connect(address, TIMEOUT)?;
+                    ensure!(session.version == version.name(), "{session:?}");
+                    ensure!(
+                        session.names.iter().any(|n| n == name) && session.names.len() == count,
+                        "{session:?}"
+                    );
+                }
+            }
+        }
+        ensure!(
+            count_of(&gateway)? == (12, 12),
+            "{}",
+            gateway.output(&["status", "--all"])?
+        );
+        ensure!(count(&gateway, "counters", "dropped")? == 0);
+        Ok(())
+    });
+}
+
+/// SYNs steered and flows opened.
+fn count_of(gateway: &Gateway<'_>) -> Result<(u64, u64)> {
+    Ok((
+        count(gateway, "counters", "steered")?,
+        count(gateway, "counters", "opened")?,
+    ))
+}
+
+#[test]
+fn fifty_megabytes_each_way_arrive_unchanged() {
+    lab_test("steer-bulk", &quiet(), |lab| {
+        let pki = Pki::new("federation", &lab.dir())?;
+        let edge_tls = EdgeTls::new(&pki.server("edge-a", &[NAME])?, &pki)?;
+        let identity = pki.server("partner", &["sip.partner.example"])?;
+        let edge = Edge::start(&lab.edge_a, SIP_TLS, Some(&edge_tls))?;
+        let _gateway = Gateway::start(lab, &two_ip_sets())?;
+        let before = (lab.partner.tcp_counters()?, lab.edge_a.tcp_counters()?);
+        for address in vip(VIP_1) {
+            for version in TlsVersion::BOTH {
+                let tls = PartnerTls::new(NAME, &identity, &pki, Some(version))?;
+                let partner = Partner {
+                    tls: Some(&tls),
+                    ..tcp(lab)
+                };
+                let done = partner.exchange(address, 50 * MEGABYTE, 50 * MEGABYTE)?;
+                ensure!(done.version == Some(version), "{done:?}");
+                let report = edge.report(TIMEOUT)?;
+                ensure!(
+                    (report.received, &report.end) == (50 * MEGABYTE, &End::Clean),
+                    "{report:?}"
+                );
+            }
+        }
+        for (now, before) in [
+            (lab.partner.tcp_counters()?, &before.0),
+            (lab.edge_a.tcp_counters()?, &before.1),
+        ] {
+            let added = now.since(before);
+            ensure!(
+                added.checksum_errors() == 0 && added.paws_rejected() == 0,
+                "{added:?}"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn connections_end_the_way_their_ends_want() {
+    lab_test("steer-ends", &Topology::default(), |lab| {
+        let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        let gateway = Gateway::start(lab, &two_ip_sets())?;
+        let partner = tcp(lab);
+        for address in vip(VIP_1) {
+            partner.half_close(address, MEGABYTE, MEGABYTE)?;
+            let report = edge.report(TIMEOUT)?;
+            ensure!(
+                (report.received, &report.end) == (MEGABYTE, &End::Clean),
+                "{report:?}"
+            );
+            partner.half_closed(address, MEGABYTE, MEGABYTE)?;
+            ensure!(edge.report(TIMEOUT)?.end == End::Clean);
+            partner.be_reset(address)?;
+            edge.report(TIMEOUT)?;
+            partner.reset(address)?;
+            ensure!(edge.report(TIMEOUT)?.end == End::Reset);
+        }
+        let flows = gateway.json(&["flow", "ls"])?;
+        let states: Vec<_> = flows
+            .as_array()
+            .context("flows")?
+            .iter()
+            .map(|flow| flow["state"].to_string())
+            .collect();
+        ensure!(states.len() == 8, "{flows}");
+        ensure!(
+            states
+                .iter()
+                .all(|state| state.contains("clos") || state.contains("reset")),
+            "{flows}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_blind_reset_ends_nothing() {
+    lab_test("steer-blind-reset", &Topology::default(), |lab| {
+        let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        let gateway = Gateway::start(lab, &two_ip_sets())?;
+        for address in vip(VIP_1) {
+            let mut connection = tcp(lab).echo(address)?;
+            connection.ping()?;
+            faults::blind_reset(&lab.partner, connection.local(), address, 12345)?;
+            connection.ping()?;
+            connection.close()?;
+            ensure!(edge.report(TIMEOUT)?.end == End::Clean);
+        }
+        ensure!(count(&gateway, "counters", "stray-resets")? == 2);
+        Ok(())
+    });
+}
+
+#[test]
+fn two_hundred_connections_at_once() {
+    lab_test("steer-parallel", &quiet(), |lab| {
+        let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        let gateway = Gateway::start(lab, &two_ip_sets())?;
+        for address in vip(VIP_1) {
+            let all = tcp(lab).exchange_in_parallel(200, address, 50_000, 50_000)?;
+            ensure!(all.len() == 200);
+        }
+        ensure!(
+            count_of(&gateway)?.1 == 400,
+            "{}",
+            gateway.output(&["status"])?
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn the_edge_sees_the_partner_or_the_gateway() {
+    for (source, seen) in [
+        ("preserve", PARTNER),
+        ("gateway", snigate_tests::addresses::GATEWAY_LAN_A),
+    ] {
+        lab_test(&format!("steer-{source}"), &Topology::default(), |lab| {
+            let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+            let _gateway = Gateway::start(lab, &two_ip_sets_with_source(source))?;
+            for (address, expected) in vip(VIP_1).into_iter().zip(seen.both()) {
+                let peer = tcp(lab).who_am_i(address)?;
+                ensure!(peer.ip() == expected, "{source}: the Edge sees {peer}");
+                edge.report(TIMEOUT)?;
+                tcp(lab).exchange(address, 5 * MEGABYTE, 5 * MEGABYTE)?;
+                edge.report(TIMEOUT)?;
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_smaller_mtu_behind_the_gateway_is_found_out() {
+    // By an ICMP error of a router behind the gateway, translated.
+    let topology = Topology {
+        router_mtu: Some(1400),
+        ..Topology::default()
+    };
+    lab_test("steer-pmtu-router", &topology, |lab| {
+        let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        let gateway = Gateway::start(lab, &two_ip_sets())?;
+        for address in vip(VIP_1) {
+            tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
+            let route = lab
+                .partner
+                .output("ip", &["route", "get", &address.ip().to_string()])?;
+            ensure!(route.contains("mtu 1400"), "{route}");
+        }
+        ensure!(count(&gateway, "counters", "icmp-translated")? > 0);
+        Ok(())
+    });
+    // By an ICMP error of the datapath itself, about a route of the gateway's.
+    lab_test("steer-pmtu-route", &Topology::default(), |lab| {
+        let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        lab.gateway.ip(&format!(
+            "route add {}/32 dev lan0 mtu 1400\nroute add {}/128 dev lan0 mtu 1400\n",
+            EDGE_A.v4, EDGE_A.v6
+        ))?;
+        let gateway = Gateway::start(lab, &two_ip_sets())?;
+        for address in vip(VIP_1) {
+            tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
+            let route = lab
+                .partner
+                .output("ip", &["route", "get", &address.ip().to_string()])?;
+            ensure!(route.contains("mtu 1400"), "{route}");
+        }
+        ensure!(count(&gateway, "drops", "too-big")? > 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn vlan_tagged_partners_are_steered() {
+    for (tags, name) in [
+        (Tags::Vlan(100), "steer-vlan"),
+        (
+            Tags::QinQ {
+                outer: 200,
+                inner: 100,
+            },
+            "steer-qinq",
+        ),
+    ] {
+        let topology = Topology {
+            wan_tags: tags,
+            ..Topology::default()
+        };
+        lab_test(name, &topology, |lab| {
+            let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+            let _gateway = Gateway::start(lab, &two_ip_sets())?;
+            for address in vip(VIP_1) {
+                tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
+                ensure!(edge.report(TIMEOUT)?.end == End::Clean);
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn only_the_ports_of_a_service_are_touched() {
+    lab_test("steer-others", &Topology::default(), |lab| {
+        let gateway = Gateway::start(lab, &two_ip_sets())?;
+        for address in VIP_1.both().into_iter().chain(EDGE_A.both()) {
+            lab.partner.ping(address, Duration::from_secs(5))?;
+        }
+        // A server of the gateway's own, on the same address: another port is not ours.
+        let local = Edge::start(&lab.gateway, 443, None)?;
+        for address in VIP_1.both() {
+            tcp(lab).exchange(SocketAddr::new(address, 443), MEGABYTE, MEGABYTE)?;
+            ensure!(local.report(TIMEOUT)?.end == End::Clean);
+        }
+        ensure!(count(&gateway, "counters", "dropped")? == 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_agent_may_die_while_traffic_flows() {
+    lab_test("steer-kill", &quiet(), |lab| {
+        let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        let mut gateway = Gateway::start(lab, &two_ip_sets())?;
+        let mut idle = Vec::new();
+        for address in vip(VIP_1) {
+            idle.push(tcp(lab).echo(address)?);
+        }
+        thread::scope(|scope| -> Result<()> {
+            let bulk = scope
+                .spawn(|| tcp(lab).exchange(at(VIP_1.v4.into()), 200 * MEGABYTE, 200 * MEGABYTE));
+            for _ in 0..3 {
+                thread::sleep(Duration::from_millis(200));
+                gateway.kill()?;
+                // Steering goes on without an agent.
+                tcp(lab).exchange(at(VIP_1.v6.into()), 1000, 1000)?;
+                for connection in &mut idle {
+                    connection.ping()?;
+                }
+                gateway.run(&[])?;
+                ensure!(gateway.log()?.contains("adopted"), "{}", gateway.log()?);
+            }
+            bulk.join()
+                .map_err(|_| anyhow::anyhow!("the transfer panicked"))??;
+            Ok(())
+        })?;
+        for connection in idle {
+            connection.close()?;
+        }
+        for _ in 0..6 {
+            ensure!(edge.report(TIMEOUT)?.end == End::Clean);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn nothing_is_left_when_the_agent_ends() {
+    lab_test("steer-detach", &Topology::default(), |lab| {
+        let mut gateway = Gateway::start(lab, &two_ip_sets())?;
+        let attached = || lab.gateway.output("ip", &["-d", "link", "show", "wan0"]);
+        ensure!(attached()?.contains("xdp"), "{}", attached()?);
+        gateway.stop()?;
+        ensure!(!attached()?.contains("xdp"), "{}", attached()?);
+        ensure!(!gateway.pin_path().exists());
+
+        gateway.run(&["--leave"])?;
+        gateway.stop()?;
+        ensure!(attached()?.contains("xdp"), "{}", attached()?);
+        ensure!(
+            gateway
+                .json(&["service", "ls"])?
+                .as_array()
+                .is_some_and(|rows| rows.len() == 4)
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_killed_flow_is_reset_on_both_sides() {
+    lab_test("steer-kill-flow", &Topology::default(), |lab| {
+        let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        let gateway = Gateway::start(lab, &two_ip_sets())?;
+        for address in vip(VIP_1) {
+            let mut connection = tcp(lab).echo(address)?;
+            connection.ping()?;
+            gateway.output(&["flow", "kill", &connection.local().to_string()])?;
+            let started = Instant::now();
+            ensure!(connection.ping().is_err(), "the partner's side lives on");
+            ensure!(
+                started.elapsed() < Duration::from_secs(5),
+                "the partner was not told"
+            );
+            ensure!(edge.report(TIMEOUT)?.end == End::Reset);
+        }
+        ensure!(
+            gateway
+                .json(&["flow", "ls"])?
+                .as_array()
+                .is_some_and(Vec::is_empty)
+        );
+        Ok(())
+    });
+}
