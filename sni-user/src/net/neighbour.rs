@@ -72,6 +72,26 @@ impl Network {
         .await
     }
 
+    /// Has the kernel resolve `address` on this interface now, unless it knows it or keeps it resolved already; what it learns stays for
+    /// as long as it usually does.
+    ///
+    /// # Errors
+    /// No privilege, no such interface, a full neighbour table.
+    pub async fn resolve_neighbour(&self, ifindex: u32, address: IpAddr) -> Result<(), NetError> {
+        // Not for thrift alone: the request would take a permanent entry's permanence and a managed one's care.
+        if let Some(entry) = self.neighbour_state(ifindex, address).await?
+            && (entry.is_usable() || entry.managed)
+        {
+            return Ok(());
+        }
+        let mut message = message(ifindex, address);
+        message.header.flags = NeighbourFlags::Use;
+        self.change_neighbour(message, NLM_F_CREATE, || {
+            format!("resolving the neighbour {address} of interface {ifindex}")
+        })
+        .await
+    }
+
     /// Leaves `address` to the kernel's ordinary care; what it knows of it stays until it is forgotten.
     ///
     /// # Errors

@@ -92,7 +92,10 @@ impl Network {
     ///
     /// # Errors
     /// The kernel's.
-    pub async fn next_hops(&self, ifindexes: &[u32]) -> Result<Vec<(u32, IpAddr)>, NetError> {
+    pub async fn default_next_hops(
+        &self,
+        ifindexes: &[u32],
+    ) -> Result<Vec<(u32, IpAddr)>, NetError> {
         let mut found = BTreeSet::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = RouteMessage::default();
