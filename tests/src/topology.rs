@@ -248,12 +248,17 @@ fn link(left: End, right: End, mtu: u32, tags: Tags) -> Result<Vec<StandIn>> {
     let mut stand_ins = Vec::new();
     for (machine, device) in [left, right] {
         // Native XDP on veth sees no partial checksums and sends none: without this, packets that the datapath forwards
-        // arrive with a checksum that nobody completed. And a redirect to a veth whose peer has neither GRO nor a
-        // program of its own is dropped without a trace.
-        let offloads = ["-K", device, "tx", "off", "txvlan", "off", "gro", "on"];
+        // arrive with a checksum that nobody completed.
+        let offloads = ["-K", device, "tx", "off", "txvlan", "off", "gro", "off"];
         machine.output("ethtool", &offloads)?;
         machine.ip(&format!("link set {device} up"))?;
         stand_ins.extend(vlan::add(machine, device, tags, mtu)?);
+    }
+    for (machine, device) in [left, right] {
+        // A redirect to a veth is refused (EOPNOTSUPP, seen in the tracepoint xdp_redirect_err alone) unless the peer has
+        // GRO or a program of its own; and veth tells its peer of GRO only when it is switched on while both ends are up
+        // (veth_set_features in drivers/net/veth.c).
+        machine.output("ethtool", &["-K", device, "gro", "on"])?;
     }
     Ok(stand_ins)
 }
