@@ -157,6 +157,42 @@ fn next_hops_of_every_kind_of_route_are_found() {
     });
 }
 
+/// The kernel allows one listing at a time on a socket, and clones share theirs.
+#[test]
+fn listings_may_be_asked_for_at_once() {
+    net_test("net-at-once", &quiet(), async |lab, network| {
+        let mut batch = String::new();
+        // Not the network's own address, nor the gateway's.
+        for n in 2..=126 {
+            batch.push_str(&format!("route add 192.0.2.{n}/32 via 203.0.113.{n}\n"));
+        }
+        let file = lab.dir().join("routes");
+        std::fs::write(&file, &batch)?;
+        let file = file.to_str().context("a path that is no text")?;
+        lab.gateway.output("ip", &["-batch", file])?;
+        let lan0 = network.interface("lan0").await?.index;
+        let mut asked = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let network = network.clone();
+            asked.spawn(async move { network.default_next_hops(&[lan0]).await });
+        }
+        for hops in asked.join_all().await {
+            ensure!(hops?.len() > 100);
+        }
+        // A listing that nobody waits for any more is in nobody's way.
+        for _ in 0..16 {
+            tokio::select! {
+                biased;
+                _ = network.default_next_hops(&[lan0]) => bail!("the kernel was not even asked"),
+                // Long enough for the request to be sent.
+                () = tokio::task::yield_now() => {}
+            }
+            ensure!(network.default_next_hops(&[lan0]).await?.len() > 100);
+        }
+        Ok(())
+    });
+}
+
 /// The point of it all: nobody sends anything, and yet the entry is good, also when the Edge behind the address is another machine.
 #[test]
 fn a_kept_neighbour_follows_its_mac_address() {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use rtnetlink::packet_core::NLM_F_DUMP;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop, VlanProtocol,
@@ -59,9 +58,8 @@ impl Network {
     /// The kernel's.
     pub async fn interfaces(&self) -> Result<Vec<Interface>, NetError> {
         let mut found = Vec::new();
-        self.exchange(
+        self.list(
             RouteNetlinkMessage::GetLink(LinkMessage::default()),
-            NLM_F_DUMP,
             || "listing the interfaces".to_owned(),
             |answer| {
                 if let RouteNetlinkMessage::NewLink(link) = answer {

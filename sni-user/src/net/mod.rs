@@ -14,11 +14,15 @@ mod neighbour;
 mod route;
 mod watch;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
 
 pub use self::{
     error::NetError,
@@ -31,11 +35,15 @@ pub use self::{
 /// How long the kernel may take for the next message of an answer. It needs microseconds; an answer that the library could not
 /// decode never comes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to leave a busy socket alone.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// A netlink connection to one network namespace. Clones share it; it is closed with the last of them.
 #[derive(Clone, Debug)]
 pub struct Network {
     handle: rtnetlink::Handle,
+    /// Held by whoever is listing: the kernel allows one listing at a time on a socket.
+    listing: Arc<Mutex<()>>,
 }
 
 impl Network {
@@ -52,7 +60,36 @@ impl Network {
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self {
+            handle,
+            listing: Arc::default(),
+        })
+    }
+
+    /// Asks for all of something; otherwise as [`Network::exchange`].
+    async fn list(
+        &self,
+        message: RouteNetlinkMessage,
+        doing: impl Fn() -> String,
+        mut each: impl FnMut(RouteNetlinkMessage),
+    ) -> Result<(), NetError> {
+        let _turn = self.listing.lock().await;
+        let patience = Instant::now() + ANSWER_TIMEOUT;
+        loop {
+            let listed = self
+                .exchange(message.clone(), NLM_F_DUMP, &doing, &mut each)
+                .await;
+            match listed {
+                // A caller has dropped its listing half-way, and the rest of it is still on its way.
+                Err(NetError::Refused { reason, .. })
+                    if reason.kind() == io::ErrorKind::ResourceBusy
+                        && Instant::now() < patience =>
+                {
+                    sleep(BUSY_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Sends a request and hands each message of the answer to `each`; `doing` begins the sentence if it fails.
@@ -76,7 +113,7 @@ impl Network {
             .map_err(|_| NetError::Closed)?;
         let mut complete = false;
         loop {
-            let message = tokio::time::timeout(ANSWER_TIMEOUT, answer.next())
+            let message = timeout(ANSWER_TIMEOUT, answer.next())
                 .await
                 .map_err(|_| refused(io::ErrorKind::TimedOut.into()))?;
             match message.map(|message| message.payload) {

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use rtnetlink::packet_core::NLM_F_DUMP;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia,
 };
@@ -100,9 +99,8 @@ impl Network {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = RouteMessage::default();
             request.header.address_family = family;
-            self.exchange(
+            self.list(
                 RouteNetlinkMessage::GetRoute(request),
-                NLM_F_DUMP,
                 || format!("listing the routes ({family:?})"),
                 |answer| {
                     if let RouteNetlinkMessage::NewRoute(route) = answer {

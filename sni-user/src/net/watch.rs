@@ -150,3 +150,85 @@ async fn coalesce(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use rtnetlink::packet_core::NetlinkHeader;
+    use rtnetlink::packet_route::link::LinkMessage;
+    use rtnetlink::packet_route::neighbour::NeighbourMessage;
+    use rtnetlink::packet_route::route::RouteMessage;
+
+    use super::*;
+
+    fn told(message: RouteNetlinkMessage) -> NetlinkMessage<RouteNetlinkMessage> {
+        NetlinkMessage::from(message)
+    }
+
+    fn merged(messages: impl IntoIterator<Item = RouteNetlinkMessage>) -> Change {
+        let mut change = Change::default();
+        for message in messages {
+            change.merge(&told(message));
+        }
+        change
+    }
+
+    #[test]
+    fn only_entries_of_hosts_that_went_are_told() {
+        let entry = |family| {
+            let mut message = NeighbourMessage::default();
+            message.header.family = family;
+            message
+        };
+        let bridge = RouteNetlinkMessage::DelNeighbour(entry(AddressFamily::Bridge));
+        let learned = RouteNetlinkMessage::NewNeighbour(entry(AddressFamily::Inet6));
+        assert!(!merged([bridge, learned]).any());
+        let gone = RouteNetlinkMessage::DelNeighbour(entry(AddressFamily::Inet6));
+        assert!(merged([gone]).neighbours);
+    }
+
+    #[test]
+    fn lost_notifications_may_have_been_any() {
+        let mut change = Change::default();
+        let lost = NetlinkPayload::Overrun(Vec::new());
+        change.merge(&NetlinkMessage::new(NetlinkHeader::default(), lost));
+        assert_eq!(change, Change::EVERYTHING);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_one_change() {
+        let burst = [
+            RouteNetlinkMessage::NewLink(LinkMessage::default()),
+            RouteNetlinkMessage::NewRoute(RouteMessage::default()),
+            RouteNetlinkMessage::DelRoute(RouteMessage::default()),
+        ];
+        let messages = stream::iter(burst.map(told)).chain(stream::pending());
+        let (sender, mut coalesced) = mpsc::channel(1);
+        let start = Instant::now();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(coalesce(messages, sender));
+        let change = coalesced.recv().await.expect("a change");
+        assert_eq!((change.links, change.routes), (true, true));
+        assert!(!change.addresses && !change.neighbours);
+        assert!((QUIET..LONGEST).contains(&start.elapsed()));
+        assert!(coalesced.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_without_end_is_told_all_the_same() {
+        let messages = stream::unfold((), async |()| {
+            tokio::time::sleep(QUIET / 2).await;
+            let route = RouteNetlinkMessage::NewRoute(RouteMessage::default());
+            Some((told(route), ()))
+        });
+        let (sender, mut coalesced) = mpsc::channel(1);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(coalesce(messages, sender));
+        for _ in 0..3 {
+            let start = Instant::now();
+            let change = coalesced.recv().await.expect("a change");
+            assert!(change.routes);
+            assert!(start.elapsed() <= LONGEST + QUIET, "{:?}", start.elapsed());
+        }
+    }
+}
