@@ -38,6 +38,7 @@ pub mod gateway;
 mod lab;
 pub mod leftovers;
 mod netns;
+pub mod packets;
 pub mod peers;
 pub mod pki;
 mod process;

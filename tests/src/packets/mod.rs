@@ -1,0 +1,21 @@
+//! Packet tables: bytes in, bytes out, through the datapath as the kernel runs it (BPF_PROG_TEST_RUN).
+//!
+//! A [`Row`] is a configuration, packets in sequence, and for each of them its verdict, the whole frame that comes out, every counter that
+//! rises, and what is in the flow tables afterwards. `SNIGATE_PACKETS_PCAP=directory` writes each row's packets as pcapng.
+
+mod capture;
+pub mod frame;
+pub mod pass;
+pub mod plan;
+mod rig;
+mod row;
+mod scene;
+
+pub use rig::{
+    FAR_PARTNER, NARROW_EDGE, NARROW_MTU, Port, Rig, UNKNOWN_EDGE, UNKNOWN_PARTNER,
+    UNREACHABLE_EDGE, VLAN_EDGE, WAN_ROUTER,
+};
+pub use row::{Fate, Row, Step, packet_table, packet_test};
+pub use scene::{
+    Action, FlowState, Flows, Leg, OWNED_PORTS, Outcome, SHORTEST_FRAME, Scene, context, key,
+};

@@ -1,0 +1,408 @@
+//! A datapath of a row's own, configured the way the agent does it, into which packets are put one by one.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{Map, MapData, RingBuf};
+use aya::programs::{TestRun as _, TestRunOptions};
+use sni_common::contract::{
+    Counter, Direction, DropReason, EdgeState, Event, Flow, FlowKey, LabelKind, Stats, stats,
+};
+use sni_user::config::Config;
+use sni_user::datapath::{Datapath, Tables};
+
+use super::capture::Capture;
+use super::rig::{Port, Rig, gateway_toward};
+
+/// The ports that the gateway owns toward Edges of `source = "gateway"`, unless a row says otherwise.
+pub const OWNED_PORTS: (u16, u16) = (20_000, 1_000);
+
+/// The kernel takes no shorter frame for a test run: an Ethernet header.
+pub const SHORTEST_FRAME: usize = 14;
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const XDP_REDIRECT: u32 = 4;
+
+/// What the program returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// XDP_PASS: to the host.
+    Pass,
+    /// XDP_DROP.
+    Drop,
+    /// XDP_REDIRECT: out by another interface, or back.
+    Redirect,
+}
+
+/// What became of a packet.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The program's verdict.
+    pub action: Action,
+    /// The frame as the program left it.
+    pub frame: Vec<u8>,
+    /// By how much each counter and drop reason rose; those that did not are left out.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// What the agent was told.
+    pub events: Vec<Event>,
+}
+
+/// A datapath with state of its own.
+pub struct Scene<'a> {
+    rig: &'a Rig,
+    // Before the pins' guard: they are removed after the datapath has let go of them.
+    datapath: Datapath,
+    events: RingBuf<MapData>,
+    capture: Option<Capture>,
+    _pins: Pins,
+}
+
+impl<'a> Scene<'a> {
+    /// Loads the datapath with room for `max_flows` flows; `name` is the capture's.
+    ///
+    /// # Errors
+    /// The datapath can't be loaded, or the capture can't be written.
+    pub fn new(rig: &'a Rig, name: &str, max_flows: u32) -> Result<Self> {
+        let pins = Pins(rig.bpffs().join("scene"));
+        Datapath::remove_pinned(&pins.0)?;
+        let datapath = Datapath::load(&pins.0, max_flows)?;
+        let ring = MapData::from_pin(pins.0.join("EVENTS"))?;
+        let events = RingBuf::try_from(Map::from_map_data(ring)?)?;
+        Ok(Self {
+            rig,
+            datapath,
+            events,
+            capture: Capture::wanted(name)?,
+            _pins: pins,
+        })
+    }
+
+    /// Activates a configuration, as the agent does.
+    ///
+    /// # Errors
+    /// It is wrong, or does not fit.
+    pub fn configure(&mut self, configuration: &str) -> Result<()> {
+        self.configure_with_ports(configuration, OWNED_PORTS)
+    }
+
+    /// Activates a configuration with other ports toward Edges of `source = "gateway"`.
+    ///
+    /// # Errors
+    /// It is wrong, or does not fit.
+    pub fn configure_with_ports(&mut self, configuration: &str, ports: (u16, u16)) -> Result<()> {
+        let loaded = Config::parse(Path::new("packets.toml"), configuration)
+            .map_err(|errors| anyhow::anyhow!("{errors}"))?;
+        let tables = Tables::new(&loaded.config, ports, |edge| {
+            Ok(gateway_toward(edge.address.ip()))
+        })?;
+        tables.activate(&mut self.datapath.maps)?;
+        Ok(())
+    }
+
+    /// Sets an Edge up, draining or down, as health and `snigate edge` do.
+    ///
+    /// # Errors
+    /// There is no such Edge.
+    pub fn set_edge(&mut self, name: &str, state: EdgeState) -> Result<()> {
+        let slot = self.edge_slot(name)?;
+        let mut edge = self.datapath.maps.edges.get(&slot, 0)?;
+        edge.state = state as u8;
+        self.datapath.maps.edges.set(slot, edge, 0)?;
+        Ok(())
+    }
+
+    /// The slot of an Edge.
+    ///
+    /// # Errors
+    /// There is no such Edge.
+    pub fn edge_slot(&self, name: &str) -> Result<u32> {
+        for entry in self.datapath.maps.labels.iter() {
+            let (key, label) = entry?;
+            if key.kind == LabelKind::Edge as u32 && label.as_str() == name {
+                return Ok(key.number);
+            }
+        }
+        bail!("no Edge is called {name}")
+    }
+
+    /// The datapath, for what a row does to its maps.
+    pub fn datapath(&mut self) -> &mut Datapath {
+        &mut self.datapath
+    }
+
+    /// The rig it runs in.
+    #[must_use]
+    pub fn rig(&self) -> &'a Rig {
+        self.rig
+    }
+
+    /// Lets a frame arrive at an interface.
+    ///
+    /// # Errors
+    /// The kernel refuses the test run.
+    pub fn send(&mut self, port: Port, frame: &[u8]) -> Result<Outcome> {
+        let before = self.datapath.maps.stats()?;
+        let (action, out) = self.run(port, frame, frame.len())?;
+        self.outcome(port, frame, action, out, &before)
+    }
+
+    /// Lets a frame arrive in two buffers, the first of `linear` bytes; `None` where the kernel can't (before Linux 6.18).
+    ///
+    /// # Errors
+    /// The kernel refuses the test run for another reason.
+    pub fn send_split(
+        &mut self,
+        port: Port,
+        frame: &[u8],
+        linear: usize,
+    ) -> Result<Option<Outcome>> {
+        let before = self.datapath.maps.stats()?;
+        match self.run(port, frame, linear) {
+            Ok((action, out)) => self.outcome(port, frame, action, out, &before).map(Some),
+            Err(error) if is_invalid(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn run(&mut self, port: Port, frame: &[u8], linear: usize) -> Result<(Action, Vec<u8>)> {
+        ensure!(
+            frame.len() >= SHORTEST_FRAME,
+            "the kernel runs no frame of {} bytes",
+            frame.len()
+        );
+        let context = context(linear, self.rig.index(port));
+        // Larger than what goes in: answers may grow at the front, and VLAN tags too.
+        let mut out = vec![0; frame.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        let result = self
+            .datapath
+            .program()?
+            .test_run(options)
+            .with_context(|| format!("running a frame of {} bytes", frame.len()))?;
+        out.truncate(result.data_size_out as usize);
+        let action = match result.return_value {
+            XDP_DROP => Action::Drop,
+            XDP_PASS => Action::Pass,
+            XDP_REDIRECT => Action::Redirect,
+            other => bail!("the program returned {other}"),
+        };
+        Ok((action, out))
+    }
+
+    fn outcome(
+        &mut self,
+        port: Port,
+        frame: &[u8],
+        action: Action,
+        out: Vec<u8>,
+        before: &Stats,
+    ) -> Result<Outcome> {
+        let counts = risen(before, &self.datapath.maps.stats()?);
+        let mut events = Vec::new();
+        while let Some(item) = self.events.next() {
+            ensure!(item.len() == size_of::<Event>(), "an event of another size");
+            // SAFETY: as long as an event, whose every bit pattern is valid.
+            events.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
+        }
+        if let Some(capture) = &mut self.capture {
+            capture.record(port, frame, action, &out)?;
+        }
+        Ok(Outcome {
+            action,
+            frame: out,
+            counts,
+            events,
+        })
+    }
+
+    /// The flows in both tables, after checking that they are coherent.
+    ///
+    /// # Errors
+    /// The tables can't be read, or contradict themselves.
+    pub fn flows(&self) -> Result<Flows> {
+        let established = self.datapath.maps.all_flows()?;
+        let half_open = self.datapath.maps.all_half_open()?;
+        Ok(Flows {
+            established: self.pairs(&established).context("in FLOWS")?,
+            half_open: self.pairs(&half_open).context("in HALF_OPEN")?,
+        })
+    }
+
+    fn pairs(&self, entries: &[(FlowKey, Flow)]) -> Result<Vec<FlowState>> {
+        let by_key: BTreeMap<FlowKey, Flow> = entries.iter().copied().collect();
+        let mut flows = Vec::new();
+        for (key, entry) in &by_key {
+            self.check_next_hop(entry)?;
+            let reverse = entry.rewrite.reversed();
+            let other = by_key
+                .get(&reverse)
+                .with_context(|| format!("an entry without its other direction: {entry:?}"))?;
+            ensure!(
+                other.rewrite.reversed() == *key
+                    && other.edge == entry.edge
+                    && other.direction != entry.direction,
+                "two entries that do not belong together: {entry:?} and {other:?}"
+            );
+            if entry.direction != Direction::ToEdge as u8 {
+                continue;
+            }
+            let edge = self.datapath.maps.edges.get(&entry.edge.into(), 0)?;
+            ensure!(
+                edge.address == entry.rewrite.destination
+                    && edge.port_be == entry.rewrite.destination_port_be,
+                "a flow to something else than its Edge: {entry:?}"
+            );
+            flows.push(FlowState {
+                client: source(key),
+                service: destination(key),
+                source: source(&entry.rewrite),
+                edge: destination(&entry.rewrite),
+                to_edge: leg(entry),
+                to_client: leg(other),
+            });
+        }
+        flows.sort();
+        Ok(flows)
+    }
+
+    /// The interface of a next hop can't be seen in a test run's result; its MAC address can, and here is that they belong together.
+    fn check_next_hop(&self, entry: &Flow) -> Result<()> {
+        if entry.next_hop.ifindex == 0 || entry.next_hop_until_ns == 0 {
+            return Ok(());
+        }
+        let port = Port::ALL
+            .into_iter()
+            .find(|port| self.rig.index(*port) == entry.next_hop.ifindex)
+            .with_context(|| format!("a next hop by no interface of ours: {entry:?}"))?;
+        ensure!(
+            port.mac() == entry.next_hop.source_mac(),
+            "a next hop by {} with another interface's address: {entry:?}",
+            port.name()
+        );
+        Ok(())
+    }
+}
+
+/// Both tables of flows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flows {
+    /// FLOWS.
+    pub established: Vec<FlowState>,
+    /// HALF_OPEN.
+    pub half_open: Vec<FlowState>,
+}
+
+/// A flow, from both of its entries.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FlowState {
+    /// The client.
+    pub client: SocketAddr,
+    /// What it connected to.
+    pub service: SocketAddr,
+    /// As whom the Edge sees the client.
+    pub source: SocketAddr,
+    /// The Edge.
+    pub edge: SocketAddr,
+    /// From the client to the Edge.
+    pub to_edge: Leg,
+    /// From the Edge to the client.
+    pub to_client: Leg,
+}
+
+/// One direction's account and state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Leg {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, IP headers included.
+    pub bytes: u64,
+    /// Bits of [`sni_common::tcp::state`].
+    pub state: u8,
+    /// The next sequence number.
+    pub next_seq: u32,
+    /// The last acknowledgement.
+    pub last_ack: u32,
+}
+
+fn leg(entry: &Flow) -> Leg {
+    Leg {
+        packets: entry.packets,
+        bytes: entry.bytes,
+        state: entry.state,
+        next_seq: entry.next_seq,
+        last_ack: entry.last_ack,
+    }
+}
+
+fn source(key: &FlowKey) -> SocketAddr {
+    SocketAddr::new(IpAddr::from(key.source), u16::from_be(key.source_port_be))
+}
+
+fn destination(key: &FlowKey) -> SocketAddr {
+    SocketAddr::new(
+        IpAddr::from(key.destination),
+        u16::from_be(key.destination_port_be),
+    )
+}
+
+/// The key of packets between two addresses.
+#[must_use]
+pub fn key(source: SocketAddr, destination: SocketAddr) -> FlowKey {
+    FlowKey {
+        source: source.ip().into(),
+        destination: destination.ip().into(),
+        source_port_be: source.port().to_be(),
+        destination_port_be: destination.port().to_be(),
+    }
+}
+
+/// `struct xdp_md` for a frame whose first buffer has `linear` bytes.
+#[must_use]
+pub fn context(linear: usize, ifindex: u32) -> [u8; 24] {
+    // data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let fields = [0, linear as u32, 0, ifindex, 0, 0];
+    let mut bytes = [0; 24];
+    for (chunk, field) in bytes.chunks_exact_mut(4).zip(fields) {
+        chunk.copy_from_slice(&u32::to_ne_bytes(field));
+    }
+    bytes
+}
+
+fn risen(before: &Stats, after: &Stats) -> BTreeMap<&'static str, u64> {
+    (0..stats::ENTRIES)
+        .filter(|i| before.0[*i] != after.0[*i])
+        .map(|i| (name(i as u32), after.0[i] - before.0[i]))
+        .collect()
+}
+
+fn name(index: u32) -> &'static str {
+    let counter = Counter::try_from(index).map(Counter::name);
+    let reason = DropReason::try_from(index.wrapping_sub(stats::DROPS)).map(DropReason::name);
+    counter.or(reason).unwrap_or("a counter without a name")
+}
+
+fn is_invalid(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.raw_os_error() == Some(libc::EINVAL))
+}
+
+/// The pins of a scene, removed when dropped.
+struct Pins(PathBuf);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        if let Err(error) = Datapath::remove_pinned(&self.0) {
+            eprintln!("{error}");
+        }
+    }
+}

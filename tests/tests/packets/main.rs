@@ -1,0 +1,3 @@
+//! Packet tables over the datapath, as the kernel runs it.
+
+mod handshake;
