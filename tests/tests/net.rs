@@ -181,9 +181,10 @@ fn listings_may_be_asked_for_at_once() {
         }
         // A listing that nobody waits for any more is in nobody's way.
         for _ in 0..16 {
+            let links = [lan0];
             tokio::select! {
                 biased;
-                _ = network.default_next_hops(&[lan0]) => bail!("the kernel was not even asked"),
+                _ = network.default_next_hops(&links) => bail!("the kernel was not even asked"),
                 // Long enough for the request to be sent.
                 () = tokio::task::yield_now() => {}
             }
@@ -367,9 +368,7 @@ fn the_hosts_settings_are_checked() {
             ensure!(sentence.contains(&command), "{sentence}");
             check("lan1", family)??;
         }
-        // The command of the sentence is the one that mends it.
-        lab.gateway
-            .output("sysctl", &["-w", "net.ipv4.conf.lan0.forwarding=1"])?;
+        lab.gateway.sysctl("net/ipv4/conf/lan0/forwarding", "1")?;
         check("lan0", Family::V4)??;
         let error = check("wan7", Family::V4)?.err().context("wan7 forwards")?;
         ensure!(matches!(error, HostError::Setting { .. }), "{error:?}");
