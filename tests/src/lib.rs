@@ -33,6 +33,7 @@ pub mod bpffs;
 mod capture;
 pub mod counters;
 pub mod deadline;
+pub mod demo;
 pub mod faults;
 pub mod gateway;
 mod lab;

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use snigate_tests::{Lab, Tags, Topology, leftovers};
+use snigate_tests::{Lab, Tags, Topology, demo, leftovers};
 
 /// The snigate lab: a partner, a gateway and two Edges in network namespaces.
 #[derive(Debug, Parser)]
@@ -28,6 +28,12 @@ enum Command {
         #[arg(long, value_name = "MTU")]
         router_mtu: Option<u32>,
     },
+    /// Show the main job: mutual TLS from the partner, through the gateway, to the Edge of each IP set.
+    Demo {
+        /// Leave the lab, the agent and the Edges running until `snigate-lab down`.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Remove the labs that were kept, and what dead processes left behind.
     Down,
 }
@@ -47,6 +53,7 @@ fn main() -> Result<()> {
             },
             keep,
         ),
+        Command::Demo { keep } => demo::run(keep),
         Command::Down => down(),
     }
 }
