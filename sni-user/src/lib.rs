@@ -1,6 +1,7 @@
 //! snigate.
 
 pub mod agent;
+pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod net;

@@ -1,3 +1,7 @@
-//! placeholder entry point, replaced below.
+//! The binary `snigate`; see `sni_user::cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sni_user::cli::main()
+}

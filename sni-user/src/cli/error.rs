@@ -1,0 +1,99 @@
+//! Why a command failed.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use crate::{agent::AgentError, datapath::DatapathError};
+
+/// A failed command; the sentence is what people see.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The datapath.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// The agent.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// Everything there is to say has been said, on standard error or as JSON.
+    #[error("the findings were reported")]
+    Reported,
+    /// No runtime for the agent.
+    #[error("the agent's threads could not be started: {0}")]
+    Runtime(io::Error),
+    /// No log for the agent.
+    #[error("the log could not be started: {0}")]
+    Log(Box<dyn std::error::Error + Send + Sync>),
+    /// The arguments do not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// The output could not be written.
+    #[error("the output could not be written: {0}")]
+    Output(#[from] io::Error),
+    /// A file or directory.
+    #[error("{what} {path}: {source}", path = path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The configuration has no readable pin path.
+    #[error("{path} can't be read ({reason}): correct it (`snigate check` helps), or name the place of the maps with --pin-path", path = path.display())]
+    Configuration {
+        /// The configuration file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// No such flow.
+    #[error("no flow of {client}{to}: `snigate flow ls --client {ip}` shows those of this address", to = vip.map(|vip| format!(" to {vip}")).unwrap_or_default(), ip = client.ip())]
+    NoFlow {
+        /// The client.
+        client: SocketAddr,
+        /// The public address, where one was named.
+        vip: Option<SocketAddr>,
+    },
+    /// No such Edge.
+    #[error("there is no Edge {name}: {known}")]
+    NoEdge {
+        /// The name.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// No such map.
+    #[error("there is no map {name}: `snigate map ls` shows what there is")]
+    NoMap {
+        /// The name.
+        name: String,
+    },
+    /// The ring can't be read without taking events away.
+    #[error(
+        "EVENTS is a ring with one reader, the agent: reading it here would take events away; the agent logs them (`RUST_LOG=debug snigate run`)"
+    )]
+    Ring,
+    /// No raw socket.
+    #[error(
+        "resetting connections needs a raw socket, and this process may not open one: run it with sudo, or give it CAP_NET_RAW"
+    )]
+    RawSocket,
+    /// The resets could not be sent.
+    #[error("{what}: {source}")]
+    Network {
+        /// What was tried.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl CliError {
+    /// The exit status: 1 failed, 2 usage.
+    pub(super) fn status(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            _ => 1,
+        }
+    }
+}

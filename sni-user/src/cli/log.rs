@@ -1,0 +1,36 @@
+//! `snigate log`: the datapath's diagnostics.
+
+use sni_common::contract::FLAG_LOG;
+
+use super::{CliError, Environment};
+use crate::datapath::Maps;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Arguments {
+    /// Whether the datapath says a word about every packet of a service or flow
+    #[arg(value_enum)]
+    switch: Switch,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Switch {
+    On,
+    Off,
+}
+
+pub(super) fn run(
+    arguments: &Arguments,
+    maps: &mut Maps,
+    environment: &mut Environment<'_>,
+) -> Result<(), CliError> {
+    let on = arguments.switch == Switch::On;
+    maps.set_flag(FLAG_LOG, on)?;
+    let sentence = if on {
+        "The datapath's diagnostics are on; the agent (`snigate run`) prints them under the target `datapath`.\n\
+         They cost time for every packet: switch them off again with `snigate log off`."
+    } else {
+        "The datapath's diagnostics are off."
+    };
+    writeln!(environment.out, "{sentence}")?;
+    Ok(())
+}

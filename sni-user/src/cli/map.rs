@@ -1,0 +1,188 @@
+//! `snigate map`: the maps themselves.
+
+use sni_common::contract::limits;
+
+use super::{
+    CliError, Environment, Output,
+    read::{self, FlowTables, entries},
+    table::{Row, show},
+    units,
+    view::{
+        dump,
+        entry::{Entry, Reading},
+        status::MapLine,
+    },
+};
+use crate::datapath::{DatapathError, MAPS, Maps, map_kind};
+
+#[derive(clap::Subcommand, Debug)]
+pub(super) enum Verb {
+    /// List the maps: what they hold, and how full they are
+    Ls(Output),
+    /// Show the entries of a map, decoded
+    Dump {
+        /// The map's name, as `map ls` shows it
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Show this many entries at most
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+pub(super) fn run(
+    verb: &Verb,
+    maps: &Maps,
+    environment: &mut Environment<'_>,
+) -> Result<(), CliError> {
+    match verb {
+        Verb::Ls(output) => show(environment, output.json, &lines(maps, &read::flows(maps)?)?),
+        Verb::Dump {
+            name,
+            limit,
+            output,
+        } => {
+            let mut dumping = Dumping {
+                environment,
+                limit: *limit,
+                json: output.json,
+            };
+            dumping.dump(&name.to_uppercase(), maps)
+        }
+    }
+}
+
+/// The shapes of all maps with the numbers of their entries; those of FLOWS and HALF_OPEN have been read already.
+pub(super) fn lines(maps: &Maps, flows: &FlowTables) -> Result<Vec<MapLine>, DatapathError> {
+    let mut lines = Vec::new();
+    for (name, holds) in MAPS {
+        let entries = match *name {
+            "SERVICES" => Some(entries(name, maps.services.keys(), limits::MAX_SERVICES)?.len()),
+            "POOLS" => Some(read::pools(maps)?.len()),
+            "EDGES" => Some(read::edges(maps)?.len()),
+            "FLOWS" => Some(flows.established.len()),
+            "HALF_OPEN" => Some(flows.half_open.len()),
+            "ACL" => Some(entries(name, maps.acl.keys(), limits::MAX_ACL)?.len()),
+            "BUDGET" => Some(entries(name, maps.budget.keys(), limits::MAX_BUDGET)?.len()),
+            "LINKS" => Some(entries(name, maps.links.keys(), limits::MAX_LINKS)?.len()),
+            "LABELS" => Some(entries(name, maps.labels.keys(), limits::MAX_LABELS)?.len()),
+            _ => None,
+        };
+        lines.push(MapLine {
+            kind: map_kind(maps.pin_path(), name, holds)?,
+            entries,
+        });
+    }
+    Ok(lines)
+}
+
+struct Dumping<'a, 'e> {
+    environment: &'a mut Environment<'e>,
+    limit: Option<usize>,
+    json: bool,
+}
+
+impl Dumping<'_, '_> {
+    fn dump(&mut self, name: &str, maps: &Maps) -> Result<(), CliError> {
+        let names = read::names(maps)?;
+        let interface_name = self.environment.interface_name;
+        match name {
+            "CONTROL" => {
+                let values = entries("CONTROL", maps.control.iter(), maps.control.len())?;
+                self.show(dump::control(&values))
+            }
+            "SETTINGS" => {
+                let banks = entries("SETTINGS", maps.settings.iter(), maps.settings.len())?;
+                self.show(dump::settings(&banks, names.generation))
+            }
+            "PORTS" => {
+                let words = entries("PORTS", maps.ports.iter(), limits::PORT_FILTER_WORDS)?;
+                self.show(dump::ports(&words))
+            }
+            "SERVICES" => self.show(dump::services(&read::services(maps)?, &names)),
+            "POOLS" => self.show(dump::pools(&read::pools(maps)?, &names)),
+            "MAGLEV" => {
+                let mut tables = Vec::new();
+                for (index, _) in read::pools(maps)? {
+                    let table = entries("MAGLEV", std::iter::once(maps.maglev.get(&index, 0)), 1)?;
+                    tables.extend(table.into_iter().map(|table| (index, Box::new(table.0))));
+                }
+                self.show(dump::maglev(&tables, &names))
+            }
+            "EDGES" => self.show(dump::edges(&read::edges(maps)?, &names)),
+            "FLOWS" | "HALF_OPEN" => {
+                let mut flows = if name == "FLOWS" {
+                    maps.all_flows()?
+                } else {
+                    maps.all_half_open()?
+                };
+                flows.sort_by_key(|(key, _)| *key);
+                let now_ns = (self.environment.now_ns)();
+                let reading = Reading {
+                    names: &names,
+                    now_ns,
+                    interface_name,
+                };
+                let shown = self.limit.unwrap_or(flows.len());
+                let rows = flows.iter().take(shown);
+                let rows = rows
+                    .map(|(key, flow)| Entry::new(key, flow, reading))
+                    .collect();
+                self.show_of(rows, flows.len())
+            }
+            "ACL" => {
+                let prefixes = entries("ACL", maps.acl.iter(), limits::MAX_ACL)?;
+                let prefixes: Vec<_> = prefixes
+                    .into_iter()
+                    .map(|(key, action)| {
+                        let data = key.data();
+                        let bits = key.prefix_len().saturating_sub(32);
+                        (data.generation, data.address, bits, action)
+                    })
+                    .collect();
+                self.show(dump::acl(&prefixes))
+            }
+            "BUDGET" => {
+                let buckets = entries("BUDGET", maps.budget.iter(), limits::MAX_BUDGET)?;
+                self.show(dump::budget(&buckets, (self.environment.now_ns)()))
+            }
+            "LINKS" => {
+                let links = entries("LINKS", maps.links.iter(), limits::MAX_LINKS)?;
+                self.show(dump::links(&links, interface_name))
+            }
+            "STATS" => self.show(dump::stats(&maps.stats()?)),
+            "LABELS" => self.show(dump::labels(&names)),
+            "EVENTS" => Err(CliError::Ring),
+            _ => Err(CliError::NoMap {
+                name: name.to_owned(),
+            }),
+        }
+    }
+
+    fn show<R: Row>(&mut self, rows: Vec<R>) -> Result<(), CliError> {
+        let of = rows.len();
+        self.show_of(rows, of)
+    }
+
+    /// Shows the first of `of` rows, up to the limit.
+    fn show_of<R: Row>(&mut self, mut rows: Vec<R>, of: usize) -> Result<(), CliError> {
+        rows.truncate(self.limit.unwrap_or(of));
+        show(self.environment, self.json, &rows)?;
+        note_rest(self.environment, rows.len(), of)
+    }
+}
+
+/// Says what a limit has left out, beside the output.
+pub(super) fn note_rest(
+    environment: &mut Environment<'_>,
+    shown: usize,
+    of: usize,
+) -> Result<(), CliError> {
+    if shown < of {
+        let rest = units::count((of - shown) as u64);
+        writeln!(environment.err, "({rest} more are not shown: see --limit)")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! What the maps hold, as plain data for the views.
+
+use std::{collections::BTreeMap, error::Error};
+
+use sni_common::contract::{
+    Edge, Flow, FlowKey, LabelKey, LabelKind, Pool, Service, ServiceKey, limits,
+};
+
+use crate::datapath::{DatapathError, Maps};
+
+/// Names of things, by the labels in the maps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    /// The active generation, which pools are numbered in.
+    pub(super) generation: u32,
+    /// The labels.
+    pub(super) labels: BTreeMap<LabelKey, String>,
+}
+
+impl Names {
+    /// An Edge's name, or `#slot`.
+    pub(super) fn edge(&self, slot: u16) -> String {
+        self.name(LabelKind::Edge, 0, slot.into())
+    }
+
+    /// The name of a pool of the active generation, or `#number`.
+    pub(super) fn pool(&self, number: u32) -> String {
+        self.name(LabelKind::Pool, self.generation, number)
+    }
+
+    /// An IP set's name, or `#number`. IP sets keep their numbers through generations, as Edges keep their slots.
+    pub(super) fn ip_set(&self, number: u32) -> String {
+        self.name(LabelKind::IpSet, 0, number)
+    }
+
+    /// Slots of the Edges of this name; several where one was moved and flows of the old place live on.
+    pub(super) fn edge_slots(&self, name: &str) -> Vec<u16> {
+        let edges = self
+            .labels
+            .iter()
+            .filter(|(key, _)| key.kind == LabelKind::Edge as u32);
+        edges
+            .filter(|(key, label)| label.as_str() == name || format!("#{}", key.number) == name)
+            .filter_map(|(key, _)| u16::try_from(key.number).ok())
+            .collect()
+    }
+
+    /// The names of all Edges.
+    pub(super) fn edges(&self) -> Vec<&str> {
+        let edges = self
+            .labels
+            .iter()
+            .filter(|(key, _)| key.kind == LabelKind::Edge as u32);
+        edges.map(|(_, label)| label.as_str()).collect()
+    }
+
+    fn name(&self, kind: LabelKind, generation: u32, number: u32) -> String {
+        let key = LabelKey {
+            kind: kind as u32,
+            generation,
+            number,
+        };
+        self.labels
+            .get(&key)
+            .cloned()
+            .unwrap_or_else(|| format!("#{number}"))
+    }
+}
+
+/// The names in LABELS.
+pub(super) fn names(maps: &Maps) -> Result<Names, DatapathError> {
+    let generation = maps.generation()?;
+    let labels = entries("LABELS", maps.labels.iter(), limits::MAX_LABELS)?;
+    Ok(Names {
+        generation,
+        labels: labels
+            .into_iter()
+            .map(|(key, label)| (key, label.as_str().to_owned()))
+            .collect(),
+    })
+}
+
+/// The Edges, by slot.
+pub(super) fn edges(maps: &Maps) -> Result<Vec<(u16, Edge)>, DatapathError> {
+    let all = entries("EDGES", maps.edges.iter(), limits::MAX_EDGES)?;
+    Ok((0..)
+        .zip(all)
+        .filter(|(_, edge)| !edge.address.is_unset())
+        .collect())
+}
+
+/// Every pool there is, by index in POOLS: both banks.
+pub(super) fn pools(maps: &Maps) -> Result<Vec<(u32, Pool)>, DatapathError> {
+    let all = entries("POOLS", maps.pools.iter(), 2 * limits::MAX_POOLS)?;
+    Ok((0..).zip(all).filter(|(_, pool)| pool.count > 0).collect())
+}
+
+/// The pools of a generation, by number.
+pub(super) fn pools_of(maps: &Maps, generation: u32) -> Result<Vec<(u32, Pool)>, DatapathError> {
+    let first = Pool::index(generation, 0);
+    let mut found = pools(maps)?;
+    found.retain_mut(|(index, _)| {
+        let number = index.wrapping_sub(first);
+        *index = number;
+        number < limits::MAX_POOLS
+    });
+    Ok(found)
+}
+
+/// Every service, of any generation.
+pub(super) fn services(maps: &Maps) -> Result<Vec<(ServiceKey, Service)>, DatapathError> {
+    entries("SERVICES", maps.services.iter(), limits::MAX_SERVICES)
+}
+
+/// Entries of FLOWS and of HALF_OPEN.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FlowTables {
+    /// FLOWS.
+    pub(super) established: Vec<(FlowKey, Flow)>,
+    /// HALF_OPEN.
+    pub(super) half_open: Vec<(FlowKey, Flow)>,
+}
+
+/// The flow tables.
+pub(super) fn flows(maps: &Maps) -> Result<FlowTables, DatapathError> {
+    // In the order in which a flow moves, so that one on its way from the first to the second is seen at least once.
+    let half_open = maps.all_half_open()?;
+    Ok(FlowTables {
+        established: maps.all_flows()?,
+        half_open,
+    })
+}
+
+/// What an iterator over a map yields; at most `limit`, because the kernel starts again from the front when the key that it stopped at is
+/// gone, and a map under churn would be read for ever.
+pub(super) fn entries<T, E>(
+    map: &'static str,
+    iterator: impl Iterator<Item = Result<T, E>>,
+    limit: u32,
+) -> Result<Vec<T>, DatapathError>
+where
+    E: Error + Send + Sync + 'static,
+{
+    iterator
+        .take(limit as usize)
+        .collect::<Result<_, _>>()
+        .map_err(|error| DatapathError::Kernel {
+            what: format!("reading the map {map}"),
+            source: Box::new(error),
+        })
+}

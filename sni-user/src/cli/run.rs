@@ -1,0 +1,65 @@
+//! `snigate run`: the agent in the foreground.
+
+use std::io;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{CliError, place::Place};
+use crate::agent::{self, RunOptions};
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Arguments {
+    /// Leave the datapath attached when the agent ends, so that flows and steering go on
+    #[arg(long)]
+    leave: bool,
+    /// Remove what is pinned first, of whatever version; its flows are cut off
+    #[arg(long)]
+    fresh: bool,
+    /// How log lines look
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Human)]
+    log_format: LogFormat,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum LogFormat {
+    /// For people
+    Human,
+    /// One JSON object per line
+    Json,
+}
+
+pub(super) fn run(arguments: &Arguments, place: &Place) -> Result<(), CliError> {
+    if place.pin_path_argument().is_some() {
+        return Err(CliError::Usage(
+            "`snigate run` pins where the configuration says: set `gateway.pin_path` there, and leave out --pin-path and SNIGATE_PIN_PATH"
+                .into(),
+        ));
+    }
+    start_log(arguments.log_format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
+    let options = RunOptions {
+        config: place.config().to_owned(),
+        leave: arguments.leave,
+        fresh: arguments.fresh,
+    };
+    Ok(runtime.block_on(agent::run(options))?)
+}
+
+/// Logs go to standard error, at the levels that RUST_LOG names, else at `info`.
+fn start_log(format: LogFormat) -> Result<(), CliError> {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env()
+        .map_err(|error| CliError::Usage(format!("RUST_LOG can't be understood: {error}")))?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match format {
+        LogFormat::Human => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().try_init(),
+    }
+    .map_err(CliError::Log)
+}

@@ -1,0 +1,148 @@
+//! `snigate status`.
+
+use std::{fs, io, path::Path};
+
+use sni_common::contract::{ABI_VERSION, Direction, Flow, FlowKey};
+
+use super::{
+    CliError, Environment, Output, map, read,
+    table::{show, write_json},
+    units,
+    view::status::{self, FillLine, Status},
+};
+use crate::datapath::Maps;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Arguments {
+    /// Also show counters and drop reasons that are zero
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) fn run(
+    arguments: &Arguments,
+    maps: &Maps,
+    environment: &mut Environment<'_>,
+) -> Result<(), CliError> {
+    let stats = maps.stats()?;
+    let flows = read::flows(maps)?;
+    let lines = map::lines(maps, &flows)?;
+    let max_entries = lines.iter().find(|line| line.kind.name == "FLOWS");
+    let status = Status {
+        pin_path: maps.pin_path().to_owned(),
+        // `Maps::open` takes no other.
+        abi: ABI_VERSION,
+        generation: maps.generation()?,
+        interfaces: attached(maps.pin_path())?,
+        flags: status::flags(maps.flags()?),
+        max_flows: max_entries.map_or(0, |line| line.kind.max_entries / 2),
+        flows: count(&flows.established),
+        half_open: count(&flows.half_open),
+        maps: lines,
+        counters: status::counters(&stats)
+            .iter()
+            .map(|line| (line.counter, line.value))
+            .collect(),
+        drops: status::drops(&stats),
+    };
+    if arguments.output.json {
+        return write_json(environment, &status);
+    }
+
+    summarize(&status, environment)?;
+    let filling: Vec<_> = status
+        .maps
+        .iter()
+        .filter(|line| line.entries.is_some())
+        .map(FillLine)
+        .collect();
+    writeln!(environment.out)?;
+    show(environment, false, &filling)?;
+    let mut counters = status::counters(&stats);
+    counters.retain(|line| arguments.all || line.value > 0);
+    if !counters.is_empty() {
+        writeln!(environment.out)?;
+        show(environment, false, &counters)?;
+    }
+    let mut drops = status.drops;
+    drops.retain(|line| arguments.all || line.packets > 0);
+    if !drops.is_empty() {
+        writeln!(environment.out)?;
+        show(environment, false, &drops)?;
+    }
+    Ok(())
+}
+
+fn summarize(status: &Status, environment: &mut Environment<'_>) -> Result<(), CliError> {
+    let interfaces = if status.interfaces.is_empty() {
+        "nothing: no packet passes through the datapath".into()
+    } else {
+        status.interfaces.join(", ")
+    };
+    let generation = match status.generation {
+        0 => "none: nothing is steered before the first configuration".into(),
+        generation => generation.to_string(),
+    };
+    let flows = format!(
+        "{} of {} ({}), and {} half-open",
+        units::count(status.flows as u64),
+        units::count(status.max_flows.into()),
+        units::share(status.flows as u64, status.max_flows.into()),
+        units::count(status.half_open as u64),
+    );
+    let diagnostics = if status.flags.contains(&"log") {
+        "on"
+    } else {
+        "off"
+    };
+    for (what, value) in [
+        (
+            "pinned",
+            format!("{}, ABI {}", status.pin_path.display(), status.abi),
+        ),
+        ("attached", interfaces),
+        ("generation", generation),
+        ("flows", flows),
+        ("diagnostics", diagnostics.into()),
+    ] {
+        writeln!(environment.out, "{what:<12} {value}")?;
+    }
+    Ok(())
+}
+
+/// Each flow counts once, by the entry of its client's packets.
+fn count(entries: &[(FlowKey, Flow)]) -> usize {
+    entries
+        .iter()
+        .filter(|(_, flow)| flow.direction == Direction::ToEdge as u8)
+        .count()
+}
+
+/// The interfaces that the datapath is attached to, by the names of the pinned links.
+fn attached(pin_path: &Path) -> Result<Vec<String>, CliError> {
+    let directory = pin_path.join("links");
+    let failed = |source| CliError::File {
+        what: "reading",
+        path: directory.clone(),
+        source,
+    };
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(
+            entry
+                .map_err(failed)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned(),
+        );
+    }
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,193 @@
+//! The state of the whole datapath.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::Serialize;
+use sni_common::contract::{Counter, DropReason, FLAG_LOG, Stats};
+
+use crate::{
+    cli::{
+        table::{Column, Row},
+        units,
+    },
+    datapath::MapKind,
+};
+
+/// What `status` shows.
+#[derive(Clone, Debug, Serialize)]
+pub(in crate::cli) struct Status {
+    pub(in crate::cli) pin_path: PathBuf,
+    pub(in crate::cli) abi: u64,
+    /// 0 before the first configuration.
+    pub(in crate::cli) generation: u32,
+    pub(in crate::cli) interfaces: Vec<String>,
+    pub(in crate::cli) flags: Vec<&'static str>,
+    pub(in crate::cli) max_flows: u32,
+    /// Established flows, those that are closing included.
+    pub(in crate::cli) flows: usize,
+    pub(in crate::cli) half_open: usize,
+    pub(in crate::cli) maps: Vec<MapLine>,
+    pub(in crate::cli) counters: BTreeMap<&'static str, u64>,
+    pub(in crate::cli) drops: Vec<DropLine>,
+}
+
+/// The names of the feature flags that are set.
+pub(in crate::cli) fn flags(flags: u64) -> Vec<&'static str> {
+    if flags & FLAG_LOG != 0 {
+        vec!["log"]
+    } else {
+        Vec::new()
+    }
+}
+
+/// A line of `map ls`.
+#[derive(Clone, Debug, Serialize)]
+pub(in crate::cli) struct MapLine {
+    #[serde(flatten)]
+    pub(in crate::cli) kind: MapKind,
+    /// Entries in use; `None` for arrays, whose entries are always there.
+    pub(in crate::cli) entries: Option<usize>,
+}
+
+impl Row for MapLine {
+    const COLUMNS: &'static [Column] = &[
+        Column::left("MAP"),
+        Column::left("TYPE"),
+        Column::wrapping("HOLDS"),
+        Column::right("ENTRIES"),
+        Column::right("MAX"),
+        Column::right("FULL").spare(1),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let of_entries = |cell: &dyn Fn(u64) -> String| {
+            self.entries
+                .map_or_else(|| "-".to_owned(), |entries| cell(entries as u64))
+        };
+        vec![
+            self.kind.name.to_owned(),
+            self.kind.kind.clone(),
+            self.kind.holds.to_owned(),
+            of_entries(&units::count),
+            units::count(self.kind.max_entries.into()),
+            of_entries(&|entries| units::share(entries, self.kind.max_entries.into())),
+        ]
+    }
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(transparent)]
+pub(in crate::cli) struct FillLine<'a>(pub(in crate::cli) &'a MapLine);
+
+impl Row for FillLine<'_> {
+    const COLUMNS: &'static [Column] = &[
+        Column::left("TABLE"),
+        Column::right("ENTRIES"),
+        Column::right("MAX"),
+        Column::right("FULL"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let mut cells = self.0.cells();
+        // Type and purpose are for `map ls`.
+        cells.drain(1..3);
+        cells
+    }
+}
+
+/// A counter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct CounterLine {
+    pub(in crate::cli) counter: &'static str,
+    pub(in crate::cli) value: u64,
+}
+
+/// Every counter, in the contract's order.
+pub(in crate::cli) fn counters(stats: &Stats) -> Vec<CounterLine> {
+    let line = |counter: &Counter| CounterLine {
+        counter: counter.name(),
+        value: stats.counter(*counter),
+    };
+    Counter::ALL.iter().map(line).collect()
+}
+
+impl Row for CounterLine {
+    const COLUMNS: &'static [Column] = &[Column::left("COUNTER"), Column::right("VALUE")];
+
+    fn cells(&self) -> Vec<String> {
+        let value = if self.counter == Counter::ForwardedBytes.name() {
+            units::bytes(self.value)
+        } else {
+            units::count(self.value)
+        };
+        vec![self.counter.to_owned(), value]
+    }
+}
+
+/// A drop reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct DropLine {
+    pub(in crate::cli) reason: &'static str,
+    pub(in crate::cli) number: u32,
+    pub(in crate::cli) packets: u64,
+    pub(in crate::cli) sentence: &'static str,
+}
+
+/// Every drop reason, by number.
+pub(in crate::cli) fn drops(stats: &Stats) -> Vec<DropLine> {
+    let line = |reason: &DropReason| DropLine {
+        reason: reason.name(),
+        number: *reason as u32,
+        packets: stats.drops(*reason),
+        sentence: reason.sentence(),
+    };
+    DropReason::ALL.iter().map(line).collect()
+}
+
+impl Row for DropLine {
+    const COLUMNS: &'static [Column] = &[
+        Column::left("DROPPED"),
+        Column::right("PACKETS"),
+        Column::wrapping("WHAT HAPPENED"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.reason.to_owned(),
+            units::count(self.packets),
+            self.sentence.to_owned(),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_and_reasons_go_by_name() {
+        let mut stats = Stats::default();
+        stats.0[Counter::Steered as usize] = 1_234;
+        stats.0[Counter::ForwardedBytes as usize] = 5_000_000;
+        stats.0[DropReason::NoEdge.index() as usize] = 3;
+        let counters = counters(&stats);
+        assert_eq!(counters.len(), Counter::ALL.len());
+        let cells: Vec<_> = counters
+            .iter()
+            .filter(|line| line.value > 0)
+            .map(Row::cells)
+            .collect();
+        assert_eq!(cells, [["forwarded-bytes", "5.0 MB"], ["steered", "1,234"]]);
+        let drops = drops(&stats);
+        let dropped: Vec<_> = drops.iter().filter(|line| line.packets > 0).collect();
+        assert_eq!((dropped.len(), dropped[0].number), (1, 6));
+        assert!(dropped[0].cells()[2].contains("No Edge"), "{dropped:?}");
+    }
+
+    #[test]
+    fn flags_by_name() {
+        assert_eq!(flags(0), Vec::<&str>::new());
+        assert_eq!(flags(FLAG_LOG | 1 << 40), ["log"]);
+    }
+}
