@@ -217,13 +217,13 @@ fn own_address(
         .unwrap_or_else(|| Err("its route was not looked up".to_owned()))
 }
 
-/// VLAN interfaces that routes may name: frames for them leave tagged by what carries them.
+/// VLAN interfaces that routes may name: frames for them leave tagged by what carries them. Returns every interface that frames can leave by.
 async fn refresh_links(
     maps: &mut Maps,
     network: &Network,
     attached: &[AttachTo],
-) -> Result<(), AgentError> {
-    let indices: Vec<_> = attached.iter().map(|interface| interface.index).collect();
+) -> Result<Vec<u32>, AgentError> {
+    let mut indices: Vec<_> = attached.iter().map(|interface| interface.index).collect();
     let links = vlan_links(&network.interfaces().await?, &indices);
     let known: HashSet<u32> = links.iter().map(|(index, _)| *index).collect();
     for (index, link) in links {
@@ -242,7 +242,8 @@ async fn refresh_links(
             .remove(&index)
             .map_err(|e| DatapathError::map("LINKS", e))?;
     }
-    Ok(())
+    indices.extend(known);
+    Ok(indices)
 }
 
 /// The agent's life: sweeps, events, changes of the host's network, until a signal.
@@ -263,10 +264,8 @@ async fn serve(
     );
     let mut events: EventStream = datapath.events()?;
     let mut log: LogStream = datapath.log()?;
-    let mut neighbours = Neighbours::new(
-        network,
-        interfaces.iter().map(|interface| interface.index).collect(),
-    );
+    let leave_by = refresh_links(&mut datapath.maps, &network, interfaces).await?;
+    let mut neighbours = Neighbours::new(network, leave_by);
     neighbours.keep_edges(&config.edges).await;
     let mut wanted = Vec::new();
     tracing::info!("ready");
@@ -280,7 +279,8 @@ async fn serve(
                 let change = change?;
                 tracing::debug!(?change, "the host's network changed");
                 if change.links {
-                    refresh_links(&mut datapath.maps, neighbours.network(), interfaces).await?;
+                    let leave_by = refresh_links(&mut datapath.maps, neighbours.network(), interfaces).await?;
+                    neighbours.leave_by(leave_by);
                 }
                 if change.links || change.routes || change.addresses {
                     neighbours.keep_edges(&config.edges).await;

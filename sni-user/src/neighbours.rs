@@ -35,6 +35,11 @@ impl Neighbours {
         &self.network
     }
 
+    /// The interfaces that frames can leave by, VLAN interfaces among them, have changed.
+    pub(crate) fn leave_by(&mut self, interfaces: Vec<u32>) {
+        self.interfaces = interfaces;
+    }
+
     /// Has the kernel keep the next hops to the Edges, and the gateways of the attached interfaces, resolved for as long as they are needed.
     ///
     /// Trouble is said and tried again with the next change of the network: steering to other Edges goes on.

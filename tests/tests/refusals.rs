@@ -84,7 +84,7 @@ fn missing_privileges() {
         command.args(["run", "--config"]).arg(config);
         refused(
             &output_within(&mut command, TIMEOUT)?,
-            &["CAP_BPF", "CAP_NET_ADMIN", "sudo"],
+            &["CAP_BPF", "CAP_NET_ADMIN", "run it as root"],
         )?;
         untouched(lab)
     });
@@ -93,7 +93,7 @@ fn missing_privileges() {
 #[test]
 fn forwarding_that_is_off() {
     lab_test("refuse-forwarding", &quiet(), |lab| {
-        lab.gateway.sysctl("net.ipv4.conf.lan0.forwarding", "0")?;
+        lab.gateway.sysctl("net/ipv4/conf/lan0/forwarding", "0")?;
         let config = config(lab, "interfaces = [\"wan0\", \"lan0\", \"lan1\"]")?;
         refused(
             &run(lab, &config, &[])?,
@@ -215,7 +215,7 @@ fn a_configuration_with_mistakes() {
                 "interface",
                 "interfaces",
                 "idle_timeout",
-                "30 minutes",
+                "shorter than 30m",
                 "refused.toml:3",
                 "refused.toml:4",
             ],
