@@ -177,15 +177,15 @@ fn connect(
 fn table(reached: &[Reached]) -> Table {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Dynamic);
+        .load_style(presets::UTF8_BORDERS_ONLY)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header([
         "address",
         "server name",
         "Edge reached",
-        "names in its certificate",
+        "its certificate names",
         "TLS",
-        "packets steered",
+        "packets",
         "setup",
     ]);
     for one in reached {
@@ -193,7 +193,7 @@ fn table(reached: &[Reached]) -> Table {
             one.address.to_string(),
             one.server_name.to_owned(),
             one.edge.clone(),
-            one.names.join(" "),
+            one.names.join("\n"),
             one.version.clone(),
             one.packets.to_string(),
             format!("{:.0} ms", one.setup.as_secs_f64() * 1000.0),

@@ -274,11 +274,11 @@ fn a_smaller_mtu_behind_the_gateway_is_found_out() {
         ensure!(count(&gateway, "icmp-translated")? > 0);
         Ok(())
     });
-    // By an ICMP error of the datapath itself, about a route of the gateway's. For IPv4 the kernel's lookup heeds only a locked MTU.
+    // By an ICMP error of the datapath itself, about a route of the gateway's. The kernel's lookup heeds a locked MTU only.
     lab_test("steer-pmtu-route", &Topology::default(), |lab| {
         let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
         lab.gateway.ip(&format!(
-            "route add {}/32 dev lan0 mtu lock 1400\nroute add {}/128 dev lan0 mtu 1400\n",
+            "route add {}/32 dev lan0 mtu lock 1400\nroute add {}/128 dev lan0 mtu lock 1400\n",
             EDGE_A.v4, EDGE_A.v6
         ))?;
         let gateway = Gateway::start(lab, &two_ip_sets())?;
