@@ -127,7 +127,7 @@ where
 fn execute(cli: &Cli, environment: &mut Environment<'_>) -> Result<u8, CliError> {
     let place = &cli.place;
     match &cli.command {
-        Command::Run(arguments) => run::run(arguments, place),
+        Command::Run(arguments) => run::run(arguments, place, environment),
         Command::Check(arguments) => check::run(arguments, place, environment),
         Command::Status(arguments) => status::run(arguments, &maps(place)?, environment),
         Command::Service(verb) => service::run(verb, &maps(place)?, environment),

@@ -4,8 +4,8 @@ use std::io;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{CliError, place::Place};
-use crate::agent::{self, RunOptions};
+use super::{CliError, Environment, place::Place};
+use crate::agent::{self, AgentError, RunOptions};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -28,7 +28,11 @@ enum LogFormat {
     Json,
 }
 
-pub(super) fn run(arguments: &Arguments, place: &Place) -> Result<(), CliError> {
+pub(super) fn run(
+    arguments: &Arguments,
+    place: &Place,
+    environment: &mut Environment<'_>,
+) -> Result<(), CliError> {
     if place.pin_path_argument().is_some() {
         return Err(CliError::Usage(
             "`snigate run` pins where the configuration says: set `gateway.pin_path` there, and leave out --pin-path and SNIGATE_PIN_PATH"
@@ -45,7 +49,18 @@ pub(super) fn run(arguments: &Arguments, place: &Place) -> Result<(), CliError> 
         leave: arguments.leave,
         fresh: arguments.fresh,
     };
-    Ok(runtime.block_on(agent::run(options))?)
+    match runtime.block_on(agent::run(options)) {
+        // Such findings are more than a sentence: each shows its place in the file.
+        Err(AgentError::Configuration(diagnostics)) => {
+            write!(
+                environment.err,
+                "{}",
+                diagnostics.render(environment.colour)
+            )?;
+            Err(CliError::Reported)
+        }
+        outcome => Ok(outcome?),
+    }
 }
 
 /// Logs go to standard error, at the levels that RUST_LOG names, else at `info`.

@@ -124,3 +124,65 @@ fn completions_and_manual() {
     assert!(out.contains("manual pages"), "{out}");
     assert!(directory.join("snigate-flow-ls.1").exists());
 }
+
+fn fixture(name: &str) -> String {
+    format!("{}/tests/config/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn check_tells_what_a_configuration_means() {
+    let file = fixture("design.toml");
+    let (status, out, err) = snigate(&["check", "--offline", "--config", &file]);
+    assert_eq!((status, err.as_str()), (0, ""));
+    for line in [
+        "design.toml, with 1 included file is right:",
+        "2 Edges in 1 pool, 2 domains with 3 names (1 terminated here)",
+        "san-group-1  198.51.100.10 2001:db8:1::10  5061   steered to edges-a",
+    ] {
+        assert!(out.contains(line), "{out}");
+    }
+    let (status, out, _) = snigate(&["check", "--offline", "--json", "-c", &file]);
+    let report: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((status, &report["valid"]), (0, &true.into()));
+    assert_eq!(report["config"]["gateway"]["max_flows"], 1_000_000);
+    assert!(report["host"].is_null());
+}
+
+#[test]
+fn check_reports_every_mistake_where_it_is() {
+    let place = tempfile::tempdir().expect("a directory");
+    let file = place.path().join("snigate.toml");
+    std::fs::write(
+        &file,
+        "[gateway]\ninterfaces = [\"wan0\"]\nhok = \"xdp\"\nmax_flows = 0\n",
+    )
+    .expect("a file");
+    let file = file.display().to_string();
+    let (status, out, err) = snigate(&["check", "-c", &file]);
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert!(
+        err.contains("`hok`") && err.contains(":4:13") && err.contains("2 errors"),
+        "{err}"
+    );
+    assert!(!err.contains("snigate: "), "{err}");
+    let (status, out, err) = snigate(&["check", "-c", &file, "--json"]);
+    assert_eq!((status, err.as_str()), (1, ""));
+    let report: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(report["valid"], false);
+    let lines: Vec<_> = report["diagnostics"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|found| found["severity"] == "error")
+        .map(|found| found["line"].as_u64())
+        .collect();
+    assert_eq!(lines, [Some(3), Some(4)]);
+    assert!(report["config"].is_null());
+}
+
+#[test]
+fn run_pins_where_the_configuration_says_and_nowhere_else() {
+    let (status, _, err) = snigate(&["run", "--pin-path", "/sys/fs/bpf/elsewhere"]);
+    assert_eq!(status, 2);
+    assert!(err.contains("`gateway.pin_path`"), "{err}");
+}

@@ -149,9 +149,9 @@ fn lines(entry: &Entry) -> Vec<(&'static str, String)> {
             ),
         ),
         (
-            "checksums",
+            "checksum",
             format!(
-                "TCP {:+#06x}, IPv4 header {:+#06x}",
+                "TCP by {:#06x}, IPv4 header by {:#06x}",
                 entry.tcp_checksum_delta, entry.ip_checksum_delta
             ),
         ),

@@ -1,9 +1,12 @@
 //! `snigate check`.
 
+mod host;
+
 use std::path::Path;
 
 use serde::Serialize;
 
+use self::host::{Finding, Outcome};
 use super::{
     CliError, Environment, Output,
     place::Place,
@@ -14,6 +17,9 @@ use crate::config::{Config, Diagnostics, IpSet, Loaded, Mode};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
+    /// Look at the configuration only, not at this host
+    #[arg(long)]
+    offline: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -23,6 +29,8 @@ struct Report<'a> {
     file: &'a Path,
     valid: bool,
     diagnostics: &'a Diagnostics,
+    /// `None` where the configuration is wrong, or with `--offline`.
+    host: Option<&'a [Finding]>,
     /// As the gateway understands it, defaults filled in; `None` where it is wrong.
     config: Option<&'a Config>,
 }
@@ -38,14 +46,20 @@ pub(super) fn run(
         Ok(loaded) => (&loaded.warnings, Some(&loaded.config)),
         Err(diagnostics) => (diagnostics, None),
     };
+    let host = match config {
+        Some(config) if !arguments.offline => Some(look_at_host(config)?),
+        _ => None,
+    };
     if arguments.output.json {
         let valid = config.is_some();
+        let host = host.as_deref();
         write_json(
             environment,
             &Report {
                 file,
                 valid,
                 diagnostics,
+                host,
                 config,
             },
         )?;
@@ -58,11 +72,24 @@ pub(super) fn run(
         if let Ok(loaded) = &loaded {
             summarize(file, loaded, environment)?;
         }
+        if let Some(findings) = &host {
+            writeln!(environment.out)?;
+            show(environment, false, findings)?;
+        }
     }
-    if config.is_none() {
+    let mut findings = host.iter().flatten();
+    if config.is_none() || findings.any(|finding| finding.result == Outcome::Error) {
         return Err(CliError::Reported);
     }
     Ok(())
+}
+
+fn look_at_host(config: &Config) -> Result<Vec<Finding>, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
+    Ok(runtime.block_on(host::findings(config)))
 }
 
 /// What the configuration means.
