@@ -44,7 +44,10 @@ pub fn established(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
         let before = entry.state;
         entry.state = tcp::advance(before, segment.flags);
         if entry.state & !before & state::FIN != 0 {
-            closing(packet, entry);
+            let other = FLOWS.get_ptr_mut(entry.rewrite.reversed());
+            if is_over(entry, other) {
+                closing(packet, entry);
+            }
         }
     }
     Step::send(flow, Counter::Forwarded)
@@ -125,6 +128,8 @@ pub fn half_open(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
         return Step::send(flow, Counter::Forwarded);
     }
     note(entry, &segment);
+    // The segment that completes a handshake, or brings a lost flow back, may be the one that ends its direction.
+    entry.state = tcp::advance(entry.state, segment.flags);
     let complete = if to_edge {
         completes_handshake(entry, &segment)
     } else {

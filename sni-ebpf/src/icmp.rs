@@ -3,7 +3,7 @@
 //! The error quotes the packet as it left here, and comes to the address that it left with. Both are translated back, outer and inner
 //! header, by the entry of the flow's other direction.
 
-use core::mem::offset_of;
+use core::mem::{offset_of, size_of};
 
 use aya_ebpf::programs::XdpContext;
 use network_types::{
@@ -19,7 +19,7 @@ use crate::{
     forward::{self, Refusal},
     lookup,
     maps::scratch,
-    packet::{self, Packet, Quote, at, load, store, store_address},
+    packet::{self, Packet, Quote, at, frame_length, load, store, store_address},
     rewrite,
     verdict::Verdict,
 };
@@ -55,6 +55,9 @@ fn translated(ctx: &XdpContext, packet: &Packet, ifindex: &mut u32) -> Result<()
     let Some(flow) = lookup::flow(&quote.key.reversed()) else {
         return Ok(());
     };
+    if packet.network as u32 + packet.length > frame_length(ctx) {
+        return Err(DropReason::Truncated);
+    }
     // SAFETY: a live map value.
     let flow = unsafe { &mut *flow };
     match forward::route(ctx, packet, flow) {
@@ -91,7 +94,7 @@ fn rewrite_both(
         destination_port_be: 0,
     };
 
-    let mut delta = rewrite_quote(ctx, packet.v4, quote, &sent)?;
+    let mut delta = rewrite_quote(ctx, packet, quote, &sent)?;
     let outer_delta = rewrite::ip_delta(&packet.key, &outer);
     if !packet.v4 {
         // Only ICMPv6 sums the addresses of its own header (RFC 4443, 2.3).
@@ -107,14 +110,19 @@ fn rewrite_both(
 #[inline(always)]
 fn rewrite_quote(
     ctx: &XdpContext,
-    v4: bool,
+    packet: &Packet,
     quote: &Quote,
     sent: &FlowKey,
 ) -> Result<u64, DropReason> {
+    // Where the error ends by its IP header; the frame may be padded, and the sum is not over that.
+    let end = packet.network + packet.length as usize;
+    if quote.transport + size_of::<u32>() > end {
+        return Err(DropReason::BadIcmp);
+    }
     let addresses = rewrite::ip_delta(&quote.key, sent);
     let ports = checksum::change(quote.key.ports_word(), sent.ports_word());
     let mut delta = ports;
-    if v4 {
+    if packet.v4 {
         let header = at::<Ipv4Hdr>(ctx, quote.network).ok_or(DropReason::BadIcmp)?;
         // SAFETY: bounds checked by `at`, for every field below.
         unsafe {
@@ -145,7 +153,11 @@ fn rewrite_quote(
     // SAFETY: bounds checked by `at`.
     unsafe { *header = sent.ports_word() };
     // RFC 792 promises only 8 bytes of the segment; its checksum lies beyond them.
-    if let Some(field) = at::<u16>(ctx, quote.transport + offset_of!(TcpHdr, check)) {
+    let check = quote.transport + offset_of!(TcpHdr, check);
+    if check + size_of::<u16>() > end {
+        return Ok(delta);
+    }
+    if let Some(field) = at::<u16>(ctx, check) {
         // SAFETY: bounds checked by `at`.
         unsafe {
             let old = *field;

@@ -10,7 +10,7 @@ use sni_common::{
         Settings, SourceMode, bank, limits::MAX_POOLS,
     },
     maglev,
-    tcp::{Opening, opening, state},
+    tcp::{self, Opening, opening, state},
 };
 
 use crate::{
@@ -31,6 +31,10 @@ const EDGE_TRIES: u64 = 8;
 pub fn first_packet(ctx: &XdpContext, packet: &Packet, service: &Steering) -> Step {
     match start(ctx, packet, service) {
         Ok(()) => match HALF_OPEN.get_ptr_mut(&packet.key) {
+            // SAFETY: a live map value.
+            Some(flow) if unsafe { (*flow).state } & state::RECOVERED != 0 => {
+                Step::send(flow, Counter::Forwarded)
+            }
             Some(flow) => Step::send(flow, Counter::Steered),
             None => Step::Drop(DropReason::FlowTableFull),
         },
@@ -162,6 +166,8 @@ fn to_client(
 fn to_edge(packet: &Packet, segment: &Segment, entry: &mut Flow, out: &FlowKey) {
     entry.rewrite = *out;
     entry.direction = Direction::ToEdge as u8;
+    // A lost flow may come back with its FIN.
+    entry.state = tcp::advance(entry.state, segment.flags);
     entry.tcp_delta = rewrite::tcp_delta(&packet.key, out);
     entry.ip_delta = rewrite::ip_delta(&packet.key, out);
     entry.next_seq = segment.seq.wrapping_add(segment.len);
