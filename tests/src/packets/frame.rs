@@ -98,6 +98,8 @@ pub struct Tcp {
     pub ack: u32,
     /// Flags.
     pub flags: u8,
+    /// Window.
+    pub window: u16,
     /// TCP options, in bytes, a multiple of four.
     pub options: Vec<u8>,
     /// Payload.
@@ -120,6 +122,7 @@ impl Tcp {
             seq: 0,
             ack: 0,
             flags: 0,
+            window: 0x2000,
             options: Vec::new(),
             payload: Vec::new(),
             checksum_error: 0,
@@ -293,7 +296,7 @@ impl Tcp {
             self.source.port(),
             self.destination.port(),
             self.seq,
-            0x2000,
+            self.window,
         );
         header.acknowledgment_number = self.ack;
         header.fin = flag(FIN);
@@ -325,7 +328,10 @@ impl Tcp {
 /// The reset that a segment is answered with (RFC 9293, 3.5.2), back on the link that it came on.
 #[must_use]
 pub fn reset_of(packet: &Tcp) -> Tcp {
-    let reset = Tcp::new(packet.link.reversed(), packet.destination, packet.source);
+    let reset = Tcp {
+        window: 0,
+        ..Tcp::new(packet.link.reversed(), packet.destination, packet.source)
+    };
     if packet.flags & ACK != 0 {
         reset.flags(RST).seq(packet.ack)
     } else {

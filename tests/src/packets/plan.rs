@@ -267,13 +267,16 @@ impl Default for Configuration {
     fn default() -> Self {
         Self {
             source: "preserve",
-            edges: &[("edge-a", EDGE_A)],
-            second: &[("edge-a", EDGE_A)],
+            edges: Self::DEFAULT_EDGES,
+            second: Self::DEFAULT_EDGES,
         }
     }
 }
 
 impl Configuration {
+    /// The pool that most rows do with.
+    pub const DEFAULT_EDGES: &'static [(&'static str, Host)] = &[("edge-a", EDGE_A)];
+
     /// As TOML, with `more` behind it. An Edge's IPv6 address is an Edge of its own, with a 6 after the name.
     #[must_use]
     pub fn render(&self, more: &str) -> String {

@@ -9,10 +9,12 @@
 //! Every neighbour is permanent and every MAC address fixed, so that a forwarded frame is known to the last byte; and each interface has
 //! its own MAC address, which tells in the frame where it was sent.
 
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::programs::{Xdp, XdpMode};
 use nix::net::if_::if_nametoindex;
 
@@ -111,15 +113,13 @@ impl Port {
         self.arriving().reversed()
     }
 
-    fn neighbours(self) -> &'static [Host] {
-        const LAN_0: [Host; 2] = [EDGE_A, NARROW_EDGE];
-        const LAN_1: [Host; 1] = [EDGE_B];
-        const VLAN_0: [Host; 1] = [VLAN_EDGE];
+    fn neighbours(self) -> Vec<Host> {
         match self {
-            Self::Wan0 | Self::Wan1 => &[],
-            Self::Lan0 => &LAN_0,
-            Self::Lan1 => &LAN_1,
-            Self::Vlan0 => &VLAN_0,
+            Self::Wan0 => vec![PARTNER, partner(1), partner(2), WAN_ROUTER],
+            Self::Wan1 => Vec::new(),
+            Self::Lan0 => vec![EDGE_A, NARROW_EDGE],
+            Self::Lan1 => vec![EDGE_B],
+            Self::Vlan0 => vec![VLAN_EDGE],
         }
     }
 }
@@ -216,60 +216,79 @@ fn wire(namespace: &Namespace) -> Result<()> {
     namespace.sysctl("net/ipv4/ip_forward", "1")?;
     namespace.sysctl("net/ipv6/conf/all/forwarding", "1")?;
     namespace.sysctl("net/ipv6/conf/default/forwarding", "1")?;
+    batch(namespace, &links())?;
     for port in Port::ALL {
-        let name = port.name();
         // The other end has neither addresses nor IPv6: it says nothing by itself.
-        namespace.ip(&format!(
-            "link add {name} address {} type veth peer name {name}-far",
-            text(port.mac())
-        ))?;
-        namespace.sysctl(&format!("net/ipv6/conf/{name}-far/disable_ipv6"), "1")?;
-        namespace.ip(&format!("link set {name}-far up\nlink set {name} up"))?;
+        let far = format!("net/ipv6/conf/{}-far/disable_ipv6", port.name());
+        namespace.sysctl(&far, "1")?;
     }
-    let addresses = [
-        (Port::Wan0, GATEWAY_WAN, (24, 64)),
-        (Port::Lan0, GATEWAY_LAN_A, (25, 64)),
-        (Port::Lan1, GATEWAY_LAN_B, (25, 64)),
-        (
-            Port::Vlan0,
-            host([192, 0, 2, 129], [0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 1]),
-            (28, 64),
-        ),
-    ];
-    for (port, Host { v4, v6 }, (short, long)) in addresses {
-        let name = port.name();
-        namespace.ip(&format!(
-            "addr add {v4}/{short} dev {name}
-             addr add {v6}/{long} dev {name} nodad"
-        ))?;
-    }
-    let mut neighbours: Vec<(Port, Host)> = vec![
-        (Port::Wan0, PARTNER),
-        (Port::Wan0, partner(1)),
-        (Port::Wan0, partner(2)),
-        (Port::Wan0, WAN_ROUTER),
-    ];
-    for port in Port::ALL {
-        neighbours.extend(port.neighbours().iter().map(|host| (port, *host)));
-    }
-    for (port, host) in neighbours {
-        let mac = text(port.neighbour());
-        for address in host.both() {
-            namespace.ip(&format!(
-                "neigh add {address} lladdr {mac} dev {} nud permanent",
-                port.name()
-            ))?;
-        }
-    }
-    namespace.ip(&format!(
-        "route add 192.0.2.0/25 via {}
-         -6 route add 2001:db8:2::/48 via {}
-         route add {}/32 dev lan0 mtu {NARROW_MTU}
-         -6 route add {}/128 dev lan0 mtu {NARROW_MTU}",
-        WAN_ROUTER.v4, WAN_ROUTER.v6, NARROW_EDGE.v4, NARROW_EDGE.v6
-    ))?;
+    batch(namespace, &addresses())?;
     namespace.sysctl("net/ipv4/conf/wan1/forwarding", "0")?;
     namespace.sysctl("net/ipv6/conf/wan1/forwarding", "0")
+}
+
+/// Runs many `ip` commands in one process.
+fn batch(namespace: &Namespace, commands: &str) -> Result<()> {
+    let mut command = namespace.command("ip");
+    let mut ip = command
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("starting ip")?;
+    let mut input = ip.stdin.take().context("the standard input of ip")?;
+    input.write_all(commands.as_bytes())?;
+    drop(input);
+    let output = ip.wait_with_output()?;
+    ensure!(
+        output.status.success(),
+        "ip -batch: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+fn links() -> String {
+    Port::ALL
+        .map(|port| {
+            let (name, mac) = (port.name(), text(port.mac()));
+            format!("link add {name} address {mac} type veth peer name {name}-far\n")
+        })
+        .concat()
+}
+
+fn addresses() -> String {
+    let mut commands = String::new();
+    for port in Port::ALL {
+        let name = port.name();
+        commands += &format!("link set {name}-far up\nlink set {name} up\n");
+    }
+    let vlan = host([192, 0, 2, 129], [0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 1]);
+    for (port, Host { v4, v6 }, short) in [
+        (Port::Wan0, GATEWAY_WAN, 24),
+        (Port::Lan0, GATEWAY_LAN_A, 25),
+        (Port::Lan1, GATEWAY_LAN_B, 25),
+        (Port::Vlan0, vlan, 28),
+    ] {
+        let name = port.name();
+        commands +=
+            &format!("addr add {v4}/{short} dev {name}\naddr add {v6}/64 dev {name} nodad\n");
+    }
+    for port in Port::ALL {
+        let (name, mac) = (port.name(), text(port.neighbour()));
+        for address in port.neighbours().iter().flat_map(Host::both) {
+            commands += &format!("neigh add {address} lladdr {mac} dev {name} nud permanent\n");
+        }
+    }
+    // A forwarding host goes by a route's MTU only where that is locked (ip_forward_use_pmtu).
+    commands
+        + &format!(
+            "route add 192.0.2.0/25 via {}\n\
+             route add 2001:db8:2::/48 via {}\n\
+             route add {}/32 dev lan0 mtu lock {NARROW_MTU}\n\
+             route add {}/128 dev lan0 mtu lock {NARROW_MTU}\n",
+            WAN_ROUTER.v4, WAN_ROUTER.v6, NARROW_EDGE.v4, NARROW_EDGE.v6
+        )
 }
 
 fn text(mac: Mac) -> String {

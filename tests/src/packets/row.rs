@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use sni_common::contract::{Counter, DropReason, EventKind};
 
 use super::frame::Tcp;
+use super::plan::Family;
 use super::rig::{Port, Rig};
 use super::scene::{Action, Flows, Outcome, Scene};
 
@@ -31,6 +32,7 @@ pub enum Fate {
 pub struct Step {
     port: Port,
     frame: Vec<u8>,
+    linear: Option<usize>,
     fate: Fate,
     further: Vec<(&'static str, u64)>,
     events: Option<Vec<EventKind>>,
@@ -48,6 +50,7 @@ impl Step {
         Self {
             port,
             frame,
+            linear: None,
             fate,
             further: Vec::new(),
             events: None,
@@ -87,6 +90,13 @@ impl Step {
         self
     }
 
+    /// The frame arrives in two buffers, the first of `linear` bytes; left out where the kernel can't test that.
+    #[must_use]
+    pub fn split_at(mut self, linear: usize) -> Self {
+        self.linear = Some(linear);
+        self
+    }
+
     /// What the agent is told, in order. Without this, events are not looked at.
     #[must_use]
     pub fn tells(mut self, events: &[EventKind]) -> Self {
@@ -111,11 +121,21 @@ impl Step {
         self
     }
 
-    fn run(self, scene: &mut Scene<'_>) -> Result<()> {
+    /// Lets the packet arrive in a scene, and compares.
+    ///
+    /// # Errors
+    /// Something is not as expected.
+    pub fn run(self, scene: &mut Scene<'_>) -> Result<()> {
         if let Some(change) = self.before {
             change(scene)?;
         }
-        let outcome = scene.send(self.port, &self.frame)?;
+        let outcome = match self.linear {
+            None => scene.send(self.port, &self.frame)?,
+            Some(linear) => match scene.send_split(self.port, &self.frame, linear)? {
+                Some(outcome) => outcome,
+                None => return Ok(()),
+            },
+        };
         self.fate.check(&self.frame, &outcome)?;
         let mut expected = self.fate.counts();
         for (name, by) in self.further {
@@ -212,7 +232,7 @@ fn difference(expected: &[u8], found: &[u8]) -> String {
     text
 }
 
-/// A row: packets through a datapath of its own.
+/// A row: packets through a datapath without a past.
 pub struct Row {
     name: String,
     configuration: String,
@@ -232,6 +252,13 @@ impl Row {
             setup: None,
             steps: Vec::new(),
         }
+    }
+
+    /// With the address family before its name.
+    #[must_use]
+    pub fn named_for(mut self, family: Family) -> Self {
+        self.name = format!("{}, {}", family.name(), self.name);
+        self
     }
 
     /// With room for fewer or more flows.
@@ -265,8 +292,17 @@ impl Row {
         self
     }
 
-    fn run(self, rig: &Rig) -> Result<()> {
-        let mut scene = Scene::new(rig, &self.name, self.max_flows)?;
+    fn run<'a>(self, rig: &'a Rig, last: &mut Option<Scene<'a>>) -> Result<()> {
+        let mut scene = match last.take() {
+            Some(mut scene) if scene.max_flows() == self.max_flows => {
+                scene.reset(&self.name)?;
+                scene
+            }
+            other => {
+                drop(other);
+                Scene::new(rig, &self.name, self.max_flows)?
+            }
+        };
         scene.configure(&self.configuration)?;
         if let Some(setup) = self.setup {
             setup(&mut scene)?;
@@ -275,6 +311,8 @@ impl Row {
             step.run(&mut scene)
                 .with_context(|| format!("packet {}", number + 1))?;
         }
+        // After a row that failed the next one starts with a new datapath.
+        *last = Some(scene);
         Ok(())
     }
 }
@@ -288,9 +326,10 @@ pub fn packet_table(name: &str, rows: Vec<Row>) {
         let mut failures = String::new();
         let count = rows.len();
         let mut failed = 0;
+        let mut scene = None;
         for row in rows {
             let row_name = row.name.clone();
-            if let Err(error) = row.run(rig) {
+            if let Err(error) = row.run(rig, &mut scene) {
                 failed += 1;
                 let _ = writeln!(failures, "\nrow \"{row_name}\": {error:#}");
             }

@@ -5,10 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::{Map, MapData, PerCpuValues, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
+use aya::util::nr_cpus;
 use sni_common::contract::{
-    Counter, Direction, DropReason, EdgeState, Event, Flow, FlowKey, LabelKind, Stats, stats,
+    CONTROL_GENERATION, Counter, Direction, DropReason, EdgeState, Event, Flow, FlowKey, LabelKind,
+    Stats, stats,
 };
 use sni_user::config::Config;
 use sni_user::datapath::{Datapath, Tables};
@@ -57,6 +59,9 @@ pub struct Scene<'a> {
     datapath: Datapath,
     events: RingBuf<MapData>,
     capture: Option<Capture>,
+    /// What is active, so that an equal configuration need not be written again: that takes tens of milliseconds.
+    active: Option<(String, (u16, u16))>,
+    max_flows: u32,
     _pins: Pins,
 }
 
@@ -76,8 +81,48 @@ impl<'a> Scene<'a> {
             datapath,
             events,
             capture: Capture::wanted(name)?,
+            active: None,
+            max_flows,
             _pins: pins,
         })
+    }
+
+    /// The same datapath for another row: no flows, no budgets spent, no VLANs, every Edge up. Loading one takes much longer.
+    ///
+    /// # Errors
+    /// A map can't be written, or the capture can't.
+    pub fn reset(&mut self, name: &str) -> Result<()> {
+        self.capture = Capture::wanted(name)?;
+        let maps = &mut self.datapath.maps;
+        for (key, _) in maps.all_flows()? {
+            maps.flows.remove(&key)?;
+        }
+        for (key, _) in maps.all_half_open()? {
+            maps.half_open.remove(&key)?;
+        }
+        for key in maps.budget.keys().collect::<Result<Vec<_>, _>>()? {
+            maps.budget.remove(&key)?;
+        }
+        for key in maps.links.keys().collect::<Result<Vec<_>, _>>()? {
+            maps.links.remove(&key)?;
+        }
+        // The sampling of drop events goes by the counters.
+        let zeros = PerCpuValues::try_from(vec![Stats::default(); nr_cpus().map_err(|e| e.1)?])?;
+        maps.stats.set(0, zeros, 0)?;
+        for entry in maps.labels.iter().collect::<Result<Vec<_>, _>>()? {
+            if entry.0.kind == LabelKind::Edge as u32 {
+                let mut edge = maps.edges.get(&entry.0.number, 0)?;
+                edge.state = EdgeState::Up as u8;
+                maps.edges.set(entry.0.number, edge, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many flows fit.
+    #[must_use]
+    pub fn max_flows(&self) -> u32 {
+        self.max_flows
     }
 
     /// Activates a configuration, as the agent does.
@@ -93,13 +138,28 @@ impl<'a> Scene<'a> {
     /// # Errors
     /// It is wrong, or does not fit.
     pub fn configure_with_ports(&mut self, configuration: &str, ports: (u16, u16)) -> Result<()> {
+        let wanted = Some((configuration.to_owned(), ports));
+        if self.active == wanted {
+            return Ok(());
+        }
         let loaded = Config::parse(Path::new("packets.toml"), configuration)
             .map_err(|errors| anyhow::anyhow!("{errors}"))?;
         let tables = Tables::new(&loaded.config, ports, |edge| {
             Ok(gateway_toward(edge.address.ip()))
         })?;
         tables.activate(&mut self.datapath.maps)?;
+        self.active = wanted;
         Ok(())
+    }
+
+    /// Leaves no configuration active, as before the first one.
+    ///
+    /// # Errors
+    /// The map can't be written.
+    pub fn deactivate(&mut self) -> Result<()> {
+        self.active = None;
+        let maps = &mut self.datapath.maps;
+        Ok(maps.control.set(CONTROL_GENERATION, 0, 0)?)
     }
 
     /// Sets an Edge up, draining or down, as health and `snigate edge` do.

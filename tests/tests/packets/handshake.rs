@@ -77,18 +77,21 @@ fn life(family: Family) -> Row {
     let answer = path.down(&path.edge_data(0, 6, b"100")).tells(&[]);
     let fin = path
         .up(&path.client_fin(6))
-        .tells(&[EventKind::FlowClosing])
+        .tells(&[])
         .leaves(move |flows| {
             ensure!(flows.established[0].to_edge.state == state::FIN);
             ensure!(flows.established[0].to_client.state == state::SYN_ACKED);
             Ok(())
         });
-    let fin_back = path.down(&path.edge_fin(3, 7)).leaves(move |flows| {
-        ensure!(flows.established[0].to_client.state == state::SYN_ACKED | state::FIN);
-        ensure!(flows.established[0].to_client.next_seq == EDGE_ISN + 1 + 3 + 1);
-        ensure!(flows.established[0].to_edge.next_seq == client_start.wrapping_add(7));
-        Ok(())
-    });
+    let fin_back = path
+        .down(&path.edge_fin(3, 7))
+        .tells(&[EventKind::FlowClosing])
+        .leaves(move |flows| {
+            ensure!(flows.established[0].to_client.state == state::SYN_ACKED | state::FIN);
+            ensure!(flows.established[0].to_client.next_seq == EDGE_ISN + 1 + 3 + 1);
+            ensure!(flows.established[0].to_edge.next_seq == client_start.wrapping_add(7));
+            Ok(())
+        });
     // The last ACK still goes through: the entry lives until the sweep.
     let last = path.up(&path
         .client_packet()

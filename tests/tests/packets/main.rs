@@ -1,3 +1,15 @@
 //! Packet tables over the datapath, as the kernel runs it.
 
+mod answers;
+mod checks;
+mod edges;
+mod formats;
 mod handshake;
+mod icmp;
+mod limits;
+mod malformed;
+mod recovery;
+mod resets;
+mod routes;
+mod source;
+mod untouched;

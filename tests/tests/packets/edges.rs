@@ -1,0 +1,213 @@
+//! Which Edge: down, draining, and another configuration.
+
+use anyhow::{Result, ensure};
+use sni_common::contract::{Counter, DropReason, EdgeState};
+use snigate_tests::addresses::{EDGE_A, EDGE_B, PARTNER, VIP_1};
+use snigate_tests::packets::frame::reset_of;
+use snigate_tests::packets::plan::{Configuration, Family, Path, configuration};
+use snigate_tests::packets::{Action, Port, Rig, Scene, Step, packet_test};
+
+use crate::checks::{counted, no_flows};
+
+const BOTH: Configuration = Configuration {
+    source: "preserve",
+    edges: &[("edge-a", EDGE_A), ("edge-b", EDGE_B)],
+    second: &[("edge-a", EDGE_A)],
+};
+
+/// The name of an Edge as the configuration has it for a family.
+fn named(name: &str, family: Family) -> String {
+    match family {
+        Family::V4 => name.to_owned(),
+        Family::V6 => format!("{name}6"),
+    }
+}
+
+fn scene<'a>(rig: &'a Rig, name: &str, family: Family) -> Result<Scene<'a>> {
+    let mut scene = Scene::new(rig, &format!("{name}, {}", family.name()), 64)?;
+    scene.configure(&BOTH.render(""))?;
+    Ok(scene)
+}
+
+/// Opens half a flow and tells which of both Edges it goes to.
+pub(crate) fn choice(scene: &mut Scene<'_>, path: Path) -> Result<Path> {
+    let outcome = scene.send(Port::Wan0, &path.syn().frame())?;
+    ensure!(outcome.action == Action::Redirect, "{outcome:?}");
+    for path in [path, path.to_edge_b()] {
+        if outcome.frame == path.at_edge(&path.syn()).frame() {
+            return Ok(path);
+        }
+    }
+    anyhow::bail!("to neither Edge: {outcome:?}")
+}
+
+/// A client port for each of both Edges, as an unspoilt pool chooses them.
+pub(crate) fn one_for_each(scene: &mut Scene<'_>, family: Family) -> Result<(Path, Path)> {
+    let (mut to_a, mut to_b) = (None, None);
+    for port in 50_000..50_064 {
+        let path = choice(
+            scene,
+            Path::usual(family).from(family.socket(PARTNER, port)),
+        )?;
+        match path.lan {
+            Port::Lan0 => to_a = Some(path),
+            _ => to_b = Some(path),
+        }
+        forget_half_open(scene)?;
+        if let (Some(to_a), Some(to_b)) = (to_a, to_b) {
+            return Ok((to_a, to_b));
+        }
+    }
+    anyhow::bail!("64 clients, and all to one Edge of two")
+}
+
+pub(crate) fn forget_half_open(scene: &mut Scene<'_>) -> Result<()> {
+    let maps = &mut scene.datapath().maps;
+    for (key, _) in maps.all_half_open()? {
+        maps.half_open.remove(&key)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn down_and_draining_edges_get_no_new_flows() {
+    packet_test("Edge states", |rig| {
+        for family in Family::BOTH {
+            for state in [EdgeState::Down, EdgeState::Draining] {
+                let mut scene = scene(rig, state.name(), family)?;
+                let (to_a, _) = one_for_each(&mut scene, family)?;
+                for step in to_a.handshake() {
+                    step.run(&mut scene)?;
+                }
+                let next = to_a.from(family.socket(PARTNER, to_a.client.port() + 1000));
+                scene.set_edge(&named("edge-a", family), state)?;
+                let moved = choice(&mut scene, next)?;
+                ensure!(
+                    moved.lan == Port::Lan1,
+                    "a new flow went to the Edge that is {state}"
+                );
+                // What was there before goes on.
+                to_a.up(&to_a.client_data(0, b"on")).run(&mut scene)?;
+                to_a.down(&to_a.edge_data(0, 2, b"and on"))
+                    .run(&mut scene)?;
+
+                forget_half_open(&mut scene)?;
+                scene.set_edge(&named("edge-b", family), state)?;
+                let syn = next.syn();
+                Step::answered(Port::Wan0, &syn, reset_of(&syn).frame(), DropReason::NoEdge)
+                    .leaves(counted(1, 0))
+                    .run(&mut scene)?;
+
+                scene.set_edge(&named("edge-a", family), EdgeState::Up)?;
+                let back = choice(&mut scene, next)?;
+                ensure!(back.lan == Port::Lan0);
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Health rebuilds the table, but until then nobody should be refused while an Edge is up.
+#[test]
+fn one_edge_down_refuses_hardly_anybody() {
+    packet_test("one Edge of two down", |rig| {
+        for family in Family::BOTH {
+            let mut scene = scene(rig, "one down", family)?;
+            scene.configure(&BOTH.render("[limits]\nsyn_per_source = \"100000/s\"\n"))?;
+            scene.set_edge(&named("edge-a", family), EdgeState::Down)?;
+            let mut refused = 0;
+            let clients = 2048;
+            for port in 0..clients {
+                let path = Path::usual(family).from(family.socket(PARTNER, 10_000 + port));
+                let outcome = scene.send(Port::Wan0, &path.syn().frame())?;
+                if outcome.counts.contains_key(DropReason::NoEdge.name()) {
+                    refused += 1;
+                } else {
+                    let path = path.to_edge_b();
+                    ensure!(outcome.frame == path.at_edge(&path.syn()).frame());
+                }
+                if port % 512 == 0 {
+                    forget_half_open(&mut scene)?;
+                }
+            }
+            // Eight tries with an even chance each: one in 256.
+            ensure!(
+                refused * 128 <= clients,
+                "{refused} of {clients} clients refused"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_new_configuration_moves_new_flows_only() {
+    packet_test("generations", |rig| {
+        for family in Family::BOTH {
+            let name = format!("generations, {}", family.name());
+            let mut scene = Scene::new(rig, &name, 64)?;
+            scene.configure(&configuration(""))?;
+            let old = Path::usual(family);
+            for step in old.handshake() {
+                step.run(&mut scene)?;
+            }
+            // A handshake in the middle of which the configuration changes.
+            let between = old.from(family.socket(PARTNER, 40_001));
+            between
+                .up(&between.syn())
+                .counts(Counter::Steered)
+                .run(&mut scene)?;
+
+            let moved = Configuration {
+                edges: &[("edge-b", EDGE_B)],
+                ..Configuration::default()
+            };
+            scene.configure(&moved.render(""))?;
+            let new = old.from(family.socket(PARTNER, 40_002)).to_edge_b();
+            let steps = [
+                old.up(&old.client_data(0, b"as before")),
+                old.down(&old.edge_data(0, 9, b"as ever")),
+                between.down(&between.syn_ack()),
+                between
+                    .up(&between.handshake_ack())
+                    .counts(Counter::Opened)
+                    .leaves(counted(2, 0)),
+            ];
+            for step in steps.into_iter().chain(new.handshake()) {
+                step.run(&mut scene)?;
+            }
+
+            // And a configuration without the service: what is new is the host's.
+            let gone = moved
+                .render("")
+                .replace(&VIP_1.v4.to_string(), "198.51.100.30")
+                .replace(&format!("\"{}\"", VIP_1.v6), "\"2001:db8:1::30\"");
+            scene.configure(&gone)?;
+            let late = new.from(family.socket(PARTNER, 40_003));
+            let steps = [
+                Step::untouched(Port::Wan0, late.syn().frame(), Counter::Passed)
+                    .leaves(counted(3, 0)),
+                old.up(&old.client_data(9, b"still here")),
+                new.up(&new.client_data(0, b"and here")),
+            ];
+            for step in steps {
+                step.run(&mut scene)?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_empty_start_refuses_nobody() {
+    packet_test("no configuration", |rig| {
+        let mut scene = Scene::new(rig, "no configuration", 8)?;
+        for family in Family::BOTH {
+            let syn = Path::usual(family).syn();
+            Step::untouched(Port::Wan0, syn.frame(), Counter::Passed)
+                .leaves(no_flows)
+                .run(&mut scene)?;
+        }
+        Ok(())
+    });
+}
