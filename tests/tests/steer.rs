@@ -10,12 +10,14 @@ use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
     Lab, Tags, Topology,
     addresses::{EDGE_A, Host, PARTNER, SIP_TLS, VIP_1, VIP_2},
+    deadline::Deadline,
     faults,
     gateway::{Gateway, two_ip_sets, two_ip_sets_with_source},
     lab_test,
     peers::{Edge, EdgeTls, End, OpensslClient, OpensslServer, Partner, PartnerTls, TlsVersion},
     pki::Pki,
 };
+use socket2::{Domain, Socket, Type};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const MEGABYTE: u64 = 1_000_000;
@@ -423,6 +425,120 @@ fn a_killed_flow_is_reset_on_both_sides() {
                 .as_array()
                 .is_some_and(Vec::is_empty)
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn generic_xdp_does_the_same() {
+    lab_test("steer-generic", &Topology::default(), |lab| {
+        let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        let gateway = Gateway::start_with(lab, "hook = \"xdp-generic\"", &two_ip_sets())?;
+        ensure!(gateway.log()?.contains("Generic"), "{}", gateway.log()?);
+        let link = lab.gateway.output("ip", &["-d", "link", "show", "wan0"])?;
+        ensure!(link.contains("xdpgeneric"), "{link}");
+        for address in vip(VIP_1) {
+            tcp(lab).exchange(address, 5 * MEGABYTE, 5 * MEGABYTE)?;
+            ensure!(edge.report(TIMEOUT)?.end == End::Clean);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn diagnostics_are_switched_while_it_runs() {
+    lab_test("steer-log", &quiet(), |lab| {
+        let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        let gateway = Gateway::start(lab, &two_ip_sets())?;
+        let lines = || -> Result<usize> {
+            Ok(gateway
+                .log()?
+                .lines()
+                .filter(|line| line.contains("forward"))
+                .count())
+        };
+        tcp(lab).exchange(at(VIP_1.v4.into()), 1000, 1000)?;
+        ensure!(lines()? == 0, "off by default");
+        gateway.output(&["log", "on"])?;
+        tcp(lab).exchange(at(VIP_1.v4.into()), 1000, 1000)?;
+        tcp(lab).exchange(at(VIP_1.v6.into()), 1000, 1000)?;
+        Deadline::after(TIMEOUT).poll("the diagnostics of both connections", || {
+            let log = gateway.log()?;
+            let both = [VIP_1.v4.to_string(), VIP_1.v6.to_string()]
+                .iter()
+                .all(|vip| {
+                    log.contains(&format!("-> ::ffff:{vip}")) || log.contains(&format!("-> {vip}"))
+                });
+            Ok(both.then_some(()))
+        })?;
+        gateway.output(&["log", "off"])?;
+        // What was on its way to the log.
+        thread::sleep(Duration::from_millis(500));
+        let before = lines()?;
+        tcp(lab).exchange(at(VIP_1.v4.into()), 1000, 1000)?;
+        thread::sleep(Duration::from_millis(500));
+        ensure!(lines()? == before);
+        Ok(())
+    });
+}
+
+#[test]
+fn flows_that_have_ended_leave_the_table() {
+    lab_test("steer-sweep", &quiet(), |lab| {
+        let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        let gateway = Gateway::start(lab, &two_ip_sets())?;
+        let mut alive = tcp(lab).echo(at(VIP_1.v4.into()))?;
+        for address in vip(VIP_1) {
+            tcp(lab).be_reset(address)?;
+            edge.report(TIMEOUT)?;
+        }
+        let flows = || -> Result<usize> {
+            Ok(gateway
+                .json(&["flow", "ls"])?
+                .as_array()
+                .map_or(0, Vec::len))
+        };
+        ensure!(flows()? == 3);
+        // 10 idle seconds after an RST, and at most 5 until the next sweep.
+        Deadline::after(Duration::from_secs(25))
+            .poll("the sweep", || Ok((flows()? == 1).then_some(())))?;
+        alive.ping()?;
+        alive.close()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn one_port_toward_two_addresses_of_one_edge() {
+    // A client may use one port toward both addresses; at the Edge they would be the same connection.
+    let tables = two_ip_sets().replace("steer = \"edges-b\"", "steer = \"edges-a\"");
+    lab_test("steer-collision", &Topology::default(), |lab| {
+        let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        let gateway = Gateway::start(lab, &tables)?;
+        let sockets = lab.partner.run(|| {
+            let mut sockets = Vec::new();
+            for vip in [VIP_1.v4, VIP_2.v4] {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+                socket.set_reuse_address(true)?;
+                socket.bind(&SocketAddr::from(([0, 0, 0, 0], 40000)).into())?;
+                socket.connect_timeout(&at(vip.into()).into(), Duration::from_secs(5))?;
+                sockets.push(socket);
+            }
+            Ok(sockets)
+        })?;
+        let flows = gateway.json(&["flow", "ls"])?;
+        let seen: Vec<_> = flows
+            .as_array()
+            .context("flows")?
+            .iter()
+            .map(|flow| flow["edge_source"].to_string())
+            .collect();
+        ensure!(seen.len() == 2 && seen[0] != seen[1], "{flows}");
+        ensure!(
+            seen.iter().all(|source| source.contains("198.51.100.1:")),
+            "{flows}"
+        );
+        drop(sockets);
         Ok(())
     });
 }
