@@ -113,24 +113,21 @@ impl Dumping<'_, '_> {
             }
             "EDGES" => self.show(dump::edges(&read::edges(maps)?, &names)),
             "FLOWS" | "HALF_OPEN" => {
-                let mut flows = if name == "FLOWS" {
+                let flows = if name == "FLOWS" {
                     maps.all_flows()?
                 } else {
                     maps.all_half_open()?
                 };
-                flows.sort_by_key(|(key, _)| *key);
-                let now_ns = (self.environment.now_ns)();
                 let reading = Reading {
                     names: &names,
-                    now_ns,
+                    now_ns: (self.environment.now_ns)(),
                     interface_name,
                 };
-                let shown = self.limit.unwrap_or(flows.len());
-                let rows = flows.iter().take(shown);
-                let rows = rows
-                    .map(|(key, flow)| Entry::new(key, flow, reading))
-                    .collect();
-                self.show_of(rows, flows.len())
+                self.show(
+                    flows
+                        .iter()
+                        .map(|(key, flow)| Entry::new(key, flow, reading)),
+                )
             }
             "ACL" => {
                 let prefixes = entries("ACL", maps.acl.iter(), limits::MAX_ACL)?;
@@ -161,16 +158,16 @@ impl Dumping<'_, '_> {
         }
     }
 
-    fn show<R: Row>(&mut self, rows: Vec<R>) -> Result<(), CliError> {
+    fn show<R, I>(&mut self, rows: I) -> Result<(), CliError>
+    where
+        R: Row,
+        I: IntoIterator<Item = R, IntoIter: ExactSizeIterator>,
+    {
+        let rows = rows.into_iter();
         let of = rows.len();
-        self.show_of(rows, of)
-    }
-
-    /// Shows the first of `of` rows, up to the limit.
-    fn show_of<R: Row>(&mut self, mut rows: Vec<R>, of: usize) -> Result<(), CliError> {
-        rows.truncate(self.limit.unwrap_or(of));
-        show(self.environment, self.json, &rows)?;
-        note_rest(self.environment, rows.len(), of)
+        let shown = self.limit.unwrap_or(of).min(of);
+        show(self.environment, self.json, rows.take(shown))?;
+        note_rest(self.environment, shown, of)
     }
 }
 

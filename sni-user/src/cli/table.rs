@@ -1,9 +1,9 @@
 //! Tables for people, and the same rows as JSON for programs.
 
-use std::io;
+use std::io::{self, Write};
 
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, presets};
-use serde::Serialize;
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Width, presets};
+use serde::{Serialize, Serializer as _};
 
 use super::{CliError, Environment};
 
@@ -62,22 +62,52 @@ pub(super) trait Row: Serialize {
     fn cells(&self) -> Vec<String>;
 }
 
+impl<R: Row> Row for &R {
+    const COLUMNS: &'static [Column] = R::COLUMNS;
+
+    fn cells(&self) -> Vec<String> {
+        R::cells(self)
+    }
+}
+
+/// Rows that are laid out together: a million flows are written as they are read, and their columns line up in pieces of this length.
+const CHUNK: usize = 1000;
+
 /// Writes rows as a table or as JSON.
 pub(super) fn show<R: Row>(
     environment: &mut Environment<'_>,
     json: bool,
-    rows: &[R],
+    rows: impl IntoIterator<Item = R>,
 ) -> Result<(), CliError> {
     if json {
-        return write_json(environment, &rows);
+        serde_json::Serializer::pretty(&mut *environment.out)
+            .collect_seq(rows)
+            .map_err(io::Error::from)?;
+        writeln!(environment.out)?;
+        return Ok(());
     }
-    let text = render(
-        R::COLUMNS,
-        rows.iter().map(Row::cells).collect(),
-        environment.width,
-    );
-    writeln!(environment.out, "{text}")?;
+    let cells = rows.into_iter().map(|row| row.cells());
+    write_table(environment.out, R::COLUMNS, cells, environment.width)?;
     Ok(())
+}
+
+fn write_table(
+    out: &mut dyn Write,
+    columns: &'static [Column],
+    mut rows: impl Iterator<Item = Vec<String>>,
+    width: Option<u16>,
+) -> io::Result<()> {
+    let mut chunk: Vec<_> = rows.by_ref().take(CHUNK).collect();
+    let mut layout = Layout::new(columns, &chunk, width);
+    write!(out, "{}", layout.header())?;
+    while !chunk.is_empty() {
+        write!(out, "{}", layout.body(&chunk))?;
+        chunk = rows.by_ref().take(CHUNK).collect();
+    }
+    match layout.left_out() {
+        Some(note) => writeln!(out, "{note}"),
+        None => Ok(()),
+    }
 }
 
 /// Writes a value as indented JSON.
@@ -90,85 +120,147 @@ pub(super) fn write_json(
     Ok(())
 }
 
-/// Lays a table out in `width` columns.
-pub(super) fn render(columns: &[Column], rows: Vec<Vec<String>>, width: Option<u16>) -> String {
-    let mut table = lay_out(columns, &rows);
-    let Some(width) = width else {
-        return table.trim_fmt();
-    };
-    let mut kept = columns.to_vec();
-    let mut rows = rows;
-    while least_width(&table, &kept) > width {
-        let Some(place) = most_spare(&kept) else {
-            break;
-        };
-        kept.remove(place);
-        rows.iter_mut().for_each(|row| drop(row.remove(place)));
-        table = lay_out(&kept, &rows);
-    }
-    for (column, shown) in kept.iter().zip(table.column_iter_mut()) {
-        // Broken addresses and numbers are worse than a line too long.
-        if !column.wraps {
-            shown.set_constraint(ColumnConstraint::ContentWidth);
-        }
-    }
-    table
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(width + GAP);
-    let mut text = table.trim_fmt();
-    let left_out: Vec<_> = columns
-        .iter()
-        .filter(|column| kept.iter().all(|kept| kept.header != column.header))
-        .map(|column| column.header.to_lowercase())
-        .collect();
-    if !left_out.is_empty() {
-        text += &format!(
-            "\n({} left out: widen the terminal, or use --json)",
-            left_out.join(", ")
-        );
-    }
-    text
-}
-
+/// Between columns.
 const GAP: u16 = 2;
 /// The least that a column of names is squeezed to.
 const NARROWEST: u16 = 12;
 
-fn lay_out(columns: &[Column], rows: &[Vec<String>]) -> comfy_table::Table {
-    let mut table = comfy_table::Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(columns.iter().map(|column| column.header));
-    table.add_rows(rows);
-    for (column, shown) in columns.iter().zip(table.column_iter_mut()) {
-        shown
-            .set_padding((0, GAP))
-            .set_cell_alignment(column.alignment);
+/// Which columns a table shows, and how wide.
+struct Layout {
+    columns: &'static [Column],
+    /// Indices of the columns that are shown.
+    kept: Vec<usize>,
+    /// Their widths.
+    widths: Vec<u16>,
+    squeezed: bool,
+}
+
+impl Layout {
+    /// Fits a table that begins with these rows into `limit` columns of a terminal.
+    fn new(columns: &'static [Column], rows: &[Vec<String>], limit: Option<u16>) -> Self {
+        let mut this = Self {
+            columns,
+            kept: (0..columns.len()).collect(),
+            widths: columns
+                .iter()
+                .map(|column| column.header.len() as u16)
+                .collect(),
+            squeezed: false,
+        };
+        this.widen(rows);
+        if let Some(limit) = limit {
+            this.leave_out(limit);
+            this.squeeze(limit);
+        }
+        this
     }
-    table
-}
 
-fn least_width(table: &comfy_table::Table, columns: &[Column]) -> u16 {
-    let widths = table.column_max_content_widths();
-    let total: u16 = columns
-        .iter()
-        .zip(widths)
-        .map(|(column, natural)| {
-            GAP + if column.wraps {
-                natural.min(NARROWEST)
-            } else {
-                natural
+    /// Makes room for rows.
+    fn widen(&mut self, rows: &[Vec<String>]) {
+        let natural = self.draw(rows).column_max_content_widths();
+        for ((place, width), natural) in self.kept.iter().zip(&mut self.widths).zip(natural) {
+            if !(self.squeezed && self.columns[*place].wraps) {
+                *width = natural.max(*width);
             }
+        }
+    }
+
+    /// Leaves spare columns out until the others fit with their names squeezed.
+    fn leave_out(&mut self, limit: u16) {
+        loop {
+            let squeezed = self.kept.iter().zip(&self.widths).map(|(place, width)| {
+                if self.columns[*place].wraps {
+                    NARROWEST.min(*width)
+                } else {
+                    *width
+                }
+            });
+            if total(squeezed) <= limit {
+                return;
+            }
+            let spare = (0..self.kept.len())
+                .filter(|nth| self.columns[self.kept[*nth]].spare > 0)
+                .max_by_key(|nth| self.columns[self.kept[*nth]].spare);
+            let Some(spare) = spare else { return };
+            self.kept.remove(spare);
+            self.widths.remove(spare);
+        }
+    }
+
+    /// Takes from the widest columns of names. Broken addresses and numbers would be worse than a line too long.
+    fn squeeze(&mut self, limit: u16) {
+        while total(self.widths.iter().copied()) > limit {
+            let widest = (0..self.kept.len())
+                .filter(|nth| self.columns[self.kept[*nth]].wraps && self.widths[*nth] > NARROWEST)
+                .max_by_key(|nth| self.widths[*nth]);
+            let Some(widest) = widest else { return };
+            self.widths[widest] -= 1;
+            self.squeezed = true;
+        }
+    }
+
+    fn header(&self) -> String {
+        let headers = self
+            .columns
+            .iter()
+            .map(|column| column.header.to_owned())
+            .collect();
+        self.text(&[headers])
+    }
+
+    fn body(&mut self, rows: &[Vec<String>]) -> String {
+        self.widen(rows);
+        self.text(rows)
+    }
+
+    /// What is not shown.
+    fn left_out(&self) -> Option<String> {
+        let headers: Vec<_> = (0..self.columns.len())
+            .filter(|place| !self.kept.contains(place))
+            .map(|place| self.columns[place].header.to_lowercase())
+            .collect();
+        (!headers.is_empty()).then(|| {
+            format!(
+                "({} left out: widen the terminal, or use --json)",
+                headers.join(", ")
+            )
         })
-        .sum();
-    total.saturating_sub(GAP)
+    }
+
+    fn text(&self, rows: &[Vec<String>]) -> String {
+        let mut table = self.draw(rows);
+        for ((place, width), column) in self
+            .kept
+            .iter()
+            .zip(&self.widths)
+            .zip(table.column_iter_mut())
+        {
+            column
+                .set_padding((0, GAP))
+                .set_constraint(ColumnConstraint::Absolute(Width::Fixed(width + GAP)))
+                .set_cell_alignment(self.columns[*place].alignment);
+        }
+        table.trim_fmt() + "\n"
+    }
+
+    fn draw(&self, rows: &[Vec<String>]) -> comfy_table::Table {
+        let mut table = comfy_table::Table::new();
+        table
+            .load_style(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Disabled)
+            .add_rows(
+                rows.iter()
+                    .map(|row| self.kept.iter().map(|place| &row[*place])),
+            );
+        table
+    }
 }
 
-fn most_spare(columns: &[Column]) -> Option<usize> {
-    (0..columns.len())
-        .filter(|place| columns[*place].spare > 0)
-        .max_by_key(|place| columns[*place].spare)
+fn total(widths: impl Iterator<Item = u16>) -> u16 {
+    widths
+        .map(|width| width + GAP)
+        .sum::<u16>()
+        .saturating_sub(GAP)
 }
 
 #[cfg(test)]
@@ -181,6 +273,12 @@ mod tests {
         Column::left("WAY").spare(2),
         Column::right("BYTES").spare(1),
     ];
+
+    fn render(columns: &'static [Column], rows: Vec<Vec<String>>, width: Option<u16>) -> String {
+        let mut out = Vec::new();
+        write_table(&mut out, columns, rows.into_iter(), width).unwrap();
+        String::from_utf8(out).unwrap()
+    }
 
     fn rows() -> Vec<Vec<String>> {
         let row = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();
@@ -201,7 +299,7 @@ mod tests {
             render(COLUMNS, rows(), None),
             "CLIENT             EDGE                      WAY      BYTES\n\
              198.51.100.1:4711  edge-a                    steered      1\n\
-             198.51.100.2:4711  an edge with a long name  steered   1000"
+             198.51.100.2:4711  an edge with a long name  steered   1000\n"
         );
     }
 
@@ -220,12 +318,12 @@ mod tests {
         let text = render(COLUMNS, rows(), Some(40));
         assert!(text.contains("BYTES") && !text.contains("WAY"), "{text}");
         assert!(
-            text.ends_with("(way left out: widen the terminal, or use --json)"),
+            text.ends_with("(way left out: widen the terminal, or use --json)\n"),
             "{text}"
         );
         let text = render(COLUMNS, rows(), Some(33));
         assert!(
-            text.ends_with("(way, bytes left out: widen the terminal, or use --json)"),
+            text.ends_with("(way, bytes left out: widen the terminal, or use --json)\n"),
             "{text}"
         );
         let text = render(COLUMNS, rows(), Some(10));
@@ -236,10 +334,25 @@ mod tests {
     }
 
     #[test]
+    fn long_tables_are_written_in_pieces() {
+        let row = |n: usize| {
+            vec![
+                format!("client {n}"),
+                "edge".into(),
+                "-".into(),
+                n.to_string(),
+            ]
+        };
+        let text = render(COLUMNS, (0..2 * CHUNK + 1).map(row).collect(), None);
+        assert_eq!(text.lines().count(), 2 * CHUNK + 2);
+        assert!(text.ends_with("client 2000  edge  -     2000\n"), "{text}");
+    }
+
+    #[test]
     fn an_empty_table_is_its_header() {
         assert_eq!(
             render(COLUMNS, Vec::new(), None),
-            "CLIENT  EDGE  WAY  BYTES"
+            "CLIENT  EDGE  WAY  BYTES\n"
         );
     }
 }

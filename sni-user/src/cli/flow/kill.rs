@@ -11,7 +11,7 @@ use super::{
 use crate::{
     cli::{
         CliError, Environment, read, units,
-        view::flow::{Pair, pair},
+        view::flow::{Pair, Pairs},
     },
     datapath::Maps,
 };
@@ -84,15 +84,17 @@ fn select(arguments: &Arguments, maps: &Maps) -> Result<Vec<Pair>, CliError> {
         only_edge(&mut tables, edge, &read::names(maps)?)?;
     }
     let Some(client) = arguments.client else {
-        return Ok(pair(tables));
+        return Ok(Pairs::new(tables).iter().collect());
     };
     let target = Target {
         client,
         vip: arguments.vip,
     };
     only_client(&mut tables, client.ip(), Some(client.port()));
-    let mut flows = pair(tables);
-    flows.retain(|flow| target.matches(flow));
+    let flows: Vec<_> = Pairs::new(tables)
+        .iter()
+        .filter(|flow| target.matches(flow))
+        .collect();
     if flows.is_empty() {
         return Err(target.missing());
     }

@@ -7,7 +7,7 @@ use crate::{
         map::note_rest,
         read,
         table::show,
-        view::flow::{FlowLine, pair},
+        view::flow::{FlowLine, Pairs},
     },
     datapath::Maps,
 };
@@ -41,13 +41,12 @@ pub(super) fn run(
         only_client(&mut tables, client.address, client.port);
     }
     let now_ns = (environment.now_ns)();
-    let pairs = pair(tables);
-    let shown = arguments.limit.unwrap_or(pairs.len());
-    let lines: Vec<_> = pairs
+    let flows = Pairs::new(tables);
+    let shown = arguments.limit.unwrap_or(flows.len()).min(flows.len());
+    let lines = flows
         .iter()
         .take(shown)
-        .map(|pair| FlowLine::new(pair, &names, now_ns))
-        .collect();
-    show(environment, arguments.output.json, &lines)?;
-    note_rest(environment, lines.len(), pairs.len())
+        .map(|flow| FlowLine::new(&flow, &names, now_ns));
+    show(environment, arguments.output.json, lines)?;
+    note_rest(environment, shown, flows.len())
 }

@@ -149,11 +149,12 @@ fn refused(error: Errno) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::view::{flow::pair, made_up};
+    use crate::cli::view::{flow::Pairs, made_up};
     use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
     fn made_up_flow(client: &str) -> Pair {
-        pair(made_up::flow_tables(&[(client, 0, 0)], &[]))[0]
+        let flows = Pairs::new(made_up::flow_tables(&[(client, 0, 0)], &[]));
+        flows.iter().next().unwrap()
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
         units,
         view::{
             entry::{Entry, Hop, Reading},
-            flow::{FlowLine, Pair, pair},
+            flow::{FlowLine, Pair, Pairs},
         },
     },
     datapath::Maps,
@@ -54,10 +54,10 @@ pub(super) fn run(
         now_ns: (environment.now_ns)(),
         interface_name: environment.interface_name,
     };
-    let shown: Vec<_> = pair(tables)
+    let shown: Vec<_> = Pairs::new(tables)
         .iter()
         .filter(|pair| target.matches(pair))
-        .map(|pair| Shown::new(pair, reading))
+        .map(|pair| Shown::new(&pair, reading))
         .collect();
     if shown.is_empty() {
         return Err(target.missing());

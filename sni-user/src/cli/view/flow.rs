@@ -1,9 +1,10 @@
 //! Flows: the two entries of each brought together.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 use sni_common::{
+    Address,
     contract::{Direction, Flow, FlowKey},
     tcp::state,
 };
@@ -127,37 +128,123 @@ impl FlowState {
     }
 }
 
-/// Brings entries together, ordered by client and public address.
-pub(in crate::cli) fn pair(tables: FlowTables) -> Vec<Pair> {
-    let mut pairs: HashMap<(FlowKey, FlowKey), Pair> = HashMap::new();
-    let established = tables.established.into_iter().map(|entry| (false, entry));
-    let half_open = tables.half_open.into_iter().map(|entry| (true, entry));
-    for (half_open, (key, flow)) in established.chain(half_open) {
-        let to_client = flow.direction == Direction::ToClient as u8;
-        let other_key = flow.rewrite.reversed();
-        let (client_key, edge_key) = if to_client {
-            (other_key, key)
-        } else {
-            (key, other_key)
+/// The flows of the tables, ordered by client and public address.
+///
+/// A pair is made when it is asked for: of a million flows, mostly the first few or none.
+pub(in crate::cli) struct Pairs {
+    /// Entries of FLOWS, then those of HALF_OPEN.
+    entries: Vec<(FlowKey, Flow)>,
+    /// How many are of FLOWS.
+    established: usize,
+    /// Places of the entries of each flow.
+    flows: Vec<Places>,
+}
+
+#[derive(Clone, Copy)]
+struct Places {
+    to_edge: Option<u32>,
+    to_client: Option<u32>,
+}
+
+impl Pairs {
+    /// Brings entries together.
+    pub(in crate::cli) fn new(tables: FlowTables) -> Self {
+        let established = tables.established.len();
+        let mut entries = tables.established;
+        entries.extend(tables.half_open);
+        let mut order: Vec<_> = (0..)
+            .zip(&entries)
+            .map(|(place, entry)| (numeric(&client_key(entry)), place))
+            .collect();
+        let both = |place: u32| {
+            let entry = &entries[place as usize];
+            (client_key(entry), edge_key(entry))
         };
-        let pair = pairs.entry((client_key, edge_key)).or_insert(Pair {
-            half_open,
-            client_key,
-            edge_key,
-            to_edge: None,
-            to_client: None,
+        // Entries of FLOWS come first among equals.
+        order.sort_unstable_by(|(client, a), (other, b)| {
+            let further = || numeric(&both(*a).1).cmp(&numeric(&both(*b).1));
+            client.cmp(other).then_with(further).then(a.cmp(b))
         });
-        let place = if to_client {
-            &mut pair.to_client
-        } else {
-            &mut pair.to_edge
-        };
-        // Established entries come first: those of a flow that is on its way there right now are in both tables.
-        place.get_or_insert(flow);
+        let mut flows: Vec<Places> = Vec::new();
+        let mut current = None;
+        for (_, place) in order {
+            if current != Some(both(place)) {
+                current = Some(both(place));
+                flows.push(Places {
+                    to_edge: None,
+                    to_client: None,
+                });
+            }
+            if let Some(flow) = flows.last_mut() {
+                let direction = if is_to_client(&entries[place as usize].1) {
+                    &mut flow.to_client
+                } else {
+                    &mut flow.to_edge
+                };
+                // A flow that is on its way into FLOWS right now has entries in both tables.
+                direction.get_or_insert(place);
+            }
+        }
+        Self {
+            entries,
+            established,
+            flows,
+        }
     }
-    let mut pairs: Vec<_> = pairs.into_values().collect();
-    pairs.sort_by_cached_key(|pair| (pair.client(), pair.vip(), pair.edge_address()));
-    pairs
+
+    /// How many flows there are.
+    pub(in crate::cli) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// The flows.
+    pub(in crate::cli) fn iter(&self) -> impl Iterator<Item = Pair> {
+        self.flows.iter().filter_map(|places| {
+            let first = places.to_edge.or(places.to_client)? as usize;
+            let entry = |place: Option<u32>| place.map(|place| self.entries[place as usize].1);
+            Some(Pair {
+                half_open: first >= self.established,
+                client_key: client_key(&self.entries[first]),
+                edge_key: edge_key(&self.entries[first]),
+                to_edge: entry(places.to_edge),
+                to_client: entry(places.to_client),
+            })
+        })
+    }
+}
+
+fn is_to_client(flow: &Flow) -> bool {
+    flow.direction == Direction::ToClient as u8
+}
+
+fn client_key((key, flow): &(FlowKey, Flow)) -> FlowKey {
+    if is_to_client(flow) {
+        flow.rewrite.reversed()
+    } else {
+        *key
+    }
+}
+
+fn edge_key((key, flow): &(FlowKey, Flow)) -> FlowKey {
+    if is_to_client(flow) {
+        *key
+    } else {
+        flow.rewrite.reversed()
+    }
+}
+
+/// Orders keys as people do; their bytes are in network byte order.
+fn numeric(key: &FlowKey) -> (u128, u16, u128, u16) {
+    let number = |address: Address| match IpAddr::from(address) {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    (
+        number(key.source),
+        u16::from_be(key.source_port_be),
+        number(key.destination),
+        u16::from_be(key.destination_port_be),
+    )
 }
 
 /// A line of `flow ls`.
@@ -270,6 +357,10 @@ mod tests {
     use super::*;
     use crate::cli::view::made_up::{self, AT};
     use sni_common::contract::LabelKind;
+
+    fn pair(tables: FlowTables) -> Vec<Pair> {
+        Pairs::new(tables).iter().collect()
+    }
 
     fn lines(tables: FlowTables) -> Vec<FlowLine> {
         let names = made_up::names(&[

@@ -1,9 +1,11 @@
 //! Entries of the maps as `map dump` shows them: nothing interpreted that is not in the entry itself or in a label.
 
 mod config;
+mod steering;
 mod traffic;
 
 pub(in crate::cli) use self::{
-    config::{acl, control, edges, labels, maglev, pools, ports, services, settings},
+    config::{acl, control, labels, ports, settings},
+    steering::{edges, maglev, pools, services},
     traffic::{budget, links, stats},
 };
