@@ -5,7 +5,7 @@
 use core::mem::size_of;
 
 use aya_ebpf::{
-    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
 use network_types::{
@@ -20,6 +20,7 @@ use sni_common::{
 
 use crate::{
     forward,
+    maps::scratch,
     packet::{Packet, at, frame_length, store},
     verdict::Verdict,
 };
@@ -140,7 +141,7 @@ fn write_reset(ctx: &XdpContext, packet: &Packet) -> Result<(), DropReason> {
 fn write_icmpv4(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Result<(), DropReason> {
     const ICMP_LEN: u16 = (8 + size_of::<Quote4>()) as u16;
     // A quote of variable length could not be summed within the verifier's means; packets with options are rare.
-    if packet.transport - packet.network != Ipv4Hdr::LEN {
+    if packet.transport - packet.network != Ipv4Hdr::LEN || !within_rate() {
         return Err(DropReason::Unanswerable);
     }
     let mut hop = NextHop::default();
@@ -163,7 +164,7 @@ fn write_icmpv4(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Resu
 #[inline(never)]
 fn write_icmpv6(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Result<(), DropReason> {
     const ICMP_LEN: u16 = (8 + size_of::<Quote6>()) as u16;
-    if packet.transport - packet.network != Ipv6Hdr::LEN {
+    if packet.transport - packet.network != Ipv6Hdr::LEN || !within_rate() {
         return Err(DropReason::Unanswerable);
     }
     let mut hop = NextHop::default();
@@ -187,6 +188,15 @@ fn write_icmpv6(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Resu
         )
     };
     forward::ethernet(ctx, packet, &hop)
+}
+
+/// ICMP errors are limited in rate (RFC 1812, 4.3.2.8; RFC 4443, 2.4): on each CPU, to as many at once as in a second.
+#[inline(always)]
+fn within_rate() -> bool {
+    const PER_SECOND: u32 = 1000;
+    // SAFETY: a helper without conditions.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    scratch().is_some_and(|scratch| scratch.icmp_budget.take(now, PER_SECOND * 1000, PER_SECOND))
 }
 
 /// An IPv4 header (RFC 791) for `payload` bytes, not to be fragmented.

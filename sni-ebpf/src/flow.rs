@@ -5,8 +5,8 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use sni_common::{
-    contract::{Counter, DropReason, EventKind, Flow},
-    tcp::{self, ACK, RST, SYN, state},
+    contract::{Counter, Direction, DropReason, EventKind, Flow},
+    tcp::{self, ACK, FIN, RST, SYN, state},
 };
 
 use crate::{
@@ -30,27 +30,40 @@ pub fn established(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
         let other = FLOWS.get_ptr_mut(entry.rewrite.reversed());
         if segment.flags & RST != 0 {
             reset(packet, &segment, entry, other);
-        } else if segment.flags & ACK == 0 && is_over(entry, other) {
+        } else if segment.flags & ACK == 0 && is_to_edge(entry) && is_over(entry, other) {
             // The client uses its port again: the old flow ends here, and the SYN is as good as any other.
             let reverse = entry.rewrite.reversed();
             let _ = FLOWS.remove(&packet.key);
             let _ = FLOWS.remove(&reverse);
-            return steer::again(ctx, packet);
+            return Step::Anew;
         }
         // A SYN in the middle of a live flow goes to the Edge like everything else: its challenge ACK (RFC 5961, 4) makes a client
         // that has really forgotten the connection reset it.
     } else {
         note(entry, &segment);
-        let before = entry.state;
-        entry.state = tcp::advance(before, segment.flags);
-        if entry.state & !before & state::FIN != 0 {
-            let other = FLOWS.get_ptr_mut(entry.rewrite.reversed());
-            if is_over(entry, other) {
-                closing(packet, entry);
-            }
+        if segment.flags & FIN != 0 {
+            fin(packet, &segment, entry);
+        } else {
+            entry.state = tcp::advance(entry.state, 0);
         }
     }
     Step::send(flow, Counter::Forwarded)
+}
+
+/// Notes the end of one direction, unless its receiver could not yet have come so far: a forged FIN goes on its way and marks nothing.
+#[inline(always)]
+fn fin(packet: &Packet, segment: &Segment, entry: &mut Flow) {
+    let other = FLOWS.get_ptr_mut(entry.rewrite.reversed());
+    // SAFETY: a live map value.
+    let receiver_ack = other.map_or(entry.next_seq, |other| unsafe { (*other).last_ack });
+    if !tcp::plausible(segment.seq.wrapping_add(segment.len), receiver_ack) {
+        return;
+    }
+    let before = entry.state;
+    entry.state = tcp::advance(before, segment.flags);
+    if before & state::FIN == 0 && is_over(entry, other) {
+        closing(packet, entry);
+    }
 }
 
 /// Marks a flow when its receiver would take the RST; a forged one goes on its way and marks nothing.
@@ -62,28 +75,41 @@ fn reset(packet: &Packet, segment: &Segment, entry: &mut Flow, other: Option<*mu
         None => entry.next_seq,
     };
     if tcp::reset_is_acceptable(segment.seq, entry.next_seq, receiver_ack) {
+        if entry.state & state::RST == 0 {
+            closing(packet, entry);
+        }
         entry.state |= state::RST;
-        closing(packet, entry);
     } else {
         count(Counter::StrayResets, 1);
     }
 }
 
+/// Whether nothing more is to come. A flow of which one entry is gone can't go on.
 #[inline(always)]
 fn is_over(entry: &Flow, other: Option<*mut Flow>) -> bool {
-    // SAFETY: a live map value.
-    let other = other.map_or(state::FIN, |other| unsafe { (*other).state });
-    (entry.state | other) & state::RST != 0 || entry.state & other & state::FIN != 0
+    match other {
+        None => true,
+        // SAFETY: a live map value.
+        Some(other) => unsafe {
+            (entry.state | (*other).state) & state::RST != 0
+                || entry.state & (*other).state & state::FIN != 0
+        },
+    }
 }
 
-/// Keeps the highest sequence number sent and the last acknowledgement.
+#[inline(always)]
+fn is_to_edge(entry: &Flow) -> bool {
+    entry.direction == Direction::ToEdge as u8
+}
+
+/// Keeps the highest sequence number sent and the last acknowledgement; what is implausible may be forged, and is not believed.
 #[inline(always)]
 fn note(entry: &mut Flow, segment: &Segment) {
     let next = segment.seq.wrapping_add(segment.len);
-    if tcp::after(next, entry.next_seq) {
+    if tcp::plausible(next, entry.next_seq) {
         entry.next_seq = next;
     }
-    if segment.flags & ACK != 0 {
+    if segment.flags & ACK != 0 && tcp::plausible(segment.ack, entry.last_ack) {
         entry.last_ack = segment.ack;
     }
 }
@@ -102,59 +128,128 @@ pub fn half_open(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
     };
     // SAFETY: a live map value.
     let entry = unsafe { &mut *flow };
-    let to_edge = entry.direction == sni_common::contract::Direction::ToEdge as u8;
+    let Some(other) = HALF_OPEN.get_ptr_mut(entry.rewrite.reversed()) else {
+        return without_other(packet, entry);
+    };
+    // SAFETY: a live map value.
+    let other = unsafe { &mut *other };
+    if is_to_edge(entry) {
+        from_client(ctx, packet, &segment, flow, entry, other)
+    } else {
+        from_edge(ctx, packet, &segment, flow, entry, other)
+    }
+}
+
+#[inline(always)]
+fn from_client(
+    ctx: &XdpContext,
+    packet: &Packet,
+    segment: &Segment,
+    flow: *mut Flow,
+    entry: &mut Flow,
+    other: &Flow,
+) -> Step {
     if segment.flags & RST != 0 {
-        return Step::Send {
-            flow,
-            counter: Counter::Forwarded,
-            last: true,
+        // The client does not want what the Edge has answered.
+        return reset_half_open(flow, segment.seq == entry.next_seq);
+    }
+    if segment.flags & SYN == 0 {
+        note(entry, segment);
+        // The segment that completes a handshake may be the one that ends its direction.
+        entry.state = tcp::advance(entry.state, segment.flags);
+        // Only a client that has seen the Edge's initial sequence number can acknowledge it.
+        let complete = other.state & state::SYN_ACKED != 0
+            && segment.flags & ACK != 0
+            && segment.ack == other.next_seq;
+        return if complete {
+            promote(ctx, packet, flow)
+        } else {
+            Step::send(flow, Counter::Forwarded)
         };
     }
+    if segment.flags & ACK != 0 {
+        return Step::Drop(DropReason::BadFlags);
+    }
+    // Every SYN is charged to its source, or one half-open flow would be a free pass for a flood.
+    if let Err(reason) = steer::admit_source(&packet.key.source) {
+        return Step::Drop(reason);
+    }
+    if other.state & state::SYN_ACKED == 0 && !steer::edge_is_up(entry.edge) {
+        // The Edge has gone down before it answered: another one may do better.
+        let reverse = entry.rewrite.reversed();
+        let _ = HALF_OPEN.remove(&packet.key);
+        let _ = HALF_OPEN.remove(&reverse);
+        return Step::Anew;
+    }
+    // A SYN counts anew: a client may have restarted with another initial sequence number.
+    entry.next_seq = segment.seq.wrapping_add(segment.len);
+    Step::send(flow, Counter::Forwarded)
+}
+
+#[inline(always)]
+fn from_edge(
+    ctx: &XdpContext,
+    packet: &Packet,
+    segment: &Segment,
+    flow: *mut Flow,
+    entry: &mut Flow,
+    other: &mut Flow,
+) -> Step {
+    // Somebody on the client's side may forge what an Edge would say, and so make flows that no Edge knows.
+    let ingress = ctx.ingress_ifindex() as u32;
+    if entry.next_hop.ifindex == ingress && other.next_hop.ifindex != ingress {
+        return Step::Drop(DropReason::WrongSide);
+    }
+    if segment.flags & RST != 0 {
+        // Refused (RFC 9293, 3.10.7.3: it acknowledges the SYN), or not known to the Edge.
+        let refused = segment.flags & ACK != 0 && segment.ack == other.next_seq;
+        return reset_half_open(flow, refused || segment.seq == entry.next_seq);
+    }
     if segment.flags & SYN != 0 {
-        if to_edge {
-            if segment.flags & ACK != 0 {
-                return Step::Drop(DropReason::BadFlags);
-            }
-            // Every SYN is charged to its source, or one half-open flow would be a free pass for a flood.
-            if let Err(reason) = steer::admit_source(&packet.key.source) {
-                return Step::Drop(reason);
-            }
-        } else {
-            entry.state |= state::SYN_ACKED;
-        }
-        // A SYN counts anew: a client may have restarted with another initial sequence number.
+        entry.state |= state::SYN_ACKED;
         entry.next_seq = segment.seq.wrapping_add(segment.len);
         entry.last_ack = segment.ack;
+        // What the client has to acknowledge next: from here on its acknowledgements are measured by the last one.
+        other.last_ack = entry.next_seq;
         return Step::send(flow, Counter::Forwarded);
     }
-    note(entry, &segment);
-    // The segment that completes a handshake, or brings a lost flow back, may be the one that ends its direction.
+    note(entry, segment);
     entry.state = tcp::advance(entry.state, segment.flags);
-    let complete = if to_edge {
-        completes_handshake(entry, &segment)
-    } else {
-        entry.state & state::RECOVERED != 0
-    };
-    if complete {
+    if entry.state & state::RECOVERED != 0 {
         return promote(ctx, packet, flow);
     }
     Step::send(flow, Counter::Forwarded)
 }
 
-/// Whether this is the client's ACK of the Edge's SYN-ACK: only a client that has seen that number can send it.
+/// An RST goes to the other side; when that will take it, the flow is gone.
 #[inline(always)]
-fn completes_handshake(entry: &Flow, segment: &Segment) -> bool {
-    match HALF_OPEN.get_ptr_mut(entry.rewrite.reversed()) {
-        // SAFETY: a live map value.
-        Some(other) => unsafe {
-            (*other).state & state::SYN_ACKED != 0
-                && segment.flags & ACK != 0
-                && segment.ack == (*other).next_seq
-        },
-        None => false,
+fn reset_half_open(flow: *mut Flow, acceptable: bool) -> Step {
+    if !acceptable {
+        count(Counter::StrayResets, 1);
+    }
+    Step::Send {
+        flow,
+        counter: Counter::Forwarded,
+        last: acceptable,
     }
 }
 
+/// One of the two entries is gone: evicted, or promoted a moment ago by another CPU.
+#[inline(always)]
+fn without_other(packet: &Packet, entry: &Flow) -> Step {
+    if let Some(flow) = FLOWS.get_ptr_mut(&packet.key) {
+        return Step::send(flow, Counter::Forwarded);
+    }
+    let to_edge = is_to_edge(entry);
+    let _ = HALF_OPEN.remove(&packet.key);
+    if to_edge {
+        Step::Anew
+    } else {
+        Step::Drop(DropReason::NoFlow)
+    }
+}
+
+/// The flow becomes an established one.
 #[inline(always)]
 fn promote(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
     // SAFETY: a live map value.
@@ -194,11 +289,12 @@ fn move_to_flows(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Result<(
     }
     // NOEXIST: another CPU may be promoting the same flow, and a tuple of the Edge leg has one owner (see `port`).
     if FLOWS.insert(&reverse, other, BPF_NOEXIST.into()).is_err() {
-        return match FLOWS.get_ptr_mut(key) {
-            // Promoted by another CPU a moment ago.
-            Some(_) => Ok(()),
-            None => Err(DropReason::FlowTableFull),
-        };
+        match FLOWS.get_ptr_mut(&reverse) {
+            // SAFETY: a live map value.
+            Some(there) if unsafe { (*there).rewrite.reversed() } == *key => {}
+            Some(_) => return Err(DropReason::NoFlow),
+            None => return Err(DropReason::FlowTableFull),
+        }
     }
     if FLOWS.insert(key, entry, BPF_ANY.into()).is_err() {
         let _ = FLOWS.remove(&reverse);

@@ -119,18 +119,7 @@ fn refresh(ctx: &XdpContext, packet: &Packet, flow: &mut Flow, now: u64) -> Resu
     match answer as u32 {
         BPF_FIB_LKUP_RET_SUCCESS => {
             let hop = &mut flow.next_hop;
-            match LINKS.get_ptr(fib.ifindex) {
-                Some(link) => {
-                    // SAFETY: a live map value; the agent replaces it as a whole.
-                    let link = unsafe { &*link };
-                    hop.ifindex = link.ifindex;
-                    hop.tags = link.tags;
-                }
-                None => {
-                    hop.ifindex = fib.ifindex;
-                    hop.tags = [VlanTag::default(); 2];
-                }
-            }
+            (hop.ifindex, hop.tags) = link(fib.ifindex);
             let word = |a: [u8; 2], b: [u8; 2]| u32::from_ne_bytes([a[0], a[1], b[0], b[1]]);
             let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (fib.dmac, fib.smac);
             hop.ethernet = [
@@ -144,9 +133,10 @@ fn refresh(ctx: &XdpContext, packet: &Packet, flow: &mut Flow, now: u64) -> Resu
             Ok(())
         }
         BPF_FIB_LKUP_RET_NO_NEIGH => {
-            // SAFETY: the kernel has written the next hop's address; the union is of integers.
+            // SAFETY: the kernel has written the next hop's address, which may be IPv6 for an IPv4 packet (RFC 8950), and its family; the union
+            // is of integers.
             let next = unsafe {
-                if packet.v4 {
+                if fib.family == AF_INET {
                     Address::from_v4_word(fib.__bindgen_anon_4.ipv4_dst)
                 } else {
                     Address(fib.__bindgen_anon_4.ipv6_dst)
@@ -165,8 +155,10 @@ fn refresh(ctx: &XdpContext, packet: &Packet, flow: &mut Flow, now: u64) -> Resu
                 fib.ifindex,
                 flow.edge.into(),
             );
-            // The Ethernet addresses that worked, or that the peer's own packets came with, are better than a lost packet.
-            if flow.next_hop.ifindex == 0 {
+            // The Ethernet addresses that worked, or that the peer's own packets came with, are better than a lost packet; but not when the
+            // route has moved to another interface.
+            let (ifindex, _) = link(fib.ifindex);
+            if flow.next_hop.ifindex != ifindex {
                 return Err(DropReason::NoNeighbour);
             }
             count(Counter::StaleNextHops, 1);
@@ -177,6 +169,16 @@ fn refresh(ctx: &XdpContext, packet: &Packet, flow: &mut Flow, now: u64) -> Resu
         // Cannot be, with a length of 1; were it so, the packet could not leave.
         BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(DropReason::TooBig),
         _ => Err(DropReason::NoRoute),
+    }
+}
+
+/// What frames for an interface leave by, and their tags: the interface itself, or what carries a VLAN interface.
+#[inline(always)]
+fn link(ifindex: u32) -> (u32, [VlanTag; 2]) {
+    match LINKS.get_ptr(ifindex) {
+        // SAFETY: a live map value; the agent replaces it as a whole.
+        Some(link) => unsafe { ((*link).ifindex, (*link).tags) },
+        None => (ifindex, [VlanTag::default(); 2]),
     }
 }
 

@@ -7,12 +7,25 @@ use crate::{
     packet::Packet,
 };
 
-/// The answer of the lookups, in the order in which they are asked.
+/// Which flow a packet is of.
 pub enum Claim {
+    /// An established one.
     Established(*mut Flow),
+    /// One whose handshake is not complete.
     HalfOpen(*mut Flow),
+    /// None, but it goes to a port of some service.
+    Service,
+    /// None.
+    None,
+}
+
+/// What the service that a packet goes to does with it.
+pub enum Offer {
+    /// The address decides.
     Steer(Steering),
+    /// The ClientHello decides.
     Inspect,
+    /// There is no such service.
     None,
 }
 
@@ -23,7 +36,7 @@ pub struct Steering {
     pub ip_set: u32,
 }
 
-/// Looks a TCP packet up.
+/// Looks for the flow of a TCP packet.
 #[inline(always)]
 pub fn claim(packet: &Packet) -> Claim {
     let key = &packet.key;
@@ -37,21 +50,32 @@ pub fn claim(packet: &Packet) -> Claim {
     if let Some(flow) = HALF_OPEN.get_ptr_mut(key) {
         return Claim::HalfOpen(flow);
     }
-    if !to_service {
-        return Claim::None;
+    if to_service {
+        Claim::Service
+    } else {
+        Claim::None
     }
+}
+
+/// Looks for the service that a TCP packet goes to.
+#[inline(always)]
+pub fn service(packet: &Packet) -> Offer {
+    let key = &packet.key;
     let generation = control(CONTROL_GENERATION) as u32;
-    let service_key = ServiceKey::tcp(generation, key.destination, key.destination_port_be);
-    match service(&service_key) {
+    match entry(&ServiceKey::tcp(
+        generation,
+        key.destination,
+        key.destination_port_be,
+    )) {
         Some(Service {
             mode, pool, ip_set, ..
-        }) if mode == Mode::Steer as u8 => Claim::Steer(Steering {
+        }) if mode == Mode::Steer as u8 => Offer::Steer(Steering {
             generation,
             pool,
             ip_set,
         }),
-        Some(_) => Claim::Inspect,
-        None => Claim::None,
+        Some(_) => Offer::Inspect,
+        None => Offer::None,
     }
 }
 
@@ -59,7 +83,7 @@ pub fn claim(packet: &Packet) -> Claim {
 #[inline(always)]
 pub fn fragment(packet: &Packet) -> Counter {
     let generation = control(CONTROL_GENERATION) as u32;
-    match service(&ServiceKey::vip(generation, packet.key.destination)) {
+    match entry(&ServiceKey::vip(generation, packet.key.destination)) {
         Some(_) => Counter::Fragments,
         None => Counter::Passed,
     }
@@ -74,7 +98,7 @@ pub fn flow(key: &sni_common::contract::FlowKey) -> Option<*mut Flow> {
 }
 
 #[inline(always)]
-fn service(key: &ServiceKey) -> Option<Service> {
+fn entry(key: &ServiceKey) -> Option<Service> {
     // SAFETY: the agent writes an entry before its generation becomes active and removes it after; a value is never changed in between.
     unsafe { SERVICES.get(key) }.copied()
 }

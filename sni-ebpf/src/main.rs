@@ -24,11 +24,11 @@ mod steer;
 mod verdict;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
-use sni_common::contract::Counter;
+use sni_common::contract::{Counter, DropReason};
 
 use crate::{
     finish::{finish, foreign},
-    lookup::{Claim, claim},
+    lookup::{Claim, Offer, claim, service},
     maps::scratch,
     packet::{Kind, Packet, parse},
     verdict::{Step, Verdict},
@@ -59,11 +59,19 @@ fn tcp(ctx: &XdpContext, packet: &Packet) -> Verdict {
     let step = match claim(packet) {
         Claim::Established(flow) => flow::established(ctx, packet, flow),
         Claim::HalfOpen(flow) => flow::half_open(ctx, packet, flow),
-        Claim::Steer(service) => steer::first_packet(ctx, packet, &service),
-        Claim::Inspect => Step::Pass(Counter::Inspected),
+        Claim::Service => Step::Anew,
         Claim::None => Step::Pass(Counter::Passed),
     };
+    let step = match step {
+        Step::Anew => match service(packet) {
+            Offer::Steer(service) => steer::first_packet(ctx, packet, &service),
+            Offer::Inspect => Step::Pass(Counter::Inspected),
+            Offer::None => Step::Pass(Counter::Passed),
+        },
+        step => step,
+    };
     match step {
+        Step::Anew => Verdict::Drop(DropReason::NoFlow),
         Step::Send {
             flow,
             counter,

@@ -90,6 +90,8 @@ pub struct Scratch {
     pub quote: Quote,
     /// The search for a tuple of the Edge leg.
     pub search: Search,
+    /// What is left of this CPU's ICMP errors.
+    pub icmp_budget: TokenBucket,
 }
 
 /// This CPU's scratch value. Nothing else runs the program on this CPU until the packet is done.

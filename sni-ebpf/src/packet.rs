@@ -167,7 +167,16 @@ pub fn parse(ctx: &XdpContext, packet: &mut Packet) -> Kind {
         return Kind::Foreign(Counter::Unparsed);
     };
     // SAFETY: bounds checked by `at`.
-    let mut ethertype: u16 = unsafe { load(ethernet, offset_of!(EthHdr, ether_type)) };
+    let (first, mut ethertype): (u8, u16) = unsafe {
+        (
+            load(ethernet, 0),
+            load(ethernet, offset_of!(EthHdr, ether_type)),
+        )
+    };
+    // Broadcast and multicast: nobody sends TCP so, and an answer would have no address to come from.
+    if first & 1 != 0 {
+        return Kind::Foreign(Counter::Passed);
+    }
     let mut network = EthHdr::LEN;
     let mut tags = [VlanTag::default(); 2];
     for tag in &mut tags {

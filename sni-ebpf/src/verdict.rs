@@ -10,6 +10,8 @@ pub enum Step {
         counter: Counter,
         last: bool,
     },
+    /// No flow's: what was known of it is over or lost. Looked up once more, without it.
+    Anew,
     /// Answered with a reset.
     Reset(DropReason),
     /// The host's.

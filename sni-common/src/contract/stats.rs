@@ -115,7 +115,8 @@ drop_reasons! {
     BadIcmp = 17, "bad-icmp", "An ICMP error about a flow ends before the header that it quotes does.";
     Segmented = 18, "segmented", "The packet lies in more than one buffer, and its headers are not all in the first.";
     Unrecoverable = 19, "unrecoverable", "The segment belongs to a lost flow whose port toward the Edge can't be found again (`source = \"gateway\"`); the client was answered with a reset.";
-    Unanswerable = 20, "unanswerable", "The packet has IP options or extension headers and can't be answered by ICMP.";
+    Unanswerable = 20, "unanswerable", "The packet has IP options or extension headers and can't be answered by ICMP, or ICMP errors exceed their rate.";
+    WrongSide = 21, "wrong-side", "A packet with an Edge's address came in by the interface that leads to the client.";
 }
 
 impl DropReason {
@@ -127,7 +128,7 @@ impl DropReason {
 }
 
 const _: () = assert!((Counter::EventsLost as u32) < DROPS);
-const _: () = assert!(DropReason::Unanswerable.index() < ENTRIES as u32);
+const _: () = assert!(DropReason::WrongSide.index() < ENTRIES as u32);
 
 #[cfg(test)]
 mod tests {
