@@ -1,0 +1,133 @@
+//! `snigate map`.
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+use sni_common::{
+    Address,
+    contract::{Link, VlanTag},
+    token_bucket::TokenBucket,
+};
+use sni_user::datapath::MAPS;
+use snigate_tests::{addresses::PARTNER, lab_test};
+
+use crate::{
+    made_up::{insert_flows, slots},
+    rig::{SECOND, datapath, monotonic_ns, quiet, words},
+};
+
+#[test]
+fn every_map_is_listed_and_decoded() {
+    lab_test("cli-maps", &quiet(), |lab| {
+        let (mut datapath, commands) = datapath(lab)?;
+        let slots = slots(&commands)?;
+        insert_flows(&mut datapath, slots)?;
+        let bucket = TokenBucket {
+            refilled_ns: monotonic_ns().saturating_sub(5 * SECOND),
+            millitokens: 1500,
+        };
+        datapath
+            .maps
+            .budget
+            .insert(Address::from(PARTNER.v6), bucket, 0)?;
+        let tag = |protocol: u16, id: u16| VlanTag {
+            protocol_be: protocol.to_be(),
+            control_be: id.to_be(),
+        };
+        let link = Link {
+            ifindex: 1,
+            tags: [tag(0x88a8, 200), tag(0x8100, 7)],
+        };
+        datapath.maps.links.insert(4711, link, 0)?;
+
+        let listed = commands.json("map ls")?;
+        let names: Vec<_> = listed
+            .as_array()
+            .context("a list")?
+            .iter()
+            .map(|map| map["name"].clone())
+            .collect();
+        ensure!(
+            names == MAPS.iter().map(|(name, _)| json!(name)).collect::<Vec<_>>(),
+            "{names:?}"
+        );
+        commands.shows(
+            "map ls",
+            &[
+                "MAP TYPE HOLDS ENTRIES MAX FULL",
+                "FLOWS hash established flows, one entry per direction 4 2,000 0.2%",
+                "CONTROL array ABI version, active generation, feature flags - 4 -",
+            ],
+        )?;
+
+        let [a, b, _] = slots;
+        for (map, line) in [
+            ("control", "0 ABI version 1 this program's"),
+            ("CONTROL", "1 active generation 1 bank 1"),
+            ("SETTINGS", "20000-20999 3"),
+            ("PORTS", "services 443 5061"),
+            ("PORTS", "Edges 5061"),
+            ("SERVICES", "1 198.51.100.20 443 6 inspect - shared"),
+            ("SERVICES", "1 198.51.100.10 0 0 vip - san-group-1"),
+            ("POOLS", "1 (active) 0 edges IPv4 edge-a (1), edge-b (3)"),
+            ("POOLS", "1 (active) 1 edges IPv6 edge-six (1)"),
+            ("MAGLEV", "1 (active) 1 edges edge-six 4,093 100.0%"),
+            (
+                "EDGES",
+                &format!("{a} edge-a 203.0.113.10:5061 preserve - up"),
+            ),
+            (
+                "EDGES",
+                &format!("{b} edge-b 203.0.113.140:5061 gateway 203.0.113.129 up"),
+            ),
+            (
+                "FLOWS",
+                "198.51.100.1:4002 > 198.51.100.10:5061 203.0.113.129:20005 > 203.0.113.140:5061 edge-b to-edge fin 1000 2000 12 3.4 kB 1m 30s",
+            ),
+            (
+                "HALF_OPEN",
+                "[2001:db8:1::1]:4004 > [2001:db8:1::10]:5061 [2001:db8:1::1]:4004 > [2001:db8:a::10]:5061 edge-six to-edge recovered 1000 2000 12 3.4 kB 1m 30s",
+            ),
+            ("ACL", "1 192.0.2.0/24 deny"),
+            ("ACL", "1 192.0.2.7/32 allow"),
+            ("ACL", "1 2001:db8:dead::/48 deny"),
+            ("BUDGET", "2001:db8:1::1/64 1.5 5s ago"),
+            ("LINKS", "4711 lo (1) VLAN 200 (802.1ad), VLAN 7 (802.1Q)"),
+            ("STATS", "38 drop no-edge 0"),
+            ("LABELS", "ip-set 0 1 shared"),
+        ] {
+            let text = commands.text(&format!("map dump {map}"))?;
+            ensure!(
+                text.lines().any(|shown| words(shown).ends_with(line)),
+                "map dump {map} shows no {line:?} but:\n{text}"
+            );
+        }
+        for (map, _) in MAPS.iter().filter(|(map, _)| *map != "EVENTS") {
+            let dumped = commands.json(&format!("map dump {map}"))?;
+            ensure!(
+                dumped.as_array().is_some_and(|entries| !entries.is_empty()),
+                "{map}: {dumped}"
+            );
+            let limited = commands.json(&format!("map dump {map} --limit 1"))?;
+            ensure!(
+                limited.as_array().is_some_and(|entries| entries.len() == 1),
+                "{map}: {limited}"
+            );
+        }
+        let shares = commands.json("map dump MAGLEV")?;
+        let share = shares
+            .as_array()
+            .context("a list")?
+            .iter()
+            .find(|share| share["edge"] == "edge-b");
+        let share = share
+            .and_then(|share| share["share"].as_f64())
+            .context("a share")?;
+        ensure!((0.74..0.76).contains(&share), "{shares}");
+        commands.fails("map dump EVENTS", 1, "would take events away")?;
+        commands.fails(
+            "map dump NONSENSE",
+            1,
+            "`snigate map ls` shows what there is",
+        )
+    });
+}
