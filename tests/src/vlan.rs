@@ -211,8 +211,9 @@ fn receive(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Opti
 fn deliver(sent: io::Result<usize>) -> io::Result<()> {
     match sent {
         Err(error)
+            // EIO: the TAP interface is not up yet; a VLAN interface would drop the frame, too.
             if error.kind() != ErrorKind::WouldBlock
-                && error.raw_os_error() != Some(libc::ENOBUFS) =>
+                && !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EIO)) =>
         {
             Err(error)
         }

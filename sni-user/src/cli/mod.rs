@@ -89,7 +89,8 @@ struct Output {
 /// Runs the command of this process's arguments.
 pub fn main() -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut err = io::stderr().lock();
+    // Not locked: `snigate run` logs there from several threads.
+    let mut err = io::stderr();
     ExitCode::from(run(
         std::env::args_os(),
         &mut Environment::of_process(&mut out, &mut err),
