@@ -17,7 +17,9 @@ use tokio::{
 
 use crate::{
     config::{self, Config, Diagnostics},
-    datapath::{Activated, Datapath, DatapathError, EventStream, LogStream, Maps, Origin, Tables},
+    datapath::{
+        Activated, Datapath, DatapathError, EventStream, LogStream, Maps, Origin, Tables, map_kind,
+    },
     instance::Instance,
     neighbours::Neighbours,
     net::{Changes, NetError, Network, host, vlan_links},
@@ -102,21 +104,19 @@ pub async fn run(options: RunOptions) -> Result<(), AgentError> {
         }
         return Err(error);
     }
-    let served = serve(&mut datapath, network, changes, &config, &interfaces).await;
+    // Whatever happens from here on, flows are more than their agent: only an orderly end takes the datapath away.
+    serve(&mut datapath, network, changes, &config, interfaces).await?;
     if options.leave {
         tracing::info!(pin_path = %pin_path.display(), "the agent ends and leaves the datapath in place; flows go on, new ones are steered");
     } else {
         datapath.remove()?;
         tracing::info!("detached: nothing of the datapath is left");
     }
-    served
+    Ok(())
 }
 
-/// An interface of the configuration, as the host has it.
-struct AttachTo {
-    name: String,
-    index: u32,
-}
+/// An interface of the configuration, as the host has it: name and index.
+type AttachTo = (String, u32);
 
 async fn interfaces(network: &Network, config: &Config) -> Result<Vec<AttachTo>, AgentError> {
     let addresses = || config.ip_sets.iter().flat_map(|set| &set.addresses);
@@ -130,10 +130,7 @@ async fn interfaces(network: &Network, config: &Config) -> Result<Vec<AttachTo>,
         if addresses().any(IpAddr::is_ipv6) {
             host::require_forwarding(name, host::Family::V6)?;
         }
-        found.push(AttachTo {
-            name: name.clone(),
-            index: interface.index,
-        });
+        found.push((name.clone(), interface.index));
     }
     Ok(found)
 }
@@ -146,8 +143,15 @@ async fn start(
     interfaces: &[AttachTo],
 ) -> Result<(), AgentError> {
     if datapath.origin == Origin::Adopted {
-        let flows = datapath.maps.all_flows()?.len() / 2;
-        tracing::info!(flows, pin_path = %config.gateway.pin_path.display(), "adopted the datapath that an earlier agent left");
+        let room = map_kind(&config.gateway.pin_path, "FLOWS", "")?.max_entries / 2;
+        if room != config.gateway.max_flows {
+            tracing::warn!(
+                room,
+                max_flows = config.gateway.max_flows,
+                "the adopted flow table keeps its size; `snigate run --fresh` makes a new one, without the flows"
+            );
+        }
+        tracing::info!(pin_path = %config.gateway.pin_path.display(), "adopted the datapath that an earlier agent left");
     }
     let facts = datapath.facts()?;
     tracing::debug!(
@@ -162,23 +166,26 @@ async fn start(
     } = activate(&mut datapath.maps, network, config).await?;
     tracing::info!(generation, services, edges, "configuration active");
 
-    let mut mode = None;
-    for AttachTo { name, index } in interfaces {
-        let attached = datapath.attach(name, *index, config.gateway.hook)?;
-        mode = mode.or(attached.mode);
+    attach(datapath, config, interfaces)
+}
+
+/// Attaches where the datapath is not attached yet, and detaches where it has no business any longer.
+fn attach(
+    datapath: &mut Datapath,
+    config: &Config,
+    interfaces: &[AttachTo],
+) -> Result<(), AgentError> {
+    for attached in datapath.attach(interfaces, config.gateway.hook)? {
+        let interface = attached.interface;
         match attached.mode {
-            Some(mode) => tracing::info!(interface = %name, ?mode, "attached"),
+            Some(mode) => tracing::info!(%interface, ?mode, "attached"),
             None => {
-                tracing::info!(interface = %name, "took the place of the program that was attached")
+                tracing::info!(%interface, "took the place of the program that was attached, in its mode")
             }
         }
     }
-    let names: Vec<_> = interfaces
-        .iter()
-        .map(|interface| interface.name.clone())
-        .collect();
-    for name in datapath.detach_others(&names)? {
-        tracing::info!(interface = %name, "detached: the configuration names it no more");
+    for interface in datapath.detach_others(interfaces)? {
+        tracing::info!(%interface, "detached from an interface that is gone or no longer configured");
     }
     Ok(())
 }
@@ -223,7 +230,7 @@ async fn refresh_links(
     network: &Network,
     attached: &[AttachTo],
 ) -> Result<Vec<u32>, AgentError> {
-    let mut indices: Vec<_> = attached.iter().map(|interface| interface.index).collect();
+    let mut indices: Vec<_> = attached.iter().map(|(_, index)| *index).collect();
     let links = vlan_links(&network.interfaces().await?, &indices);
     let known: HashSet<u32> = links.iter().map(|(index, _)| *index).collect();
     for (index, link) in links {
@@ -252,7 +259,7 @@ async fn serve(
     network: Network,
     mut changes: Changes,
     config: &Config,
-    interfaces: &[AttachTo],
+    mut interfaces: Vec<AttachTo>,
 ) -> Result<(), AgentError> {
     let io = |what| move |source| AgentError::Io { what, source };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("waiting for SIGINT"))?;
@@ -264,10 +271,10 @@ async fn serve(
     );
     let mut events: EventStream = datapath.events()?;
     let mut log: LogStream = datapath.log()?;
-    let leave_by = refresh_links(&mut datapath.maps, &network, interfaces).await?;
+    let leave_by = refresh_links(&mut datapath.maps, &network, &interfaces).await?;
     let mut neighbours = Neighbours::new(network, leave_by);
     neighbours.keep_edges(&config.edges).await;
-    let mut wanted = Vec::new();
+    let mut wanted = HashSet::new();
     tracing::info!("ready");
     loop {
         select! {
@@ -278,9 +285,10 @@ async fn serve(
             change = changes.next() => {
                 let change = change?;
                 tracing::debug!(?change, "the host's network changed");
-                if change.links {
-                    let leave_by = refresh_links(&mut datapath.maps, neighbours.network(), interfaces).await?;
-                    neighbours.leave_by(leave_by);
+                if change.links
+                    && let Err(error) = follow(datapath, &mut neighbours, config, &mut interfaces).await
+                {
+                    tracing::error!(%error, "the datapath can't follow the change of interfaces; it stays as it is until the next one");
                 }
                 if change.links || change.routes || change.addresses {
                     neighbours.keep_edges(&config.edges).await;
@@ -289,14 +297,31 @@ async fn serve(
                 }
             }
         }
-        neighbours.resolve(wanted.drain(..)).await;
+        neighbours.resolve(wanted.drain()).await;
     }
+}
+
+/// Interfaces have come, gone or changed: attaches to those that were made anew under their names, and learns the VLAN interfaces.
+async fn follow(
+    datapath: &mut Datapath,
+    neighbours: &mut Neighbours,
+    config: &Config,
+    interfaces: &mut Vec<AttachTo>,
+) -> Result<(), AgentError> {
+    let now = self::interfaces(neighbours.network(), config).await?;
+    if now != *interfaces {
+        attach(datapath, config, &now)?;
+        *interfaces = now;
+    }
+    let leave_by = refresh_links(&mut datapath.maps, neighbours.network(), interfaces).await?;
+    neighbours.leave_by(leave_by);
+    Ok(())
 }
 
 /// An interface and the address of a next hop on it.
 pub(crate) type NextHopAddress = (u32, IpAddr);
 
-fn take(event: Event, maps: &Maps, wanted: &mut Vec<NextHopAddress>) {
+fn take(event: Event, maps: &Maps, wanted: &mut HashSet<NextHopAddress>) {
     let key = &event.key;
     let (source, destination) = (IpAddr::from(key.source), IpAddr::from(key.destination));
     let (source_port, destination_port) = (
@@ -304,7 +329,9 @@ fn take(event: Event, maps: &Maps, wanted: &mut Vec<NextHopAddress>) {
         u16::from_be(key.destination_port_be),
     );
     match EventKind::try_from(event.kind) {
-        Ok(EventKind::NeighbourWanted) => wanted.push((event.ifindex, destination)),
+        Ok(EventKind::NeighbourWanted) => {
+            wanted.insert((event.ifindex, destination));
+        }
         Ok(EventKind::Dropped) => {
             let reason = DropReason::try_from(event.reason);
             let (name, sentence) = reason.map_or(
@@ -313,12 +340,13 @@ fn take(event: Event, maps: &Maps, wanted: &mut Vec<NextHopAddress>) {
             );
             tracing::warn!(reason = name, %source, source_port, %destination, destination_port, "dropped (sampled): {sentence}");
         }
-        Ok(kind) => {
+        Ok(kind) if tracing::enabled!(tracing::Level::DEBUG) => {
             let edge = maps
                 .label(LabelKind::Edge, 0, event.edge)
                 .unwrap_or_default();
             tracing::debug!(%kind, %source, source_port, %destination, destination_port, edge, "flow");
         }
+        Ok(_) => {}
         Err(unknown) => {
             tracing::warn!(%unknown, "an event of a kind that this version does not know")
         }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -91,7 +90,7 @@ impl Neighbours {
             self.window = Instant::now();
             self.resolved = 0;
         }
-        for (ifindex, address) in wanted.collect::<HashSet<(u32, IpAddr)>>() {
+        for (ifindex, address) in wanted {
             if self.resolved >= ON_DEMAND_PER_SECOND {
                 tracing::debug!(
                     "too many next hops to resolve in one second; the rest is asked for again"

@@ -58,7 +58,7 @@ pub struct Flow {
     pub next_seq: u32,
     /// The last acknowledgement number it sent, host byte order.
     pub last_ack: u32,
-    /// IP set number in the generation that opened the flow.
+    /// IP set number.
     pub ip_set: u32,
     /// Where packets of this direction go; see `next_hop_until_ns`.
     pub next_hop: NextHop,

@@ -8,7 +8,7 @@ use super::{wire_enum, wire_struct};
 pub struct LabelKey {
     /// A [`LabelKind`].
     pub kind: u32,
-    /// Generation for pools and IP sets; 0 for Edges, whose slots outlive a configuration.
+    /// Generation for pools; 0 for Edges and IP sets, whose numbers outlive a configuration.
     pub generation: u32,
     /// Number of the thing within its kind.
     pub number: u32,

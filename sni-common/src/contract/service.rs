@@ -56,7 +56,7 @@ pub struct Service {
     pub padding: [u8; 3],
     /// Pool number within the generation; meaningful where the mode is [`Mode::Steer`].
     pub pool: u32,
-    /// IP set number within the generation.
+    /// IP set number; an IP set keeps it for as long as its name.
     pub ip_set: u32,
 }
 wire_struct!(Service, 12);

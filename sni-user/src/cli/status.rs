@@ -1,7 +1,5 @@
 //! `snigate status`.
 
-use std::{fs, io, path::Path};
-
 use sni_common::contract::{ABI_VERSION, Direction, Flow, FlowKey};
 
 use super::{
@@ -10,7 +8,7 @@ use super::{
     units,
     view::status::{self, FillLine, Status},
 };
-use crate::datapath::Maps;
+use crate::datapath::{Maps, attached_interfaces};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -35,7 +33,7 @@ pub(super) fn run(
         // `Maps::open` takes no other.
         abi: ABI_VERSION,
         generation: maps.generation()?,
-        interfaces: attached(maps.pin_path())?,
+        interfaces: attached_interfaces(maps.pin_path())?,
         flags: status::flags(maps.flags()?),
         max_flows: max_entries.map_or(0, |line| line.kind.max_entries / 2),
         flows: count(&flows.established),
@@ -118,31 +116,4 @@ fn count(entries: &[(FlowKey, Flow)]) -> usize {
         .iter()
         .filter(|(_, flow)| flow.direction == Direction::ToEdge as u8)
         .count()
-}
-
-/// The interfaces that the datapath is attached to, by the names of the pinned links.
-fn attached(pin_path: &Path) -> Result<Vec<String>, CliError> {
-    let directory = pin_path.join("links");
-    let failed = |source| CliError::File {
-        what: "reading",
-        path: directory.clone(),
-        source,
-    };
-    let entries = match fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        names.push(
-            entry
-                .map_err(failed)?
-                .file_name()
-                .to_string_lossy()
-                .into_owned(),
-        );
-    }
-    names.sort();
-    Ok(names)
 }

@@ -31,15 +31,17 @@ struct BatchAttributes {
     flags: u64,
 }
 
-/// Every entry of a hash map, as it is while the reading passes by.
+/// Hands every entry of a hash map to `each`, as it is while the reading passes by.
 ///
 /// # Errors
-/// When the map can't be read.
+/// When the map can't be read, or what `each` returns.
 ///
 /// # Safety
 /// `K` and `V` must be the types of the map's keys and values.
-pub(super) unsafe fn read<K: Pod, V: Pod>(map: &MapData) -> Result<Vec<(K, V)>, DatapathError> {
-    let mut entries = Vec::new();
+pub(super) unsafe fn for_each<K: Pod, V: Pod>(
+    map: &MapData,
+    mut each: impl FnMut(K, V) -> Result<(), DatapathError>,
+) -> Result<(), DatapathError> {
     let mut size = FIRST_BATCH;
     let mut keys: Vec<K> = Vec::with_capacity(size);
     let mut values: Vec<V> = Vec::with_capacity(size);
@@ -89,10 +91,12 @@ pub(super) unsafe fn read<K: Pod, V: Pod>(map: &MapData) -> Result<Vec<(K, V)>, 
             keys.set_len(count);
             values.set_len(count);
         }
-        entries.extend(keys.drain(..).zip(values.drain(..)));
+        for (key, value) in keys.drain(..).zip(values.drain(..)) {
+            each(key, value)?;
+        }
         // ENOENT: the end.
         if errno == Some(libc::ENOENT) {
-            return Ok(entries);
+            return Ok(());
         }
         started = true;
     }

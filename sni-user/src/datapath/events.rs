@@ -12,6 +12,9 @@ use tokio::io::unix::AsyncFd;
 
 use super::error::DatapathError;
 
+/// Events that are handed over at once.
+const MOST_AT_ONCE: usize = 4096;
+
 /// The EVENTS ring. It has one reader: a second agent on the same pins would take events away from the first.
 pub struct EventStream {
     ring: AsyncFd<RingBuf<MapData>>,
@@ -30,7 +33,8 @@ impl EventStream {
         Ok(Self { ring })
     }
 
-    /// Waits for events and hands over all that are there. Cancelling it loses none.
+    /// Waits for events and hands over those that are there, up to a few thousand: a flood must not keep the agent from everything else.
+    /// Cancelling it loses none.
     ///
     /// # Errors
     /// When the ring can't be waited for.
@@ -41,13 +45,16 @@ impl EventStream {
             .await
             .map_err(|e| DatapathError::kernel("waiting for events", e))?;
         let ring = guard.get_inner_mut();
-        while let Some(item) = ring.next() {
+        for _ in 0..MOST_AT_ONCE {
+            let Some(item) = ring.next() else {
+                guard.clear_ready();
+                return Ok(());
+            };
             if item.len() == size_of::<Event>() {
                 // SAFETY: as long as an event, whose every bit pattern is valid; the ring's records are aligned to 8, but nothing relies on it.
                 each(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
             }
         }
-        guard.clear_ready();
         Ok(())
     }
 }

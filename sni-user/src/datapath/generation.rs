@@ -197,17 +197,23 @@ impl Tables {
     pub fn activate(&self, maps: &mut Maps) -> Result<Activated, DatapathError> {
         let active = maps.generation()?;
         let next = active.checked_add(1).unwrap_or(1);
+        // An agent that was killed while it wrote may have left entries under the very number that is to be used now.
+        retire(maps, |generation| generation != active)?;
         let edges = self.place_edges(maps)?;
         let ip_sets = self.number_ip_sets(maps)?;
         if let Err(error) = self.write(maps, next, &edges, &ip_sets) {
-            retire(maps, |generation| generation == next);
+            if let Err(left) = retire(maps, |generation| generation == next) {
+                tracing::warn!(%left, "what was written of the refused configuration is removed with the next one");
+            }
             return Err(error);
         }
         maps.control
             .set(CONTROL_GENERATION, u64::from(next), 0)
             .map_err(|e| DatapathError::kernel("activating the configuration", e))?;
         thread::sleep(GRACE);
-        retire(maps, |generation| generation != next);
+        if let Err(left) = retire(maps, |generation| generation != next) {
+            tracing::warn!(%left, "what is left of the old configuration is removed with the next one");
+        }
         Ok(Activated {
             generation: next,
             services: self
@@ -219,7 +225,8 @@ impl Tables {
         })
     }
 
-    /// The slot of each Edge: the one it has, else a free one. An Edge that changes address is another Edge: flows refer to slots.
+    /// The slot of each Edge: the one it has, else a free one. An Edge that changes address or source is another Edge: flows refer to
+    /// slots, and so does the configuration that is active until the flip.
     fn place_edges(&self, maps: &mut Maps) -> Result<Vec<u16>, DatapathError> {
         let mut known = HashMap::new();
         let mut free = Vec::new();
@@ -232,31 +239,26 @@ impl Tables {
                 free.push(slot);
             } else {
                 let name = maps.label(LabelKind::Edge, 0, slot).unwrap_or_default();
-                known.insert((name, entry.address, entry.port_be), (slot, entry));
+                known.insert(edge_identity(name, &entry), slot);
             }
         }
         let mut slots = Vec::new();
         let mut reclaimed = false;
         for NamedEdge { name, entry } in &self.edges {
-            let slot = match known.get(&(name.clone(), entry.address, entry.port_be)) {
-                Some((slot, _)) => *slot,
-                None => {
-                    if free.is_empty() && !reclaimed {
-                        free = reclaim(maps, &known)?;
-                        reclaimed = true;
-                    }
-                    free.pop().ok_or(DatapathError::TooMany {
-                        what: "the number of Edges, those of living flows included,",
-                        limit: MAX_EDGES,
-                        advice: "wait until flows to Edges that were removed have ended",
-                    })?
-                }
-            };
-            let mut entry = *entry;
-            if let Some((_, old)) = known.get(&(name.clone(), entry.address, entry.port_be)) {
-                // Draining and health are not the configuration's to reset.
-                entry.state = old.state;
+            if let Some(slot) = known.get(&edge_identity(name.clone(), entry)) {
+                // As it is: draining and health are not the configuration's to reset.
+                slots.push(*slot as u16);
+                continue;
             }
+            if free.is_empty() && !reclaimed {
+                free = reclaim(maps, known.values())?;
+                reclaimed = true;
+            }
+            let slot = free.pop().ok_or(DatapathError::TooMany {
+                what: "the number of Edges, those of living flows included,",
+                limit: MAX_EDGES,
+                advice: "wait until flows to Edges that were removed have ended",
+            })?;
             maps.edges
                 .set(slot, entry, 0)
                 .map_err(|e| DatapathError::kernel(format!("writing Edge {name}"), e))?;
@@ -433,10 +435,17 @@ fn label(
         .map_err(|e| DatapathError::kernel("writing the map LABELS", e))
 }
 
-/// Slots of Edges that are in no flow and in no pool.
-fn reclaim(
+/// What makes two Edges the same one: name, address, port, and whose address it sees.
+type EdgeIdentity = (String, Address, u16, u8, Address);
+
+fn edge_identity(name: String, edge: &Edge) -> EdgeIdentity {
+    (name, edge.address, edge.port_be, edge.source, edge.gateway)
+}
+
+/// Those of the slots whose Edges are in no flow and in no pool.
+fn reclaim<'a>(
     maps: &Maps,
-    known: &HashMap<(String, Address, u16), (u32, Edge)>,
+    slots: impl Iterator<Item = &'a u32>,
 ) -> Result<Vec<u32>, DatapathError> {
     let mut used = HashSet::new();
     for (_, flow) in maps.all_flows()?.into_iter().chain(maps.all_half_open()?) {
@@ -451,49 +460,44 @@ fn reclaim(
                 .map(|member| u32::from(member.edge)),
         );
     }
-    Ok(known
-        .values()
-        .map(|(slot, _)| *slot)
-        .filter(|slot| !used.contains(slot))
-        .collect())
+    Ok(slots.copied().filter(|slot| !used.contains(slot)).collect())
 }
 
-/// Removes what belongs to generations that are gone. What can't be removed is unreachable by its generation and goes next time.
-fn retire(maps: &mut Maps, gone: impl Fn(u32) -> bool) {
+/// Removes what belongs to generations that are gone.
+fn retire(maps: &mut Maps, gone: impl Fn(u32) -> bool) -> Result<(), DatapathError> {
     let services: Vec<_> = maps
         .services
         .keys()
         .filter_map(Result::ok)
         .filter(|key| gone(key.generation))
         .collect();
+    for key in services {
+        maps.services
+            .remove(&key)
+            .map_err(|e| DatapathError::kernel("cleaning the map SERVICES", e))?;
+    }
     let acl: Vec<_> = maps
         .acl
         .keys()
         .filter_map(Result::ok)
         .filter(|key| gone(key.data().generation))
         .collect();
+    for key in acl {
+        maps.acl
+            .remove(&key)
+            .map_err(|e| DatapathError::kernel("cleaning the map ACL", e))?;
+    }
+    let pools = |key: &LabelKey| key.kind == LabelKind::Pool as u32 && gone(key.generation);
     let labels: Vec<_> = maps
         .labels
         .keys()
         .filter_map(Result::ok)
-        .filter(|key| key.kind == LabelKind::Pool as u32 && gone(key.generation))
+        .filter(pools)
         .collect();
-    let failed = services
-        .iter()
-        .filter(|key| maps.services.remove(key).is_err())
-        .count()
-        + acl
-            .iter()
-            .filter(|key| maps.acl.remove(key).is_err())
-            .count()
-        + labels
-            .iter()
-            .filter(|key| maps.labels.remove(key).is_err())
-            .count();
-    if failed > 0 {
-        tracing::warn!(
-            entries = failed,
-            "entries of an old configuration could not be removed; they are tried again with the next one"
-        );
+    for key in labels {
+        maps.labels
+            .remove(&key)
+            .map_err(|e| DatapathError::kernel("cleaning the map LABELS", e))?;
     }
+    Ok(())
 }

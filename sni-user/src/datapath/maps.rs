@@ -131,18 +131,28 @@ impl Maps {
     /// # Errors
     /// When nothing is pinned there, when it is of another ABI, or when it may not be opened.
     pub fn open(pin_path: &Path) -> Result<Self, DatapathError> {
+        // Before the other maps: those of another version may not even have the same names.
         let control = typed::<Array<MapData, u64>>(pin_path, "CONTROL")?;
-        let found = control
+        let abi = control
             .get(&CONTROL_ABI, 0)
             .map_err(|e| DatapathError::kernel("reading the map CONTROL", e))?;
-        // 0: created a moment ago, by whoever is about to write it.
-        if found != ABI_VERSION && found != 0 {
-            return Err(DatapathError::OtherAbi {
+        match abi {
+            ABI_VERSION => Self::open_any(pin_path),
+            // Made a moment ago by an agent that is starting, or that was cut off at it.
+            0 => Err(DatapathError::NotPinned {
+                path: pin_path.to_owned(),
+            }),
+            found => Err(DatapathError::OtherAbi {
                 path: pin_path.to_owned(),
                 found,
                 ours: ABI_VERSION,
-            });
+            }),
         }
+    }
+
+    /// Opens them without a look at their ABI version.
+    pub(super) fn open_any(pin_path: &Path) -> Result<Self, DatapathError> {
+        let control = typed::<Array<MapData, u64>>(pin_path, "CONTROL")?;
         Ok(Self {
             pin_path: pin_path.to_owned(),
             control,
@@ -195,8 +205,24 @@ impl Maps {
     /// # Errors
     /// When the map can't be read.
     pub fn all_flows(&self) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
+        let mut entries = Vec::new();
+        self.for_each_flow(|key, flow| {
+            entries.push((key, flow));
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
+    /// Hands every entry of established flows to `each`, without holding them all.
+    ///
+    /// # Errors
+    /// When the map can't be read, or what `each` returns.
+    pub fn for_each_flow(
+        &self,
+        each: impl FnMut(FlowKey, Flow) -> Result<(), DatapathError>,
+    ) -> Result<(), DatapathError> {
         // SAFETY: the types of FLOWS, as opened above.
-        unsafe { batch::read(&open(&self.pin_path, "FLOWS")?) }
+        unsafe { batch::for_each(&open(&self.pin_path, "FLOWS")?, each) }
     }
 
     /// Every entry of half-open flows.
@@ -204,8 +230,15 @@ impl Maps {
     /// # Errors
     /// When the map can't be read.
     pub fn all_half_open(&self) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
+        let mut entries = Vec::new();
         // SAFETY: the types of HALF_OPEN, as opened above.
-        unsafe { batch::read(&open(&self.pin_path, "HALF_OPEN")?) }
+        unsafe {
+            batch::for_each(&open(&self.pin_path, "HALF_OPEN")?, |key, flow| {
+                entries.push((key, flow));
+                Ok(())
+            })?;
+        }
+        Ok(entries)
     }
 
     /// Where the maps are pinned.

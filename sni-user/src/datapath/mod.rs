@@ -16,7 +16,7 @@ pub use self::{
     events::{EventStream, LogStream},
     generation::{Activated, Tables},
     maps::{MAPS, MapKind, Maps, map_kind},
-    program::{AttachMode, Attached, Datapath, Origin, ProgramFacts},
+    program::{AttachMode, Attached, Datapath, Origin, ProgramFacts, attached_interfaces},
     sweep::{Swept, sweep},
 };
 

@@ -81,17 +81,30 @@ impl Datapath {
     /// `max_flows` sizes FLOWS when it is made; an adopted map keeps its size.
     ///
     /// # Errors
-    /// No BPF filesystem, state of another ABI, no privileges, or the verifier's refusal.
+    /// No BPF filesystem, state of another ABI, no privileges, or the verifier's refusal. State that was made for nothing is removed.
     pub fn load(pin_path: &Path, max_flows: u32) -> Result<Self, DatapathError> {
         let origin = match Maps::open(pin_path) {
             Ok(_) => Origin::Adopted,
-            Err(DatapathError::NotPinned { .. }) => Origin::Fresh,
+            Err(DatapathError::NotPinned { .. }) => {
+                // What a start that was cut off may have left, without an ABI version.
+                Self::remove_pinned(pin_path)?;
+                Origin::Fresh
+            }
             Err(error) => return Err(error),
         };
+        Self::load_as(origin, pin_path, max_flows).inspect_err(|_| {
+            if origin == Origin::Fresh
+                && let Err(error) = Self::remove_pinned(pin_path)
+            {
+                tracing::warn!(%error, "what was made for the refused start can't be removed");
+            }
+        })
+    }
+
+    fn load_as(origin: Origin, pin_path: &Path, max_flows: u32) -> Result<Self, DatapathError> {
         fs::create_dir_all(pin_path.join(LINKS_DIR)).map_err(|e| {
             DatapathError::kernel(format!("making the directory {}", pin_path.display()), e)
         })?;
-
         let mut loader = EbpfLoader::new();
         loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.map_max_entries("FLOWS", max_flows.saturating_mul(2));
@@ -101,10 +114,9 @@ impl Datapath {
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| refused(pin_path, error))?;
-        let program = xdp(&mut ebpf)?;
-        program.load().map_err(unverified)?;
+        xdp(&mut ebpf)?.load().map_err(unverified)?;
 
-        let mut maps = Maps::open(pin_path)?;
+        let mut maps = Maps::open_any(pin_path)?;
         maps.control
             .set(CONTROL_ABI, ABI_VERSION, 0)
             .map_err(|e| DatapathError::kernel("writing the map CONTROL", e))?;
@@ -117,24 +129,17 @@ impl Datapath {
         })
     }
 
-    /// Attaches the program to an interface, or puts it in the place of the one that an earlier agent left there.
+    /// Attaches the program to each interface (name and index), or puts it in the place of the one that an earlier agent left there.
+    ///
+    /// With `auto`, all are attached natively or none: a native program can't redirect to an interface whose driver has no XDP.
     ///
     /// # Errors
-    /// Another program sits there, or the driver can't do what `hook` asks for.
+    /// Another program sits there, or a driver can't do what `hook` asks for; then nothing new is attached.
     pub fn attach(
         &mut self,
-        interface: &str,
-        ifindex: u32,
+        interfaces: &[(String, u32)],
         hook: Hook,
-    ) -> Result<Attached, DatapathError> {
-        let path = self.pin_path.join(LINKS_DIR).join(interface);
-        if let Some(link) = self.take_over(&path)? {
-            self.links.push(link);
-            return Ok(Attached {
-                interface: interface.to_owned(),
-                mode: None,
-            });
-        }
+    ) -> Result<Vec<Attached>, DatapathError> {
         let modes: &[(XdpMode, AttachMode)] = match hook {
             Hook::Xdp => &[(XdpMode::Driver, AttachMode::Native)],
             Hook::XdpGeneric => &[(XdpMode::Skb, AttachMode::Generic)],
@@ -144,41 +149,71 @@ impl Datapath {
             ],
             Hook::Tcx => return Err(DatapathError::NoTcx),
         };
-        let program = xdp(&mut self.ebpf)?;
-        let mut refusal = None;
-        for (mode, name) in modes {
-            match program.attach_to_if_index(ifindex, *mode) {
-                Ok(id) => {
-                    let link = pin(program, id, &path)?;
+        let mut attached = Vec::new();
+        let mut rest = Vec::new();
+        for (name, ifindex) in interfaces {
+            match self.take_over(&self.pin_of(name, *ifindex))? {
+                Some(link) => {
                     self.links.push(link);
-                    return Ok(Attached {
-                        interface: interface.to_owned(),
-                        mode: Some(*name),
+                    attached.push(Attached {
+                        interface: name.clone(),
+                        mode: None,
                     });
                 }
-                Err(error) => match errno(&error) {
-                    Some(EBUSY | EEXIST) => {
-                        return Err(DatapathError::InterfaceBusy {
-                            interface: interface.to_owned(),
-                        });
-                    }
-                    _ => refusal = Some(error),
-                },
+                None => rest.push((name.clone(), *ifindex)),
             }
         }
-        let Some(error) = refusal else {
-            return Err(DatapathError::NoTcx);
-        };
-        if hook == Hook::Xdp && matches!(errno(&error), Some(EOPNOTSUPP | EINVAL | ERANGE)) {
-            return Err(DatapathError::NoNativeXdp {
-                interface: interface.to_owned(),
-                reason: error.to_string(),
-            });
+        for (index, (mode, name)) in modes.iter().enumerate() {
+            match self.attach_all(&rest, *mode) {
+                Ok(()) => {
+                    attached.extend(rest.into_iter().map(|(interface, _)| Attached {
+                        interface,
+                        mode: Some(*name),
+                    }));
+                    break;
+                }
+                Err(error @ DatapathError::NoNativeXdp { .. }) if index + 1 < modes.len() => {
+                    tracing::warn!(%error, "attaching to all interfaces generically");
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Err(DatapathError::kernel(
-            format!("attaching the datapath to {interface}"),
-            error,
-        ))
+        Ok(attached)
+    }
+
+    /// Attaches to all interfaces or to none.
+    fn attach_all(
+        &mut self,
+        interfaces: &[(String, u32)],
+        mode: XdpMode,
+    ) -> Result<(), DatapathError> {
+        let program = xdp(&mut self.ebpf)?;
+        let mut ids = Vec::new();
+        for (name, ifindex) in interfaces {
+            match program.attach_to_if_index(*ifindex, mode) {
+                Ok(id) => ids.push(id),
+                Err(error) => {
+                    for id in ids {
+                        program.detach(id).map_err(|e| {
+                            DatapathError::kernel("detaching from an interface again", e)
+                        })?;
+                    }
+                    return Err(not_attached(name, mode, error));
+                }
+            }
+        }
+        for ((name, ifindex), id) in interfaces.iter().zip(ids) {
+            let path = self.pin_path.join(LINKS_DIR).join(pin_name(name, *ifindex));
+            let link = pin(xdp(&mut self.ebpf)?, id, &path)?;
+            self.links.push(link);
+        }
+        Ok(())
+    }
+
+    fn pin_of(&self, interface: &str, ifindex: u32) -> PathBuf {
+        self.pin_path
+            .join(LINKS_DIR)
+            .join(pin_name(interface, ifindex))
     }
 
     /// Puts this program in the place of an earlier one, without a gap; `None` when there is none, or its interface is gone.
@@ -210,19 +245,24 @@ impl Datapath {
         }
     }
 
-    /// Detaches from interfaces that are not in `keep`: an earlier agent's configuration may have named more.
+    /// Detaches from interfaces that are not in `keep`: an earlier configuration may have named more, and an interface that was made anew has
+    /// another index.
     ///
     /// # Errors
     /// When a pin can't be removed.
-    pub fn detach_others(&mut self, keep: &[String]) -> Result<Vec<String>, DatapathError> {
+    pub fn detach_others(&mut self, keep: &[(String, u32)]) -> Result<Vec<String>, DatapathError> {
+        let keep: Vec<_> = keep
+            .iter()
+            .map(|(name, ifindex)| pin_name(name, *ifindex))
+            .collect();
         let mut gone = Vec::new();
-        for name in pinned_links(&self.pin_path)? {
-            if !keep.contains(&name) {
-                let path = self.pin_path.join(LINKS_DIR).join(&name);
+        for file in pinned_files(&self.pin_path)? {
+            if !keep.contains(&file) {
+                let path = self.pin_path.join(LINKS_DIR).join(&file);
                 fs::remove_file(&path).map_err(|e| {
                     DatapathError::kernel(format!("removing {}", path.display()), e)
                 })?;
-                gone.push(name);
+                gone.push(interface_of(&file).to_owned());
             }
         }
         Ok(gone)
@@ -301,16 +341,41 @@ impl Datapath {
     }
 }
 
-/// Names of the interfaces that a pinned datapath is attached to.
+/// The name of a link's pin: the index with it, because an interface's name may come to mean another one.
+fn pin_name(interface: &str, ifindex: u32) -> String {
+    format!("{ifindex}-{interface}")
+}
+
+fn interface_of(pin_name: &str) -> &str {
+    pin_name
+        .split_once('-')
+        .map_or(pin_name, |(_, interface)| interface)
+}
+
+/// Names of the interfaces that the datapath pinned below `pin_path` is attached to, in order.
 ///
 /// # Errors
 /// When the directory can't be read.
-pub(crate) fn pinned_links(pin_path: &Path) -> Result<Vec<String>, DatapathError> {
+pub fn attached_interfaces(pin_path: &Path) -> Result<Vec<String>, DatapathError> {
+    let mut names: Vec<_> = pinned_files(pin_path)?
+        .iter()
+        .map(|file| interface_of(file).to_owned())
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn pinned_files(pin_path: &Path) -> Result<Vec<String>, DatapathError> {
     let directory = pin_path.join(LINKS_DIR);
     let failed = |e| DatapathError::kernel(format!("reading {}", directory.display()), e);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&directory).map_err(failed)? {
-        names.push(
+    let mut files = Vec::new();
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
+        Err(error) => return Err(failed(error)),
+    };
+    for entry in entries {
+        files.push(
             entry
                 .map_err(failed)?
                 .file_name()
@@ -318,8 +383,7 @@ pub(crate) fn pinned_links(pin_path: &Path) -> Result<Vec<String>, DatapathError
                 .into_owned(),
         );
     }
-    names.sort();
-    Ok(names)
+    Ok(files)
 }
 
 fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
@@ -332,6 +396,20 @@ fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
     program.try_into().map_err(|e: ProgramError| {
         DatapathError::kernel("taking the XDP program from the embedded object", e)
     })
+}
+
+fn not_attached(interface: &str, mode: XdpMode, error: ProgramError) -> DatapathError {
+    let interface = interface.to_owned();
+    match errno(&error) {
+        Some(EBUSY | EEXIST) => DatapathError::InterfaceBusy { interface },
+        Some(EOPNOTSUPP | EINVAL | ERANGE) if matches!(mode, XdpMode::Driver) => {
+            DatapathError::NoNativeXdp {
+                interface,
+                reason: error.to_string(),
+            }
+        }
+        _ => DatapathError::kernel(format!("attaching the datapath to {interface}"), error),
+    }
 }
 
 fn pin(program: &mut Xdp, id: XdpLinkId, path: &Path) -> Result<PinnedLink, DatapathError> {

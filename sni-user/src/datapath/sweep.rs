@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use sni_common::{
-    contract::{Flow, FlowKey},
+    contract::{Direction, Flow, FlowKey},
     expiry::{self, Ended, Timeouts},
+    tcp::state,
 };
 
 use super::{DatapathError, Maps};
@@ -30,40 +31,38 @@ pub struct Swept {
 
 /// Removes every flow that is over by `timeouts` at `now_ns` (monotonic clock).
 ///
-/// Both entries go together, so that a late packet of one direction does not meet half a flow. A packet that arrives between the reading
-/// and the removal is lost on an idle flow at worst; the entry is read again right before it is removed.
+/// Both entries go together, so that a late packet of one direction does not meet half a flow. Entries are read again right before they
+/// are removed; a packet that arrives in between is lost on a flow that was over or idle for hours.
 ///
 /// # Errors
 /// When the tables can't be read.
 pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept, DatapathError> {
     let mut swept = Swept::default();
-    let entries: HashMap<FlowKey, Flow> = maps.all_flows()?.into_iter().collect();
-    let mut seen_alone = 0;
-    for (key, flow) in &entries {
-        let other_key = flow.rewrite.reversed();
-        let other = entries.get(&other_key);
-        // Each flow once: by the smaller of its keys.
-        if other.is_some() && other_key < *key {
-            continue;
+    let mut entries = 0;
+    let mut candidates = Vec::new();
+    maps.for_each_flow(|key, flow| {
+        entries += 1;
+        // By itself, as if the other direction said the same: what neither entry suggests is not the case.
+        if flow.state & (state::FIN | state::RST) != 0
+            || expiry::established(&flow, Some(&flow), now_ns, timeouts).is_some()
+        {
+            candidates.push(key);
         }
-        let Some(_) = expiry::established(flow, other, now_ns, timeouts) else {
-            if other.is_some() {
-                swept.flows += 1;
-            } else {
-                seen_alone += 1;
-            }
+        Ok(())
+    })?;
+    let mut removed = 0;
+    for key in candidates {
+        // Gone already: as the other direction of a candidate before, or because its client uses the port again.
+        let Ok(flow) = maps.flows.get(&key, 0) else {
             continue;
         };
-        let (Ok(flow), other) = (maps.flows.get(key, 0), maps.flows.get(&other_key, 0).ok()) else {
-            continue;
-        };
+        let other_key = flow.rewrite.reversed();
+        let other = maps.flows.get(&other_key, 0).ok();
         let Some(ended) = expiry::established(&flow, other.as_ref(), now_ns, timeouts) else {
-            swept.flows += 1;
             continue;
         };
-        // Gone already: the datapath ends a flow itself when its client uses the port again.
-        let _ = maps.flows.remove(key);
-        let _ = maps.flows.remove(&other_key);
+        removed += usize::from(maps.flows.remove(&key).is_ok())
+            + usize::from(maps.flows.remove(&other_key).is_ok());
         match ended {
             Ended::Closed => swept.closed += 1,
             Ended::Reset => swept.reset += 1,
@@ -71,21 +70,21 @@ pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept,
             Ended::Orphaned => swept.orphaned += 1,
         }
     }
-    tracing::trace!(
-        entries = entries.len(),
-        alone = seen_alone,
-        "swept the flow table"
-    );
+    swept.flows = (entries - removed) / 2;
 
-    let mut half_open = 0;
-    for (key, flow) in maps.all_half_open()? {
-        if expiry::half_open(&flow, now_ns, timeouts) {
-            let _ = maps.half_open.remove(&key);
-            swept.abandoned += usize::from(flow.direction == 0);
+    let half_open: HashMap<FlowKey, Flow> = maps.all_half_open()?.into_iter().collect();
+    for (key, flow) in &half_open {
+        // As long as either direction is tried, both entries are needed.
+        let other = half_open.get(&flow.rewrite.reversed());
+        if expiry::half_open(flow, now_ns, timeouts)
+            && other.is_none_or(|other| expiry::half_open(other, now_ns, timeouts))
+        {
+            // Evicted, or promoted, a moment ago.
+            let _ = maps.half_open.remove(key);
+            swept.abandoned += usize::from(flow.direction == Direction::ToEdge as u8);
         } else {
-            half_open += usize::from(flow.direction == 0);
+            swept.half_open += usize::from(flow.direction == Direction::ToEdge as u8);
         }
     }
-    swept.half_open = half_open;
     Ok(swept)
 }

@@ -133,7 +133,7 @@ pub(crate) fn datapath(lab: &Lab) -> Result<(Datapath, Commands<'_>)> {
     tables.activate(&mut datapath.maps)?;
     lab.gateway.run(|| {
         let index = nix::net::if_::if_nametoindex("wan0")?;
-        datapath.attach("wan0", index, Hook::Auto)?;
+        datapath.attach(&[("wan0".to_owned(), index)], Hook::Auto)?;
         Ok(())
     })?;
     Ok((datapath, Commands { lab, pins }))
