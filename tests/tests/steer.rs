@@ -12,8 +12,8 @@ use snigate_tests::{
     addresses::{EDGE_A, Host, PARTNER, SIP_TLS, VIP_1, VIP_2},
     deadline::Deadline,
     faults,
-    gateway::{Gateway, two_ip_sets, two_ip_sets_with_source},
-    lab_test,
+    gateway::{Gateway, binary, two_ip_sets, two_ip_sets_with_source},
+    lab_test, output_within,
     peers::{Edge, EdgeTls, End, OpensslClient, OpensslServer, Partner, PartnerTls, TlsVersion},
     pki::Pki,
 };
@@ -542,6 +542,66 @@ fn one_port_toward_two_addresses_of_one_edge() {
             "{flows}"
         );
         drop(sockets);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_interface_made_anew_is_attached_again() {
+    lab_test("steer-anew", &quiet(), |lab| {
+        let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        let gateway = Gateway::start(lab, &two_ip_sets())?;
+        tcp(lab).exchange(at(VIP_1.v4.into()), 1000, 1000)?;
+        // lan1 goes, and another interface takes its name, as when a driver is reset; flows over the others are not disturbed.
+        let mut alive = tcp(lab).echo(at(VIP_1.v6.into()))?;
+        lab.gateway.ip("link del lan1\nlink add lan1 type veth peer name other\nlink set lan1 up\nlink set other up\n")?;
+        lab.gateway.sysctl("net/ipv4/conf/lan1/forwarding", "1")?;
+        lab.gateway.sysctl("net/ipv6/conf/lan1/forwarding", "1")?;
+        Deadline::after(Duration::from_secs(10)).poll(
+            "the datapath on the new interface",
+            || {
+                let link = lab.gateway.output("ip", &["-d", "link", "show", "lan1"])?;
+                Ok(link.contains("xdp").then_some(()))
+            },
+        )?;
+        alive.ping()?;
+        alive.close()?;
+        tcp(lab).exchange(at(VIP_1.v4.into()), 1000, 1000)?;
+        ensure!(
+            gateway.json(&["status"])?["interfaces"]
+                .to_string()
+                .contains("lan1")
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_that_fails_leaves_the_datapath() {
+    lab_test("steer-failed", &quiet(), |lab| {
+        let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
+        let mut gateway = Gateway::start(lab, &two_ip_sets())?;
+        let mut alive = tcp(lab).echo(at(VIP_1.v4.into()))?;
+        gateway.kill()?;
+        // The next start is refused half-way: its configuration names an interface that is not there.
+        gateway.configure("", &two_ip_sets())?;
+        let broken = lab.write_file(
+            "broken.toml",
+            &std::fs::read_to_string(lab.dir().join("snigate.toml"))?
+                .replace("\"lan1\"", "\"lan9\""),
+        )?;
+        let mut command = lab.gateway.command(binary()?);
+        command.args(["run", "--config"]).arg(broken);
+        let refused = output_within(&mut command, TIMEOUT)?;
+        ensure!(refused.status.code() == Some(1), "{refused:?}");
+        alive.ping()?;
+        tcp(lab).exchange(at(VIP_1.v6.into()), 1000, 1000)?;
+        gateway.run(&[])?;
+        alive.ping()?;
+        alive.close()?;
+        for _ in 0..2 {
+            ensure!(edge.report(TIMEOUT)?.end == End::Clean);
+        }
         Ok(())
     });
 }
