@@ -19,9 +19,9 @@ use sni_common::{
 };
 
 use crate::{
-    forward,
-    maps::scratch,
+    ethernet,
     packet::{Packet, at, frame_length, store},
+    scratch::scratch,
     verdict::Verdict,
 };
 
@@ -88,7 +88,7 @@ fn verdict(ctx: &XdpContext, written: Result<(), DropReason>, reason: DropReason
 fn write_reset(ctx: &XdpContext, packet: &Packet) -> Result<(), DropReason> {
     let segment = packet.segment(ctx)?;
     let mut hop = NextHop::default();
-    forward::way_back(ctx, packet, &mut hop)?;
+    ethernet::way_back(ctx, packet, &mut hop)?;
     let (flags, seq, ack) = if segment.flags & ACK != 0 {
         (RST, segment.ack, 0)
     } else {
@@ -133,7 +133,7 @@ fn write_reset(ctx: &XdpContext, packet: &Packet) -> Result<(), DropReason> {
     // SAFETY: bounds checked by `at`.
     unsafe { store(words, 0, header) };
     cut(ctx, transport + TcpHdr::LEN)?;
-    forward::ethernet(ctx, packet, &hop)
+    ethernet::write(ctx, packet, &hop)
 }
 
 /// Writes an ICMPv4 error: `kind` is type and code as they stand in memory, `rest` the header's second word.
@@ -145,7 +145,7 @@ fn write_icmpv4(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Resu
         return Err(DropReason::Unanswerable);
     }
     let mut hop = NextHop::default();
-    forward::way_back(ctx, packet, &mut hop)?;
+    ethernet::way_back(ctx, packet, &mut hop)?;
     let quote = at::<Quote4>(ctx, packet.network).ok_or(DropReason::Truncated)?;
     // SAFETY: bounds checked by `at`.
     let quote = unsafe { *quote };
@@ -157,7 +157,7 @@ fn write_icmpv4(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Resu
     let ip = ipv4_header(&packet.key.reversed(), PROTOCOL_ICMP, ICMP_LEN);
     // SAFETY: bounds checked by `at`.
     unsafe { store(words, 0, (ip, icmp)) };
-    forward::ethernet(ctx, packet, &hop)
+    ethernet::write(ctx, packet, &hop)
 }
 
 /// Writes an ICMPv6 error: `kind` is type and code as they stand in memory, `rest` the header's second word.
@@ -168,7 +168,7 @@ fn write_icmpv6(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Resu
         return Err(DropReason::Unanswerable);
     }
     let mut hop = NextHop::default();
-    forward::way_back(ctx, packet, &mut hop)?;
+    ethernet::way_back(ctx, packet, &mut hop)?;
     let quote = at::<Quote6>(ctx, packet.network).ok_or(DropReason::Truncated)?;
     // SAFETY: bounds checked by `at`.
     let quote = unsafe { *quote };
@@ -187,7 +187,7 @@ fn write_icmpv6(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Resu
             (ipv6_header(&back, PROTOCOL_ICMPV6, ICMP_LEN), icmp),
         )
     };
-    forward::ethernet(ctx, packet, &hop)
+    ethernet::write(ctx, packet, &hop)
 }
 
 /// ICMP errors are limited in rate (RFC 1812, 4.3.2.8; RFC 4443, 2.4): on each CPU, to as many at once as in a second.

@@ -1,4 +1,4 @@
-//! The way out: next hop by the host's own routes, MTU, TTL, Ethernet and VLAN header, and the account of the flow.
+//! The way out: next hop by the host's own routes, MTU, TTL, and the account of the flow.
 
 use core::mem::{MaybeUninit, size_of};
 
@@ -8,22 +8,19 @@ use aya_ebpf::{
         BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
         BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
     },
-    helpers::generated::{
-        bpf_fib_lookup as fib_lookup, bpf_ktime_get_coarse_ns, bpf_xdp_adjust_head,
-    },
+    helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_ktime_get_coarse_ns},
     programs::XdpContext,
 };
-use network_types::eth::EthHdr;
 use sni_common::{
     Address,
     contract::{Counter, DropReason, EventKind, Flow, FlowKey, NextHop, VlanTag},
 };
 
 use crate::{
-    answer,
+    answer, ethernet,
     finish::{count, emit},
     maps::LINKS,
-    packet::{Packet, at, store},
+    packet::Packet,
     rewrite,
     verdict::Verdict,
 };
@@ -185,91 +182,11 @@ fn link(ifindex: u32) -> (u32, [VlanTag; 2]) {
 /// Writes the Ethernet header and VLAN tags of `hop`, and redirects.
 #[inline(always)]
 pub fn leave(ctx: &XdpContext, packet: &Packet, hop: &NextHop, counter: Counter) -> Verdict {
-    match ethernet(ctx, packet, hop) {
+    match ethernet::write(ctx, packet, hop) {
         Ok(()) => Verdict::Forward {
             ifindex: hop.ifindex,
             counter,
         },
         Err(reason) => Verdict::Drop(reason),
     }
-}
-
-/// Writes the Ethernet header and VLAN tags of `hop`; the frame grows or shrinks when the number of tags changes.
-#[inline(always)]
-pub fn ethernet(ctx: &XdpContext, packet: &Packet, hop: &NextHop) -> Result<(), DropReason> {
-    let grow = tags_length(&hop.tags) as i32 - tags_length(&packet.tags) as i32;
-    // The ether type, of IP itself, moves with the header's end.
-    let ethertype: u16 = if packet.v4 { 0x0800 } else { 0x86dd };
-    if grow != 0 {
-        // SAFETY: a valid context; a refusal leaves the frame as it was.
-        if unsafe { bpf_xdp_adjust_head(ctx.ctx, -grow) } != 0 {
-            return Err(DropReason::NoRoom);
-        }
-    }
-    match hop.tags {
-        [VlanTag { protocol_be: 0, .. }, _] => {
-            let header = at::<[u8; EthHdr::LEN]>(ctx, 0).ok_or(DropReason::Truncated)?;
-            // SAFETY: bounds checked by `at`.
-            unsafe {
-                store_macs(header, &hop.ethernet);
-                store(header, 12, ethertype.to_be());
-            }
-        }
-        [tag, VlanTag { protocol_be: 0, .. }] => {
-            let header = at::<[u8; EthHdr::LEN + 4]>(ctx, 0).ok_or(DropReason::Truncated)?;
-            // SAFETY: bounds checked by `at`.
-            unsafe {
-                store_macs(header, &hop.ethernet);
-                store(header, 12, tag);
-                store(header, 16, ethertype.to_be());
-            }
-        }
-        [outer, inner] => {
-            let header = at::<[u8; EthHdr::LEN + 8]>(ctx, 0).ok_or(DropReason::Truncated)?;
-            // SAFETY: bounds checked by `at`.
-            unsafe {
-                store_macs(header, &hop.ethernet);
-                store(header, 12, outer);
-                store(header, 16, inner);
-                store(header, 20, ethertype.to_be());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Writes both MAC addresses.
-///
-/// # Safety
-/// As for [`store`].
-#[inline(always)]
-unsafe fn store_macs<T>(header: *mut T, macs: &[u32; 3]) {
-    let [a, b, c] = *macs;
-    // SAFETY: the caller's.
-    unsafe {
-        store(header, 0, a);
-        store(header, 4, b);
-        store(header, 8, c);
-    }
-}
-
-/// Bytes that tags take in a frame.
-#[inline(always)]
-fn tags_length(tags: &[VlanTag; 2]) -> usize {
-    (usize::from(tags[0].protocol_be != 0) + usize::from(tags[1].protocol_be != 0))
-        * size_of::<VlanTag>()
-}
-
-/// The hop back to where a frame came from, by its own Ethernet addresses; the MTU is not known.
-#[inline(always)]
-pub fn way_back(ctx: &XdpContext, packet: &Packet, hop: &mut NextHop) -> Result<(), DropReason> {
-    let header = at::<[u16; 6]>(ctx, 0).ok_or(DropReason::Truncated)?;
-    // SAFETY: bounds checked by `at`.
-    let [a, b, c, d, e, f] = unsafe { *header };
-    let word = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
-    hop.ifindex = ctx.ingress_ifindex() as u32;
-    hop.ethernet = [word(d, e), word(f, a), word(b, c)];
-    hop.tags = packet.tags;
-    hop.mtu = 0;
-    Ok(())
 }

@@ -16,11 +16,12 @@ use sni_common::{
 };
 
 use crate::{
+    ethernet,
     forward::{self, Refusal},
     lookup,
-    maps::scratch,
     packet::{self, Packet, Quote, at, frame_length, load, store, store_address},
     rewrite,
+    scratch::scratch,
     verdict::Verdict,
 };
 
@@ -69,7 +70,7 @@ fn translated(ctx: &XdpContext, packet: &Packet, ifindex: &mut u32) -> Result<()
     }
     rewrite_both(ctx, packet, quote, flow)?;
     *ifindex = flow.next_hop.ifindex;
-    forward::ethernet(ctx, packet, &flow.next_hop)
+    ethernet::write(ctx, packet, &flow.next_hop)
 }
 
 /// A function of its own, for the sake of the stack.

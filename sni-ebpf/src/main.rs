@@ -10,6 +10,7 @@
 
 mod admit;
 mod answer;
+mod ethernet;
 mod finish;
 mod flow;
 mod forward;
@@ -20,6 +21,7 @@ mod maps;
 mod packet;
 mod port;
 mod rewrite;
+mod scratch;
 mod steer;
 mod verdict;
 
@@ -29,8 +31,8 @@ use sni_common::contract::{Counter, DropReason};
 use crate::{
     finish::{finish, foreign},
     lookup::{Claim, Offer, claim, service},
-    maps::scratch,
     packet::{Kind, Packet, parse},
+    scratch::scratch,
     verdict::{Step, Verdict},
 };
 

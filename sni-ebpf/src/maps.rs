@@ -19,11 +19,6 @@ use sni_common::{
     token_bucket::TokenBucket,
 };
 
-use crate::{
-    packet::{Packet, Quote},
-    port::Search,
-};
-
 /// ABI version, active generation, feature flags.
 #[map]
 pub static CONTROL: Array<u64> = Array::with_max_entries(4, 0);
@@ -73,35 +68,6 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 #[map]
 pub static LABELS: HashMap<LabelKey, Label> =
     HashMap::with_max_entries(MAX_LABELS, BPF_F_NO_PREALLOC);
-
-/// See [`Scratch`].
-#[map]
-pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-
-/// What the work on one packet needs: more than the stack's 512 bytes. And what has been to a map is unknown to the verifier, so that
-/// it follows all kinds of packets as one from parsing on.
-#[repr(C, align(8))]
-pub struct Scratch {
-    /// The packet, parsed.
-    pub packet: Packet,
-    /// The entry of a new flow. Its account and its next hop's deadline are never written, and stay zero.
-    pub entry: Flow,
-    /// The packet that an ICMP error quotes.
-    pub quote: Quote,
-    /// The search for a tuple of the Edge leg.
-    pub search: Search,
-    /// What is left of this CPU's ICMP errors.
-    pub icmp_budget: TokenBucket,
-}
-
-/// This CPU's scratch value. Nothing else runs the program on this CPU until the packet is done.
-#[inline(always)]
-pub fn scratch() -> Option<&'static mut Scratch> {
-    // SAFETY: a live map value. Callers that take it again use other fields than those that they were handed.
-    SCRATCH
-        .get_ptr_mut(0)
-        .map(|scratch| unsafe { &mut *scratch })
-}
 
 /// Reads a slot of CONTROL.
 #[inline(always)]

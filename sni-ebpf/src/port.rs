@@ -18,25 +18,15 @@ use sni_common::{
 use crate::{
     finish::count,
     lookup,
-    maps::{FLOWS, HALF_OPEN, Scratch, scratch},
+    maps::{FLOWS, HALF_OPEN},
     rewrite,
+    scratch::{Scratch, scratch},
 };
 
 /// Ports that are tried.
 const TRIES: u32 = 16;
 /// Lowest port that a client's own is replaced with.
 const FIRST_CLIENT_PORT: u16 = 1024;
-
-/// What a try needs, and leaves.
-#[repr(C, align(8))]
-pub struct Search {
-    hash: u64,
-    out: FlowKey,
-    first: u32,
-    ports: u32,
-    keep_first: u32,
-    found: u32,
-}
 
 /// Takes a tuple for the flow of `key`, by inserting the entry of the Edge's packets that stands in SCRATCH: whoever inserts it owns it.
 ///

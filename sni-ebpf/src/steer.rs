@@ -15,11 +15,12 @@ use sni_common::{
 
 use crate::{
     admit::admit,
-    forward,
+    ethernet,
     lookup::Steering,
-    maps::{EDGES, FLOWS, HALF_OPEN, MAGLEV, SETTINGS, control, scratch},
+    maps::{EDGES, FLOWS, HALF_OPEN, MAGLEV, SETTINGS, control},
     packet::{Packet, Segment},
     port, rewrite,
+    scratch::scratch,
     verdict::Step,
 };
 
@@ -160,7 +161,7 @@ fn to_client(
     entry.opened_ns = now;
     entry.last_seen_ns = now;
     // Until the routing table knows better, answers go back the way the client's packet came.
-    forward::way_back(ctx, packet, &mut entry.next_hop)
+    ethernet::way_back(ctx, packet, &mut entry.next_hop)
 }
 
 /// Turns it into the entry of the client's packets, which leave as `out`.

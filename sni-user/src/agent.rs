@@ -21,7 +21,7 @@ use crate::{
         Activated, Datapath, DatapathError, EventStream, LogStream, Maps, Origin, Tables, map_kind,
     },
     instance::Instance,
-    neighbours::Neighbours,
+    neighbours::{Neighbours, NextHopAddress},
     net::{Changes, NetError, Network, host, vlan_links},
     sweeper::Sweeper,
 };
@@ -87,7 +87,15 @@ pub async fn run(options: RunOptions) -> Result<(), AgentError> {
     host::require_capabilities()?;
     let pin_path = &config.gateway.pin_path;
     host::require_bpffs(pin_path)?;
-    let _instance = Instance::claim(pin_path)?;
+    let claimed = Instance::claim(pin_path).map_err(|source| AgentError::Io {
+        what: "claiming the pin path for this agent",
+        source,
+    })?;
+    let Some(_instance) = claimed else {
+        return Err(AgentError::AlreadyRunning {
+            pin_path: pin_path.display().to_string(),
+        });
+    };
     let network = Network::new()?;
     // Before the first look at the network, so that no change is missed.
     let changes = Changes::new()?;
@@ -317,9 +325,6 @@ async fn follow(
     neighbours.leave_by(leave_by);
     Ok(())
 }
-
-/// An interface and the address of a next hop on it.
-pub(crate) type NextHopAddress = (u32, IpAddr);
 
 fn take(event: Event, maps: &Maps, wanted: &mut HashSet<NextHopAddress>) {
     let key = &event.key;

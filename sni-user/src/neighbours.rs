@@ -2,10 +2,14 @@
 
 use std::{
     collections::HashSet,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use crate::{agent::NextHopAddress, config, net::Network};
+use crate::{config, net::Network};
+
+/// An interface and the address of a next hop on it.
+pub(crate) type NextHopAddress = (u32, IpAddr);
 
 /// Next hops resolved on demand in one second: clients on the gateway's own link, whose addresses a flood can make up.
 const ON_DEMAND_PER_SECOND: usize = 100;

@@ -1,0 +1,49 @@
+//! What the work on one packet needs: more than the stack's 512 bytes.
+
+use aya_ebpf::{macros::map, maps::PerCpuArray};
+use sni_common::{
+    contract::{Flow, FlowKey},
+    token_bucket::TokenBucket,
+};
+
+use crate::packet::{Packet, Quote};
+
+/// See [`Scratch`].
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// What the work on one packet needs: more than the stack's 512 bytes. And what has been to a map is unknown to the verifier, so that
+/// it follows all kinds of packets as one from parsing on.
+#[repr(C, align(8))]
+pub struct Scratch {
+    /// The packet, parsed.
+    pub packet: Packet,
+    /// The entry of a new flow. Its account and its next hop's deadline are never written, and stay zero.
+    pub entry: Flow,
+    /// The packet that an ICMP error quotes.
+    pub quote: Quote,
+    /// The search for a tuple of the Edge leg.
+    pub search: Search,
+    /// What is left of this CPU's ICMP errors.
+    pub icmp_budget: TokenBucket,
+}
+
+/// This CPU's scratch value. Nothing else runs the program on this CPU until the packet is done.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: a live map value. Callers that take it again use other fields than those that they were handed.
+    SCRATCH
+        .get_ptr_mut(0)
+        .map(|scratch| unsafe { &mut *scratch })
+}
+
+/// The search for a tuple of the Edge leg (see `port`).
+#[repr(C, align(8))]
+pub struct Search {
+    pub hash: u64,
+    pub out: FlowKey,
+    pub first: u32,
+    pub ports: u32,
+    pub keep_first: u32,
+    pub found: u32,
+}
