@@ -3,8 +3,10 @@
 //! A [`Row`] is a configuration, packets in sequence, and for each of them its verdict, the whole frame that comes out, every counter that
 //! rises, and what is in the flow tables afterwards. `SNIGATE_PACKETS_PCAP=directory` writes each row's packets as pcapng.
 
+pub mod bench;
 mod capture;
 pub mod frame;
+pub mod measure;
 pub mod pass;
 pub mod plan;
 mod rig;

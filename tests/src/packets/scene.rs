@@ -24,9 +24,9 @@ pub const OWNED_PORTS: (u16, u16) = (20_000, 1_000);
 /// The kernel takes no shorter frame for a test run: an Ethernet header.
 pub const SHORTEST_FRAME: usize = 14;
 
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const XDP_REDIRECT: u32 = 4;
+pub(super) const XDP_DROP: u32 = 1;
+pub(super) const XDP_PASS: u32 = 2;
+pub(super) const XDP_REDIRECT: u32 = 4;
 
 /// What the program returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
