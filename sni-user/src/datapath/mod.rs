@@ -10,14 +10,16 @@ mod generation;
 mod maps;
 mod program;
 mod sweep;
+mod tables;
 
 pub use self::{
     error::DatapathError,
     events::{EventStream, LogStream},
-    generation::{Activated, Tables},
+    generation::Activated,
     maps::{MAPS, MapKind, Maps, map_kind},
     program::{AttachMode, Attached, Datapath, Origin, ProgramFacts, attached_interfaces},
     sweep::{Swept, sweep},
+    tables::Tables,
 };
 
 /// The datapath's object, compiled for the BPF target by the build script.

@@ -1,0 +1,181 @@
+//! A configuration in the datapath's terms.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use sni_common::{
+    Address,
+    contract::{AclAction, Edge, EdgeState, Mode, Settings, SourceMode, limits::MAX_POOLS},
+    maglev,
+};
+
+use super::DatapathError;
+use crate::config::{self, Config};
+
+/// What a configuration comes to.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    pub(super) settings: Settings,
+    pub(super) edges: Vec<NamedEdge>,
+    pub(super) pools: Vec<FamilyPool>,
+    pub(super) ip_sets: Vec<String>,
+    pub(super) services: Vec<ServiceEntry>,
+    pub(super) acl: Vec<(u32, Address, AclAction)>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct NamedEdge {
+    pub(super) name: String,
+    pub(super) entry: Edge,
+}
+
+/// A pool's members of one address family: the datapath translates addresses, not families.
+#[derive(Clone, Debug)]
+pub(super) struct FamilyPool {
+    pub(super) name: String,
+    pub(super) v4: bool,
+    /// Index in `edges`, and weight.
+    pub(super) members: Vec<(usize, u16)>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct ServiceEntry {
+    pub(super) address: Address,
+    pub(super) ports: Vec<u16>,
+    pub(super) mode: Mode,
+    pub(super) pool: u32,
+    /// Index in `ip_sets`.
+    pub(super) ip_set: usize,
+}
+
+impl Tables {
+    /// Translates a configuration.
+    ///
+    /// `owned_ports` are the first port that the gateway may use toward an Edge, and how many from there; `gateway_address` gives the
+    /// gateway's own address toward an Edge whose source is `gateway`, or a sentence why there is none.
+    ///
+    /// # Errors
+    /// An Edge without a usable address, or more pools than fit.
+    pub fn new(
+        config: &Config,
+        owned_ports: (u16, u16),
+        mut gateway_address: impl FnMut(&config::Edge) -> Result<IpAddr, String>,
+    ) -> Result<Self, DatapathError> {
+        let mut edges = Vec::new();
+        for edge in &config.edges {
+            let gateway = match edge.source {
+                config::SourceMode::Preserve => Address::default(),
+                config::SourceMode::Gateway => gateway_address(edge)
+                    .map_err(|reason| DatapathError::Edge {
+                        edge: edge.name.to_string(),
+                        address: edge.address.to_string(),
+                        reason,
+                    })?
+                    .into(),
+            };
+            edges.push(NamedEdge {
+                name: edge.name.to_string(),
+                entry: edge_entry(edge, gateway),
+            });
+        }
+
+        let mut pools = Vec::new();
+        let mut numbers = HashMap::new();
+        for (index, pool) in config.pools.iter().enumerate() {
+            for v4 in [true, false] {
+                let members: Vec<_> = pool
+                    .members
+                    .iter()
+                    .map(|member| (member.edge.index(), member.weight))
+                    .filter(|(edge, _)| edges[*edge].entry.address.is_v4() == v4)
+                    .collect();
+                if !members.is_empty() {
+                    numbers.insert((index, v4), pools.len() as u32);
+                    pools.push(FamilyPool {
+                        name: pool.name.to_string(),
+                        v4,
+                        members,
+                    });
+                }
+            }
+        }
+        if pools.len() > MAX_POOLS as usize {
+            return Err(DatapathError::TooMany {
+                what: "the number of pools, counted once per address family,",
+                limit: MAX_POOLS,
+                advice: "let IP sets share pools",
+            });
+        }
+
+        let mut services = Vec::new();
+        for (index, set) in config.ip_sets.iter().enumerate() {
+            for address in &set.addresses {
+                let (mode, pool) = match &set.mode {
+                    config::Mode::Steer { pool } => {
+                        (Mode::Steer, numbers.get(&(pool.index(), address.is_ipv4())))
+                    }
+                    config::Mode::Inspect { default, .. } => (
+                        Mode::Inspect,
+                        default
+                            .as_ref()
+                            .and_then(|pool| numbers.get(&(pool.index(), address.is_ipv4()))),
+                    ),
+                };
+                services.push(ServiceEntry {
+                    address: (*address).into(),
+                    ports: set.ports.clone(),
+                    mode,
+                    // An inspected address without a default has no pool; the datapath does not look at it.
+                    pool: pool.copied().unwrap_or(u32::MAX),
+                    ip_set: index,
+                });
+            }
+        }
+
+        let prefix = |net: &config::IpNet, action| {
+            let address = Address::from(net.network());
+            (address.prefix_bits(net.prefix_len()), address, action)
+        };
+        let limits = &config.limits;
+        let acl: Vec<_> = limits
+            .deny
+            .iter()
+            .map(|net| prefix(net, AclAction::Deny))
+            .chain(limits.allow.iter().map(|net| prefix(net, AclAction::Allow)))
+            .collect();
+        let rate = &limits.syn_per_source;
+        let millirate =
+            u128::from(rate.count().get()) * 1_000_000 / rate.period().as_millis().max(1);
+        Ok(Self {
+            settings: Settings {
+                seed: maglev::identity(&[config.gateway.seed.as_bytes()]),
+                syn_millirate: u32::try_from(millirate).unwrap_or(u32::MAX).max(1),
+                syn_burst: rate.count().get(),
+                first_port: owned_ports.0,
+                ports: owned_ports.1,
+                acl_prefixes: acl.len() as u32,
+            },
+            edges,
+            pools,
+            ip_sets: config
+                .ip_sets
+                .iter()
+                .map(|set| set.name.to_string())
+                .collect(),
+            services,
+            acl,
+        })
+    }
+}
+
+fn edge_entry(edge: &config::Edge, gateway: Address) -> Edge {
+    Edge {
+        address: edge.address.ip().into(),
+        gateway,
+        port_be: edge.address.port().to_be(),
+        source: match edge.source {
+            config::SourceMode::Preserve => SourceMode::Preserve,
+            config::SourceMode::Gateway => SourceMode::Gateway,
+        } as u8,
+        state: EdgeState::Up as u8,
+    }
+}
