@@ -1,9 +1,12 @@
 //! Who claims a packet: an established flow, a half-open one, a service, or nobody.
 
-use sni_common::contract::{CONTROL_GENERATION, Counter, Flow, Mode, Service, ServiceKey};
+use sni_common::contract::{
+    CONTROL_GENERATION, Counter, FILTER_EDGES, FILTER_SERVICES, Flow, Mode, Service, ServiceKey,
+    filter_bit,
+};
 
 use crate::{
-    maps::{FLOWS, HALF_OPEN, PORTS, SERVICES, control},
+    maps::{FILTER, FLOWS, HALF_OPEN, SERVICES, control},
     packet::Packet,
 };
 
@@ -13,7 +16,7 @@ pub enum Claim {
     Established(*mut Flow),
     /// One whose handshake is not complete.
     HalfOpen(*mut Flow),
-    /// None, but it goes to a port of some service.
+    /// None, but it probably goes to a service.
     Service,
     /// None.
     None,
@@ -40,8 +43,9 @@ pub struct Steering {
 #[inline(always)]
 pub fn claim(packet: &Packet) -> Claim {
     let key = &packet.key;
-    let to_service = port_is_ours(u16::from_be(key.destination_port_be).into());
-    if !to_service && !port_is_ours(65536 + u32::from(u16::from_be(key.source_port_be))) {
+    let to_service =
+        in_filter(FILTER_SERVICES + filter_bit(&key.destination, key.destination_port_be));
+    if !to_service && !in_filter(FILTER_EDGES + filter_bit(&key.source, key.source_port_be)) {
         return Claim::None;
     }
     if let Some(flow) = FLOWS.get_ptr_mut(key) {
@@ -104,8 +108,8 @@ fn entry(key: &ServiceKey) -> Option<Service> {
 }
 
 #[inline(always)]
-fn port_is_ours(bit: u32) -> bool {
-    PORTS
+fn in_filter(bit: u32) -> bool {
+    FILTER
         .get(bit >> 6)
         .is_some_and(|word| word >> (bit & 63) & 1 != 0)
 }

@@ -11,8 +11,8 @@ use sni_common::{
         AclKey, Edge, Flow, FlowKey, Label, LabelKey, Link, Pool, Service, ServiceKey, Settings,
         Stats,
         limits::{
-            DEFAULT_MAX_FLOWS, EVENTS_BYTES, MAX_ACL, MAX_BUDGET, MAX_EDGES, MAX_HALF_OPEN,
-            MAX_LABELS, MAX_LINKS, MAX_POOLS, MAX_SERVICES, PORT_FILTER_WORDS,
+            DEFAULT_MAX_FLOWS, EVENTS_BYTES, FILTER_WORDS, MAX_ACL, MAX_BUDGET, MAX_EDGES,
+            MAX_HALF_OPEN, MAX_LABELS, MAX_LINKS, MAX_POOLS, MAX_SERVICES,
         },
     },
     maglev,
@@ -25,9 +25,9 @@ pub static CONTROL: Array<u64> = Array::with_max_entries(4, 0);
 /// What applies to every packet, by bank.
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(2, 0);
-/// Ports that a packet of ours must go to or come from; a superset that spares everybody else the hash lookups.
+/// Endpoints that a packet of ours must go to or come from; a superset that spares everybody else the hash lookups.
 #[map]
-pub static PORTS: Array<u64> = Array::with_max_entries(PORT_FILTER_WORDS, 0);
+pub static FILTER: Array<u64> = Array::with_max_entries(FILTER_WORDS, 0);
 /// Address and port to service.
 #[map]
 pub static SERVICES: HashMap<ServiceKey, Service> =

@@ -393,7 +393,9 @@ impl Packet {
         if usize::from(offset >> 4) * 4 < tcp::HEADER_LEN || headers > self.length {
             return Err(DropReason::BadDataOffset);
         }
-        if self.network as u32 + self.length > frame_length(ctx) {
+        // Nearly every frame lies in one buffer; only for others is the helper asked.
+        let end = self.network as u32 + self.length;
+        if end > (ctx.data_end() - ctx.data()) as u32 && end > frame_length(ctx) {
             return Err(DropReason::Truncated);
         }
         Ok(Segment {

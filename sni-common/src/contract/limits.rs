@@ -22,7 +22,7 @@ pub const MAX_LABELS: u32 = 16_384;
 pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Flows by default, two entries each; the agent sets the size from `max_flows`.
 pub const DEFAULT_MAX_FLOWS: u32 = 1_000_000;
-/// Words of the port filter: 65536 destination ports of services, then 65536 source ports of Edges.
-pub const PORT_FILTER_WORDS: u32 = 2 * 65536 / 64;
+/// Words of FILTER: both sets.
+pub const FILTER_WORDS: u32 = 2 * super::FILTER_BITS / 64;
 
 const _: () = assert!(MAX_EDGES < crate::maglev::NO_EDGE as u32);

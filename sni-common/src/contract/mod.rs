@@ -6,6 +6,7 @@
 
 mod control;
 mod event;
+mod filter;
 mod flow;
 mod label;
 pub mod limits;
@@ -15,6 +16,7 @@ pub mod stats;
 
 pub use control::{CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION, FLAG_LOG, Settings, bank};
 pub use event::{Event, EventKind};
+pub use filter::{FILTER_BITS, FILTER_EDGES, FILTER_SERVICES, filter_bit};
 pub use flow::{Direction, Flow, FlowKey, NextHop, VlanTag};
 pub use label::{Label, LabelKey, LabelKind};
 pub use link::Link;

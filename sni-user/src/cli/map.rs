@@ -97,9 +97,9 @@ impl Dumping<'_, '_> {
                 let banks = entries("SETTINGS", maps.settings.iter(), maps.settings.len())?;
                 self.show(dump::settings(&banks, names.generation))
             }
-            "PORTS" => {
-                let words = entries("PORTS", maps.ports.iter(), limits::PORT_FILTER_WORDS)?;
-                self.show(dump::ports(&words))
+            "FILTER" => {
+                let words = entries("FILTER", maps.filter.iter(), limits::FILTER_WORDS)?;
+                self.show(dump::filter(&words))
             }
             "SERVICES" => self.show(dump::services(&read::services(maps)?, &names)),
             "POOLS" => self.show(dump::pools(&read::pools(maps)?, &names)),

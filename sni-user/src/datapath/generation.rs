@@ -11,8 +11,8 @@ use aya::maps::lpm_trie::Key;
 use sni_common::{
     Address,
     contract::{
-        AclKey, CONTROL_GENERATION, Edge, Label, LabelKey, LabelKind, Mode, Pool, PoolMember,
-        Service, ServiceKey, bank,
+        AclKey, CONTROL_GENERATION, Edge, FILTER_EDGES, FILTER_SERVICES, Label, LabelKey,
+        LabelKind, Mode, Pool, PoolMember, Service, ServiceKey, bank, filter_bit,
         limits::{MAX_EDGES, MAX_POOLS},
     },
     maglev,
@@ -179,7 +179,7 @@ impl Tables {
                 .insert(&key, *action as u32, 0)
                 .map_err(|e| DatapathError::kernel("writing the map ACL", e))?;
         }
-        self.write_ports(maps)?;
+        self.write_filter(maps)?;
         for service in &self.services {
             let failed =
                 |e| DatapathError::kernel(format!("writing the service {}", service.address), e);
@@ -231,24 +231,24 @@ impl Tables {
         (entry, table)
     }
 
-    /// Sets the bits of the port filter. Bits of earlier configurations stay: their flows may live on, and a bit too many costs one lookup.
-    fn write_ports(&self, maps: &mut Maps) -> Result<(), DatapathError> {
-        let services = self
-            .services
-            .iter()
-            .flat_map(|service| service.ports.iter().map(|port| u32::from(*port)));
+    /// Sets the bits of the filter. Bits of earlier configurations stay: their flows may live on, and a bit too many costs some lookups.
+    fn write_filter(&self, maps: &mut Maps) -> Result<(), DatapathError> {
+        let services = self.services.iter().flat_map(|service| {
+            let bit = |port: &u16| FILTER_SERVICES + filter_bit(&service.address, port.to_be());
+            service.ports.iter().map(bit)
+        });
         let edges = self
             .edges
             .iter()
-            .map(|edge| 65536 + u32::from(u16::from_be(edge.entry.port_be)));
+            .map(|edge| FILTER_EDGES + filter_bit(&edge.entry.address, edge.entry.port_be));
         let mut words: HashMap<u32, u64> = HashMap::new();
         for bit in services.chain(edges) {
             *words.entry(bit / 64).or_default() |= 1 << (bit % 64);
         }
-        let failed = |e| DatapathError::kernel("writing the map PORTS", e);
+        let failed = |e| DatapathError::kernel("writing the map FILTER", e);
         for (index, word) in words {
-            let old = maps.ports.get(&index, 0).map_err(failed)?;
-            maps.ports.set(index, old | word, 0).map_err(failed)?;
+            let old = maps.filter.get(&index, 0).map_err(failed)?;
+            maps.filter.set(index, old | word, 0).map_err(failed)?;
         }
         Ok(())
     }

@@ -25,7 +25,10 @@ use super::{
 pub const MAPS: &[(&str, &str)] = &[
     ("CONTROL", "ABI version, active generation, feature flags"),
     ("SETTINGS", "seed, budgets, ports, by bank"),
-    ("PORTS", "ports of services and Edges, as bits"),
+    (
+        "FILTER",
+        "endpoints of services and Edges, as bits of a hash",
+    ),
     ("SERVICES", "address and port to mode, pool, IP set"),
     ("POOLS", "members of each pool, by bank"),
     ("MAGLEV", "slot to Edge of each pool, by bank"),
@@ -91,8 +94,8 @@ pub struct Maps {
     pub control: Array<MapData, u64>,
     /// Settings by bank.
     pub settings: Array<MapData, Settings>,
-    /// Port filter.
-    pub ports: Array<MapData, u64>,
+    /// Filter of endpoints.
+    pub filter: Array<MapData, u64>,
     /// Services.
     pub services: HashMap<MapData, ServiceKey, Service>,
     /// Pools by bank.
@@ -157,7 +160,7 @@ impl Maps {
             pin_path: pin_path.to_owned(),
             control,
             settings: typed(pin_path, "SETTINGS")?,
-            ports: typed(pin_path, "PORTS")?,
+            filter: typed(pin_path, "FILTER")?,
             services: typed(pin_path, "SERVICES")?,
             pools: typed(pin_path, "POOLS")?,
             maglev: typed(pin_path, "MAGLEV")?,

@@ -16,7 +16,7 @@ use super::frame::{ACK, Link, PSH, Tcp};
 use super::plan::Family;
 use super::rig::{Port, Rig};
 use super::scene::{context, key};
-use crate::addresses::{EDGE_A, SIP_TLS};
+use crate::addresses::{VIP_1, SIP_TLS};
 
 /// Packets of one call through a ring: each costs a hop, and there are 255.
 pub const HOPS_USED: u32 = 200;
@@ -82,7 +82,7 @@ impl Ring {
             tags: self.tags.clone(),
             ..Port::Wan0.arriving()
         };
-        Tcp::new(link, client, self.edge())
+        Tcp::new(link, client, self.service())
             .flags(PSH | ACK)
             .seq(1)
             .ack(1)
@@ -104,12 +104,12 @@ impl Ring {
     }
 
     fn key(&self, client: SocketAddr) -> FlowKey {
-        key(client, self.edge())
+        key(client, self.service())
     }
 
-    /// The address that all flows go to: an Edge's, to which a route and a neighbour lead.
-    fn edge(&self) -> SocketAddr {
-        self.family.socket(EDGE_A, SIP_TLS)
+    /// The service that all flows go to, before and after each hop: the filter of endpoints knows it.
+    fn service(&self) -> SocketAddr {
+        self.family.socket(VIP_1, SIP_TLS)
     }
 }
 

@@ -149,46 +149,37 @@ impl Row for SettingsEntry {
     }
 }
 
-/// Half of PORTS.
+/// One set of FILTER.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(in crate::cli) struct PortList {
+pub(in crate::cli) struct FilterSet {
     of: &'static str,
-    ports: Vec<u16>,
+    bits_set: u32,
+    bits: u32,
 }
 
-/// PORTS, from its words.
-pub(in crate::cli) fn ports(words: &[u64]) -> Vec<PortList> {
-    let half = words.len() / 2;
-    let list = |of, words: &[u64]| PortList {
+/// FILTER, from its words. Endpoints can't be read back from their bits.
+pub(in crate::cli) fn filter(words: &[u64]) -> Vec<FilterSet> {
+    let set = |of, words: &[u64]| FilterSet {
         of,
-        ports: (0..=u16::MAX)
-            .filter(|port| {
-                let word = words
-                    .get(usize::from(port >> 6))
-                    .copied()
-                    .unwrap_or_default();
-                word >> (port & 63) & 1 != 0
-            })
-            .collect(),
+        bits_set: words.iter().map(|word| word.count_ones()).sum(),
+        bits: words.len() as u32 * u64::BITS,
     };
-    vec![
-        list("services", &words[..half]),
-        list("Edges", &words[half..]),
-    ]
+    let (services, edges) = words.split_at(words.len() / 2);
+    vec![set("services", services), set("Edges", edges)]
 }
 
-impl Row for PortList {
-    const COLUMNS: &'static [Column] = &[Column::left("PORTS OF"), Column::wrapping("PORTS")];
+impl Row for FilterSet {
+    const COLUMNS: &'static [Column] = &[
+        Column::left("ENDPOINTS OF"),
+        Column::right("BITS SET"),
+        Column::right("OF"),
+    ];
 
     fn cells(&self) -> Vec<String> {
-        let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
         vec![
             self.of.into(),
-            if ports.is_empty() {
-                "-".into()
-            } else {
-                ports.join(" ")
-            },
+            units::count(self.bits_set.into()),
+            units::count(self.bits.into()),
         ]
     }
 }

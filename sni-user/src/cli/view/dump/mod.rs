@@ -5,7 +5,7 @@ mod steering;
 mod traffic;
 
 pub(in crate::cli) use self::{
-    config::{acl, control, labels, ports, settings},
+    config::{acl, control, filter, labels, settings},
     steering::{edges, maglev, pools, services},
     traffic::{budget, links, stats},
 };
