@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
+use anyhow::{bail, ensure};
 use sni_common::contract::{Counter, DropReason};
 use snigate_tests::packets::frame::{Icmp, Tcp, extension};
 use snigate_tests::packets::plan::{Configuration, Family, Path, configuration};
-use snigate_tests::packets::{Fate, NARROW_EDGE, NARROW_MTU, Port, Row, Step, packet_table};
+use snigate_tests::packets::{
+    Action, Fate, NARROW_EDGE, NARROW_MTU, Port, Row, Scene, Step, packet_table, packet_test,
+};
 
 use crate::checks::counted;
 
@@ -177,4 +180,33 @@ fn too_big_in_a_vlan(path: Path) -> Row {
         too_big_answer(&big, NARROW_MTU),
         DropReason::TooBig,
     ))
+}
+
+/// RFC 1812, 4.3.2.8; RFC 4443, 2.4.
+#[test]
+fn icmp_errors_are_limited_in_rate() {
+    packet_test("the rate of ICMP errors", |rig| {
+        for family in Family::BOTH {
+            let mut scene = Scene::new(rig, &format!("ICMP rate, {}", family.name()), 8)?;
+            scene.configure(&configuration(""))?;
+            let path = Path::usual(family);
+            for step in path.handshake() {
+                step.run(&mut scene)?;
+            }
+            let frame = path.client_data(0, b"data").hops(1).frame();
+            let (mut answered, mut dropped) = (0, 0);
+            for _ in 0..5_000 {
+                let outcome = scene.send(Port::Wan0, &frame)?;
+                ensure!(outcome.counts[DropReason::TtlExpired.name()] == 1);
+                match outcome.action {
+                    Action::Redirect => answered += 1,
+                    Action::Drop => dropped += 1,
+                    Action::Pass => bail!("passed: {outcome:?}"),
+                }
+            }
+            // A thousand at once on each CPU that the test has been on, and what time has added.
+            ensure!(answered >= 1_000 && dropped >= 1_000, "{answered} answered");
+        }
+        Ok(())
+    });
 }

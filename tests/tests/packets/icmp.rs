@@ -6,9 +6,12 @@ use sni_common::contract::{Counter, DropReason};
 use snigate_tests::addresses::{EDGE_B, PARTNER};
 use snigate_tests::packets::frame::{Icmp, Tcp, extension};
 use snigate_tests::packets::plan::{Configuration, Family, Path, configuration};
-use snigate_tests::packets::{Fate, NARROW_EDGE, Port, Row, Step, WAN_ROUTER, packet_table};
+use snigate_tests::packets::{
+    Fate, NARROW_EDGE, Port, Row, Scene, Step, WAN_ROUTER, packet_table, packet_test,
+};
 
 use crate::checks::counted;
+use crate::source::open;
 
 /// A TCP header and more, as RFC 1812 and RFC 4443 ask for.
 const WHOLE: usize = 40;
@@ -306,6 +309,39 @@ fn family(path: Path) -> Family {
     } else {
         Family::V6
     }
+}
+
+/// With an address and port of the gateway's own toward the Edge, the client's are to be put back into the quote.
+#[test]
+fn errors_about_a_flow_of_the_gateways_own_address() {
+    packet_test("ICMP errors, source = gateway", |rig| {
+        for family in Family::BOTH {
+            let name = format!("ICMP, gateway, {}", family.name());
+            let mut scene = Scene::new(rig, &name, 8)?;
+            let gateway = Configuration {
+                source: "gateway",
+                ..Configuration::default()
+            };
+            scene.configure(&gateway.render(""))?;
+            let path = open(&mut scene, Path::usual(family))?;
+            path.down(&path.syn_ack()).run(&mut scene)?;
+            path.up(&path.handshake_ack())
+                .counts(Counter::Opened)
+                .run(&mut scene)?;
+            for kind in kinds(family) {
+                for quoted in [WHOLE, LEAST] {
+                    let router = family.of(NARROW_EDGE);
+                    for from in [path.edge.ip(), router] {
+                        error_to_client(path, from, kind, quoted).run(&mut scene)?;
+                    }
+                    for from in [path.client.ip(), family.of(WAN_ROUTER)] {
+                        error_to_edge(path, from, kind, quoted).run(&mut scene)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    });
 }
 
 #[test]

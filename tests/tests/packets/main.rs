@@ -8,6 +8,7 @@ mod handshake;
 mod icmp;
 mod limits;
 mod malformed;
+mod random;
 mod recovery;
 mod resets;
 mod routes;

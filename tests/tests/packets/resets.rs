@@ -1,10 +1,10 @@
 //! RST, and a client's port used again.
 
-use sni_common::contract::{Counter, EventKind};
+use sni_common::contract::{Counter, DropReason, EventKind};
 use sni_common::tcp::state;
 use snigate_tests::packets::frame::{ACK, RST, SYN};
 use snigate_tests::packets::plan::{CLIENT_ISN, EDGE_ISN, Family, Path, configuration};
-use snigate_tests::packets::{Row, packet_table};
+use snigate_tests::packets::{Port, Row, Step, packet_table};
 
 use crate::checks::{counted, no_flows, states};
 
@@ -31,6 +31,10 @@ fn resets_and_ports_used_again() {
             fin_with_the_last_handshake_ack(path),
             repeated_syn_ack(path),
             traffic_clears_the_mark(path),
+            forged_data_helps_no_reset(path),
+            forged_fin(path),
+            forged_syn_ack(path),
+            stray_reset_of_a_half_open_flow(path),
         ]
         .map(|row| row.named_for(family))
     });
@@ -112,9 +116,64 @@ fn given_up(path: Path) -> Row {
         .step(path.up(&rst).leaves(no_flows))
 }
 
+/// Data far beyond what was acknowledged says nothing about where the sender is.
+fn forged_data_helps_no_reset(path: Path) -> Row {
+    let far = 0x4000_0000;
+    let data = path.client_data(far, b"forged");
+    let rst = path
+        .client_packet()
+        .flags(RST)
+        .seq(CLIENT_NEXT.wrapping_add(far + 6));
+    row("a forged reset behind forged data")
+        .steps(path.handshake())
+        .step(path.up(&data))
+        .step(
+            path.up(&rst)
+                .counts(Counter::StrayResets)
+                .leaves(states(0, state::SYN_ACKED)),
+        )
+}
+
+fn forged_fin(path: Path) -> Row {
+    let far = 0x4000_0000;
+    let edge_fin = path.edge_fin(0, 0).seq(EDGE_NEXT.wrapping_add(far));
+    let syn = path.syn().seq(77);
+    row("forged FINs both ways end nothing")
+        .steps(path.handshake())
+        .step(path.up(&path.client_fin(far)).tells(&[]))
+        .step(
+            path.down(&edge_fin)
+                .tells(&[])
+                .leaves(states(0, state::SYN_ACKED)),
+        )
+        .step(path.up(&syn).leaves(counted(1, 0)))
+}
+
+/// Somebody beside the client, who can send in the Edge's name, could make flows that no Edge knows.
+fn forged_syn_ack(path: Path) -> Row {
+    let forged = path.syn_ack().on(Port::Wan0.arriving());
+    row("a SYN-ACK from the client's side")
+        .step(path.up(&path.syn()).counts(Counter::Steered))
+        .step(Step::dropped(Port::Wan0, &forged, DropReason::WrongSide).leaves(counted(0, 1)))
+        .step(path.up(&path.handshake_ack()).leaves(counted(0, 1)))
+}
+
+fn stray_reset_of_a_half_open_flow(path: Path) -> Row {
+    let client = path.client_packet().flags(RST).seq(12);
+    let edge = path.edge_packet().flags(RST).seq(34).ack(56);
+    row("a reset that nobody would take leaves a half-open flow alone")
+        .step(path.up(&path.syn()).counts(Counter::Steered))
+        .step(path.up(&client).counts(Counter::StrayResets))
+        .step(
+            path.down(&edge)
+                .counts(Counter::StrayResets)
+                .leaves(counted(0, 1)),
+        )
+        .step(path.down(&path.syn_ack()))
+        .step(path.up(&path.handshake_ack()).counts(Counter::Opened))
+}
+
 fn reset_without_flow(path: Path) -> Row {
-    use sni_common::contract::DropReason;
-    use snigate_tests::packets::{Port, Step};
     let drop = |flags| {
         let packet = path.client_packet().flags(flags).seq(9);
         Step::dropped(Port::Wan0, &packet, DropReason::NoFlow).leaves(no_flows)

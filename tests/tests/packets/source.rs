@@ -30,7 +30,7 @@ fn gateway_scene<'a>(
 }
 
 /// Opens half a flow and learns which source the datapath took; everything else in the packet must be as known.
-fn open(scene: &mut Scene<'_>, path: Path) -> Result<Path> {
+pub(crate) fn open(scene: &mut Scene<'_>, path: Path) -> Result<Path> {
     let outcome = scene.send(Port::Wan0, &path.syn().frame())?;
     let flows = scene.flows()?;
     let flow = flows

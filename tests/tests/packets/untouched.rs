@@ -11,7 +11,7 @@ use crate::checks::no_flows;
 
 #[test]
 fn foreign_packets_are_untouched() {
-    let mut rows = vec![arp(), ethernet_alone(), three_tags()];
+    let mut rows = vec![arp(), ethernet_alone(), three_tags(), to_everybody()];
     for family in Family::BOTH {
         let path = Path::usual(family);
         rows.extend(
@@ -82,6 +82,22 @@ fn three_tags() -> Row {
     let path = Path::usual(Family::V4);
     let syn = path.syn().tags(&[(0x88a8, 1), (0x8100, 2), (0x8100, 3)]);
     row("three VLAN tags").step(passed(syn.frame()))
+}
+
+/// Nobody sends TCP to everybody.
+fn to_everybody() -> Row {
+    let to = |destination| {
+        let link = Link {
+            destination,
+            ..Port::Wan0.arriving()
+        };
+        passed(Path::usual(Family::V4).syn().on(link).frame())
+    };
+    row("broadcast and multicast frames").steps([
+        to([0xff; 6]),
+        to([0x01, 0x00, 0x5e, 0x33, 0x64, 0x0a]),
+        to([0x33, 0x33, 0, 0, 0, 1]),
+    ])
 }
 
 fn other_address(path: Path) -> Row {
