@@ -16,7 +16,7 @@ use super::frame::{ACK, Link, PSH, Tcp};
 use super::plan::Family;
 use super::rig::{Port, Rig};
 use super::scene::{context, key};
-use crate::addresses::{VIP_1, SIP_TLS};
+use crate::addresses::{SIP_TLS, VIP_1};
 
 /// Packets of one call through a ring: each costs a hop, and there are 255.
 pub const HOPS_USED: u32 = 200;
