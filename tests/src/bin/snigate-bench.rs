@@ -30,7 +30,7 @@ enum Command {
         #[arg(long, value_name = "TEXT", default_value = "")]
         only: String,
         /// Measure everything this many times, and take the median of all.
-        #[arg(long, value_name = "NUMBER", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        #[arg(long, value_name = "NUMBER", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
         rounds: u32,
     },
 }

@@ -258,7 +258,9 @@ impl<'a> Bench<'a> {
                 continue;
             }
             let mut times = [const { Vec::new() }; 3];
-            for n in self.round * FLOWS..(self.round + 1) * FLOWS {
+            // Other clients than the rings'.
+            let first = CURVE[CURVE.len() - 1] + self.round * FLOWS;
+            for n in first..first + FLOWS {
                 let path = Path::usual(family).from(client(family, n));
                 let packets = [
                     (Port::Wan0, path.syn()),
@@ -281,7 +283,7 @@ impl<'a> Bench<'a> {
         const DROPPED: &str = "dropped (repeated)";
         const ANSWERED: &str = "answered or translated (one at a time, with the clock's own cost)";
         let fresh =
-            |n| Path::usual(Family::V4).from(client(Family::V4, 900_000 + 3 * self.round + n));
+            |n| Path::usual(Family::V4).from(client(Family::V4, 1_250_000 + 2 * self.round + n));
         let (path, other) = (fresh(0), fresh(1));
         let nonsense = other.client_packet().flags(SYN | FIN).frame();
         self.repeated(

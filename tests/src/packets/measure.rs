@@ -116,7 +116,7 @@ impl Ring {
 /// The `n`th client.
 #[must_use]
 pub fn client(family: Family, n: u32) -> SocketAddr {
-    // 10,000 ports of each address, from 192.0.2.0 and 2001:db8:2:: on.
+    // 10,000 ports of each address, from 192.0.2.0 and 2001:db8:2:: on; 128 of the former are routed.
     let (host, port) = (n / 10_000, 10_000 + n % 10_000);
     let address = match family {
         Family::V4 => IpAddr::V4(Ipv4Addr::from(0xc000_0200 + host)),
