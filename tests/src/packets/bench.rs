@@ -7,7 +7,8 @@ use nix::net::if_::if_nametoindex;
 use sni_common::contract::EdgeState;
 use sni_user::datapath::ProgramFacts;
 
-use super::frame::{FIN, Icmp, Link, SYN, Tcp, ether_type, ipv4};
+use super::frame::{FIN, Link, SYN, Tcp, ether_type, ipv4};
+use super::icmp::Icmp;
 use super::measure::{HOPS_USED, Ring, Times, client, time};
 use super::plan::{Family, Path, configuration};
 use super::rig::{Port, Rig};

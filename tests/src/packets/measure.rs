@@ -12,10 +12,11 @@ use sni_common::checksum;
 use sni_common::contract::{Flow, FlowKey, NextHop, VlanTag};
 use sni_user::datapath::Maps;
 
+use super::flows::key;
 use super::frame::{ACK, Link, PSH, Tcp};
 use super::plan::Family;
 use super::rig::{Port, Rig};
-use super::scene::{context, key};
+use super::scene::context;
 use crate::addresses::{SIP_TLS, VIP_1};
 
 /// Packets of one call through a ring: each costs a hop, and there are 255.

@@ -5,7 +5,9 @@
 
 pub mod bench;
 mod capture;
+mod flows;
 pub mod frame;
+mod icmp;
 pub mod measure;
 pub mod pass;
 pub mod plan;
@@ -13,11 +15,11 @@ mod rig;
 mod row;
 mod scene;
 
+pub use flows::{FlowState, Flows, Leg, key};
+pub use icmp::Icmp;
 pub use rig::{
     FAR_PARTNER, NARROW_EDGE, NARROW_MTU, Port, Rig, UNKNOWN_EDGE, UNKNOWN_PARTNER,
     UNREACHABLE_EDGE, VLAN_EDGE, WAN_ROUTER,
 };
 pub use row::{Fate, Row, Step, packet_table, packet_test};
-pub use scene::{
-    Action, FlowState, Flows, Leg, OWNED_PORTS, Outcome, SHORTEST_FRAME, Scene, context, key,
-};
+pub use scene::{Action, OWNED_PORTS, Outcome, SHORTEST_FRAME, Scene, context};

@@ -7,10 +7,11 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result, bail, ensure};
 use sni_common::contract::{Counter, DropReason, EventKind};
 
+use super::flows::Flows;
 use super::frame::Tcp;
 use super::plan::Family;
 use super::rig::{Port, Rig};
-use super::scene::{Action, Flows, Outcome, Scene};
+use super::scene::{Action, Outcome, Scene};
 
 /// Flows that fit unless a row says otherwise.
 const MAX_FLOWS: u32 = 64;

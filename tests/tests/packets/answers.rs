@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use anyhow::{bail, ensure};
 use sni_common::contract::{Counter, DropReason};
-use snigate_tests::packets::frame::{Icmp, Tcp, extension};
+use snigate_tests::packets::Icmp;
+use snigate_tests::packets::frame::{Tcp, extension};
 use snigate_tests::packets::plan::{Configuration, Family, Path, configuration};
 use snigate_tests::packets::{
     Action, Fate, NARROW_EDGE, NARROW_MTU, Port, Row, Scene, Step, packet_table, packet_test,

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use sni_common::contract::{Counter, DropReason};
 use snigate_tests::addresses::{EDGE_B, PARTNER};
-use snigate_tests::packets::frame::{Icmp, Tcp, extension};
+use snigate_tests::packets::Icmp;
+use snigate_tests::packets::frame::{Tcp, extension};
 use snigate_tests::packets::plan::{Configuration, Family, Path, configuration};
 use snigate_tests::packets::{
     Fate, NARROW_EDGE, Port, Row, Scene, Step, WAN_ROUTER, packet_table, packet_test,

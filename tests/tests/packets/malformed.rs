@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use sni_common::contract::{Counter, DropReason};
-use snigate_tests::packets::frame::{ACK, FIN, Icmp, RST, SYN, Tcp};
+use snigate_tests::packets::Icmp;
+use snigate_tests::packets::frame::{ACK, FIN, RST, SYN, Tcp};
 use snigate_tests::packets::plan::{Family, Path, configuration};
 use snigate_tests::packets::{
     Action, Fate, Port, Row, SHORTEST_FRAME, Scene, Step, packet_table, packet_test,

@@ -10,7 +10,8 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use fastrand::Rng;
 use sni_common::contract::{Counter, EdgeState};
 use snigate_tests::addresses::{EDGE_A, EDGE_B, Host, PARTNER, VIP_1, VIP_2, partner};
-use snigate_tests::packets::frame::{Icmp, Tcp, extension};
+use snigate_tests::packets::Icmp;
+use snigate_tests::packets::frame::{Tcp, extension};
 use snigate_tests::packets::plan::{Configuration, Family, Path};
 use snigate_tests::packets::{Action, Outcome, Port, Scene, packet_test};
 

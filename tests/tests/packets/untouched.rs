@@ -3,7 +3,8 @@
 use etherparse::{EtherType, IpNumber};
 use sni_common::contract::Counter;
 use snigate_tests::addresses::{EDGE_A, PARTNER, VIP_1};
-use snigate_tests::packets::frame::{Icmp, Link, SYN, Tcp, ether_type, extension, ipv4, ipv6};
+use snigate_tests::packets::Icmp;
+use snigate_tests::packets::frame::{Link, SYN, Tcp, ether_type, extension, ipv4, ipv6};
 use snigate_tests::packets::plan::{Family, Path, configuration};
 use snigate_tests::packets::{Port, Row, Step, packet_table};
 
