@@ -26,9 +26,6 @@ use crate::{
     sweeper::Sweeper,
 };
 
-/// The oldest kernel whose maps, helpers and attachments the datapath can rely on.
-const OLDEST_KERNEL: (u32, u32) = (6, 1);
-
 /// How `snigate run` was called.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -83,7 +80,8 @@ pub async fn run(options: RunOptions) -> Result<(), AgentError> {
         tracing::warn!("{warning}");
     }
     let config = loaded.config;
-    host::require_kernel(OLDEST_KERNEL.0, OLDEST_KERNEL.1)?;
+    let (major, minor) = host::OLDEST_KERNEL;
+    host::require_kernel(major, minor)?;
     host::require_capabilities()?;
     let pin_path = &config.gateway.pin_path;
     host::require_bpffs(pin_path)?;
