@@ -253,7 +253,8 @@ fn without_other(packet: &Packet, entry: &Flow) -> Step {
 #[inline(always)]
 fn promote(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
     // SAFETY: a live map value.
-    let recovered = unsafe { (*flow).state } & state::RECOVERED != 0;
+    let (recovered, to_edge) =
+        unsafe { ((*flow).state & state::RECOVERED != 0, is_to_edge(&*flow)) };
     match move_to_flows(ctx, packet, flow) {
         Ok(()) => match FLOWS.get_ptr_mut(&packet.key) {
             Some(flow) => Step::send(
@@ -267,7 +268,8 @@ fn promote(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
             None => Step::Drop(DropReason::NoFlow),
         },
         // The half-open entries stay: the Edge repeats its SYN-ACK, the client answers it with an RST, and both sides are clean.
-        Err(DropReason::FlowTableFull) => Step::Reset(DropReason::FlowTableFull),
+        // An Edge that brings a lost flow back is not reset: its connection may find room when it tries again.
+        Err(DropReason::FlowTableFull) if to_edge => Step::Reset(DropReason::FlowTableFull),
         Err(reason) => Step::Drop(reason),
     }
 }

@@ -102,7 +102,7 @@ drop_reasons! {
     Denied = 4, "denied", "The source address lies in a prefix of `limits.deny`.";
     SynBudget = 5, "syn-budget", "The source sends more SYNs than `limits.syn_per_source` allows.";
     NoEdge = 6, "no-edge", "No Edge of the service's pool is up; the client was answered with a reset.";
-    FlowTableFull = 7, "flow-table-full", "There is no room for another flow (`max_flows`); the client was answered with a reset.";
+    FlowTableFull = 7, "flow-table-full", "There is no room for another flow (`max_flows`); a client was answered with a reset.";
     NoPort = 8, "no-port", "No port of the gateway toward the Edge was free; the client was answered with a reset.";
     NoFlow = 9, "no-flow", "The segment belongs to no known flow and its Edge can't be found again.";
     TtlExpired = 10, "ttl-expired", "The TTL or hop limit ran out at the gateway; the sender was told by ICMP.";
