@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod net;
+pub mod proxy;
 
 mod instance;
 mod neighbours;
