@@ -107,8 +107,14 @@ impl ReturnRoute {
     /// # Errors
     /// The kernel's.
     pub async fn remove(network: &Network) -> Result<(), NetError> {
-        for family in families()? {
-            let rules = network.rules(family).await?;
+        // IPv6 may have been switched off since.
+        for family in [Family::V4, Family::V6] {
+            let rules = match network.rules(family).await {
+                Err(NetError::Refused { reason, .. }) if is(&reason, Errno::AFNOSUPPORT) => {
+                    continue;
+                }
+                other => other?,
+            };
             let own = network.own(family, rules).await?;
             own.remove(network, &[]).await?;
         }
