@@ -5,6 +5,8 @@ pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod net;
+pub mod proxy;
+pub mod tls;
 
 mod instance;
 mod neighbours;

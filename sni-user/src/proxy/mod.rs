@@ -1,0 +1,3 @@
+//! What the agent does with connections of inspected addresses.
+
+pub mod terminate;
