@@ -6,6 +6,7 @@ pub mod config;
 pub mod datapath;
 pub mod net;
 pub mod proxy;
+pub mod tls;
 
 mod instance;
 mod neighbours;

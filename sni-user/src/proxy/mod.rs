@@ -1,3 +1,4 @@
 //! The agent's half of the gateway: what happens to a connection whose ClientHello decides.
 
 pub mod hello;
+pub mod terminate;
