@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod datapath;
+pub mod edges;
 pub mod net;
 pub mod proxy;
 pub mod tls;

@@ -90,26 +90,28 @@ async fn refuse(stream: server::TlsStream<TcpStream>, alert: AlertDescription) {
 /// Ends a domain's TLS on a connection whose ClientHello has not been read yet, and relays to an Edge.
 ///
 /// `connect` gives a connection to an Edge, and is asked again, three times in all, when the handshake there fails in a way that another
-/// Edge may not; an error of it ends that. `server_name` is what the partner asked for.
+/// Edge may not; an error of it ends that. `server_name` is what the partner asked for. What `connect` gives beside the connection
+/// comes back with the result; `established` sees it once both handshakes are complete.
 ///
 /// Whatever fails, the partner is told by an alert before its connection is closed.
 ///
 /// # Errors
 /// One of the handshakes failed, or there is no Edge. What happens once both are complete is in [`Relayed::end`].
-pub async fn terminate<E>(
+pub async fn terminate<T, E>(
     client: TcpStream,
     domain: &Terminating,
     server_name: Option<&str>,
     patience: Patience,
-    mut connect: impl AsyncFnMut() -> Result<(TcpStream, Arc<EdgeTls>), E>,
-) -> Result<Relayed, TerminateError>
+    mut connect: impl AsyncFnMut() -> Result<(TcpStream, Arc<EdgeTls>, T), E>,
+    established: impl FnOnce(&T),
+) -> Result<(Relayed, T), TerminateError>
 where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     let partner = accept_partner(client, domain, Instant::now() + patience.handshake).await?;
     let mut failure = None;
     for _ in 0..ATTEMPTS {
-        let (tcp, edge) = match connect().await {
+        let (tcp, edge, tag) = match connect().await {
             Ok(connected) => connected,
             Err(error) => {
                 // What an Edge did wrong says more than that there is no further one.
@@ -119,7 +121,10 @@ where
         };
         let deadline = Instant::now() + patience.handshake;
         match connect_edge(tcp, &edge, domain, server_name, &partner, deadline).await {
-            Ok(edge) => return Ok(run(partner, edge, patience.idle).await),
+            Ok(edge) => {
+                established(&tag);
+                return Ok((run(partner, edge, patience.idle).await, tag));
+            }
             Err(error) => {
                 let last = !error.may_differ_elsewhere();
                 failure = Some(error);
