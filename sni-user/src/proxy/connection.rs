@@ -1,6 +1,6 @@
 //! The life of a connection: wait for its ClientHello, route it, connect to an Edge, pass it on.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpStream, time::timeout};
 
@@ -15,10 +15,13 @@ use super::{
     routing::Service,
     socket,
     story::Story,
-    terminate::{self, Patience, TerminateError},
+    terminate::{self, Patience, Reach, TerminateError},
 };
 
-use crate::edges::{Edge, Entered};
+use crate::{
+    edges::{Edge, Entered},
+    tls::EdgeTls,
+};
 
 /// How long each of the two TLS handshakes of a terminated connection may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -131,25 +134,18 @@ async fn end_tls(story: &Story<'_>, client: TcpStream, index: usize) -> Result<(
     let active = &story.active;
     let domain = active.tls.domain(index).ok_or(Refusal::NoService)?;
     let pool = active.config.domains[index].pool.index();
-    let mut attempts = attempts(story, pool)?;
     let gateway = &active.config.gateway;
     let patience = Patience {
         handshake: HANDSHAKE,
         idle: gateway.idle_timeout,
     };
-    let connect = async || {
-        let connected = reach(story, &mut attempts).await?;
-        let edge = &connected.edge;
-        let tls = active.tls.edge(edge.index).ok_or(Refusal::NoService)?;
-        let tls = Arc::clone(tls);
-        // The guard counts the connection to the Edge.
-        let tag = (connected.edge, connected.entered);
-        Ok::<_, Refusal>((connected.stream, tls, tag))
+    let mut edges = Candidates {
+        story,
+        attempts: attempts(story, pool)?,
     };
-    let established = |(edge, _): &(Arc<Edge>, Entered)| story.carrying("terminated", edge);
     let server_name = story.server_name();
     let (relayed, (edge, _entered)) =
-        terminate::terminate(client, domain, server_name, patience, connect, established)
+        terminate::terminate(client, domain, server_name, patience, &mut edges)
             .await
             .map_err(|error| match error {
                 // The reason itself, not that there was one.
@@ -161,4 +157,29 @@ async fn end_tls(story: &Story<'_>, client: TcpStream, index: usize) -> Result<(
             })?;
     story.terminated(&edge, &relayed);
     Ok(())
+}
+
+/// The Edges of a terminated connection.
+struct Candidates<'a> {
+    story: &'a Story<'a>,
+    attempts: Attempts,
+}
+
+impl Reach for Candidates<'_> {
+    /// The guard counts the connection.
+    type Tag = (Arc<Edge>, Entered);
+
+    async fn reach(
+        &mut self,
+    ) -> Result<(TcpStream, Arc<EdgeTls>, Self::Tag), Box<dyn Error + Send + Sync>> {
+        let connected = reach(self.story, &mut self.attempts).await?;
+        let edge = connected.edge;
+        let tls = self.story.active.tls.edge(edge.index);
+        let tls = Arc::clone(tls.ok_or(Refusal::NoService)?);
+        Ok((connected.stream, tls, (edge, connected.entered)))
+    }
+
+    fn established(&self, (edge, _): &Self::Tag) {
+        self.story.carrying("terminated", edge);
+    }
 }
