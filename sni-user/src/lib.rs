@@ -6,6 +6,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod net;
+pub mod proxy;
 
 mod instance;
 mod neighbours;

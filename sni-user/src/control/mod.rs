@@ -17,7 +17,7 @@ pub use self::{
         MAX_REQUEST, Notice, Refusal, RefusalKind, RefusedConfiguration, Reloaded, Request,
         RouteAdded, RouteRemoved, VERSION,
     },
-    seen::{HelloSeen, Matched, WatchFilter},
+    seen::{HelloSeen, WatchFilter},
     server::{Handler, Server},
     socket::ControlError,
 };

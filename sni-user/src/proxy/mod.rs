@@ -1,0 +1,3 @@
+//! The agent's half of the gateway: what happens to a connection whose ClientHello decides.
+
+pub mod hello;
