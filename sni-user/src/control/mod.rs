@@ -4,6 +4,7 @@
 //! [`Handler`]; the [`Client`] is the command line's side. `domains` keeps domains that were added by command in files of their own.
 
 mod client;
+pub mod domains;
 mod peer;
 mod protocol;
 mod seen;
@@ -12,12 +13,13 @@ mod socket;
 
 pub use self::{
     client::{Client, ClientError, Watching},
+    domains::DomainError,
     protocol::{
         ActiveConfiguration, AgentStatus, DomainChanged, DomainTable, Findings, MAX_ANSWER,
         MAX_REQUEST, Notice, Refusal, RefusalKind, RefusedConfiguration, Reloaded, Request,
         RouteAdded, RouteRemoved, VERSION,
     },
-    seen::{HelloSeen, Matched, WatchFilter},
+    seen::{HelloSeen, WatchFilter},
     server::{Handler, Server},
     socket::ControlError,
 };

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
+use sni_common::contract::Matched;
 
 use crate::config::IpNet;
 
@@ -30,36 +31,11 @@ pub struct HelloSeen {
     pub ech: bool,
     /// Where the routes send it: a pool, or `terminate` and the pool behind.
     pub route: Option<String>,
-    /// Which route that is.
-    pub matched: Matched,
+    /// What it was found by; nothing for what is no ClientHello.
+    #[serde(with = "matched")]
+    pub matched: Option<Matched>,
     /// What became of it, such as `passed to edge-a`, `refused: unknown-name` or `incomplete: deadline`.
     pub result: String,
-}
-
-/// How a server name was routed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Matched {
-    /// By the name itself.
-    Exact,
-    /// By a wildcard.
-    Wildcard,
-    /// By the address's default.
-    Default,
-    /// Not at all.
-    None,
-}
-
-impl Matched {
-    /// The word that commands show.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Exact => "exact",
-            Self::Wildcard => "wildcard",
-            Self::Default => "default",
-            Self::None => "none",
-        }
-    }
 }
 
 /// Which ClientHellos a watcher wants; all conditions hold.
@@ -124,5 +100,31 @@ pub(super) mod rfc3339 {
     ) -> Result<SystemTime, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
         humantime::parse_rfc3339(&text).map_err(D::Error::custom)
+    }
+}
+
+/// How a route was found, by its name in the contract.
+mod matched {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
+    use sni_common::contract::Matched;
+
+    pub(super) fn serialize<S: Serializer>(
+        matched: &Option<Matched>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        matched.map(Matched::name).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Matched>, D::Error> {
+        let named = |name: &String| {
+            let found = Matched::ALL.iter().find(|matched| matched.name() == name);
+            found.copied().ok_or_else(|| {
+                D::Error::custom(format!("{name} says nothing of how a route was found"))
+            })
+        };
+        let name = Option::<String>::deserialize(deserializer)?;
+        name.as_ref().map(named).transpose()
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use sni_common::contract::Matched;
 use tokio::{
     sync::{Notify, broadcast},
     task::JoinHandle,
@@ -193,7 +194,7 @@ fn hello(name: &str, source: &str) -> Arc<HelloSeen> {
         post_quantum: true,
         ech: false,
         route: Some("edges-a".into()),
-        matched: Matched::Exact,
+        matched: Some(Matched::Exact),
         result: "passed to edge-a".into(),
     })
 }
