@@ -5,11 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    AgentError,
-    error::FileFindings,
-    files::Stamps,
-};
+use super::{AgentError, error::FileFindings, files::Stamps};
 use crate::{
     config::{Config, Diagnostics, Gateway, Loaded, Name, ServerName},
     tls::{self, Finding, Store},
@@ -43,6 +39,7 @@ impl Candidate {
             mut config,
             warnings,
             files,
+            domains_at: _,
         } = Config::load(main)?;
         overlay(&mut config, live);
         let (tls, findings) = Store::load(&config, previous).map_err(FileFindings)?;

@@ -146,10 +146,11 @@ impl Kernel {
 
     /// Edges' answers to the agent's transparent sockets.
     async fn lead_back(&mut self, interfaces: &[AttachTo]) -> Result<(), AgentError> {
-        for piece in RETURN.install(&self.network).await?.added {
+        let added = RETURN.install(&self.network).await?.added;
+        for piece in &added {
             tracing::info!("for Edges with `source = \"preserve\"`: {piece}");
         }
-        for (name, _) in interfaces {
+        for (name, _) in interfaces.iter().filter(|_| !added.is_empty()) {
             if let Some(note) = net_host::source_mark_note(name)? {
                 tracing::warn!("{note}");
             }

@@ -129,7 +129,10 @@ async fn start(
     let pin_path = &candidate.config.gateway.pin_path;
     let maps = Maps::open(pin_path)?;
     let Candidate {
-        config, tls, stamps, ..
+        config,
+        tls,
+        stamps,
+        ..
     } = candidate;
     let active = Active::new(config, tls, Numbers::from(&activated), &Default::default());
     let (proxy, lessons) = Proxy::new(active);

@@ -17,10 +17,7 @@ use super::{
     routing::{Decision, Service},
     terminate,
 };
-use crate::{
-    control::{self, HelloSeen},
-    edges::Edge,
-};
+use crate::{control::HelloSeen, edges::Edge};
 
 /// A connection's story.
 pub(super) struct Story<'a> {
@@ -177,12 +174,10 @@ impl<'a> Story<'a> {
                 post_quantum: hello.is_some_and(|hello| hello.post_quantum),
                 ech: hello.is_some_and(|hello| hello.ech),
                 route: self.destination(),
-                matched: match self.decision.map(|decision| decision.matched) {
-                    Some(Matched::Exact) => control::Matched::Exact,
-                    Some(Matched::Wildcard) => control::Matched::Wildcard,
-                    Some(Matched::Default) => control::Matched::Default,
-                    Some(Matched::Nothing) | None => control::Matched::None,
-                },
+                matched: hello.map(|_| {
+                    let decision = self.decision.map(|decision| decision.matched);
+                    decision.unwrap_or(Matched::Nothing)
+                }),
                 result: result(),
             }
         });
