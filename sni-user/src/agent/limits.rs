@@ -13,13 +13,19 @@ pub(super) fn raise_open_files(connections: u32) {
     if current.is_none_or(|current| current >= wanted) {
         return;
     }
-    let raised = Rlimit {
-        current: Some(maximum.map_or(wanted, |maximum| maximum.min(wanted))),
-        maximum,
+    let raise = |to: u64, maximum: Option<u64>| {
+        let limits = Rlimit {
+            current: Some(to),
+            maximum,
+        };
+        setrlimit(Resource::Nofile, limits).is_ok()
     };
-    if setrlimit(Resource::Nofile, raised).is_err() || raised.current < Some(wanted) {
+    // Beyond the hard limit with CAP_SYS_RESOURCE only, and never beyond `fs.nr_open`.
+    let within = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let enough = raise(wanted, maximum.map(|maximum| maximum.max(wanted)));
+    if !enough && !(raise(within, maximum) && within == wanted) {
         tracing::warn!(
-            limit = raised.current,
+            limit = within,
             wanted,
             "the limit of open files is too low for `max_connections`: raise it (LimitNOFILE= in the unit), or lower `max_connections`"
         );

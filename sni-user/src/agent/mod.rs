@@ -126,6 +126,13 @@ async fn start(
         .map_err(|source| AgentError::io("listening for inspected connections", source))?;
     kernel.datapath.serve_listener(&listener)?;
     let activated = kernel.apply(&candidate.config, None).await?;
+    tracing::info!(
+        generation = activated.generation,
+        services = activated.services,
+        edges = activated.edges,
+        names = activated.names,
+        "configuration active"
+    );
     let pin_path = &candidate.config.gateway.pin_path;
     let maps = Maps::open(pin_path)?;
     let Candidate {
