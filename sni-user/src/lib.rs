@@ -3,9 +3,12 @@
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod datapath;
+pub mod edges;
 pub mod net;
 pub mod proxy;
+pub mod tls;
 
 mod instance;
 mod neighbours;

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use sni_user::config::{
-    ClientCertificate, Config, Hook, IdentityMode, IpNet, Loaded, Mode, Roots, SourceMode,
+    Balance, ClientCertificate, Config, Hook, IdentityMode, IpNet, Loaded, Mode, Roots, SourceMode,
 };
 
 fn fixture(name: &str) -> std::path::PathBuf {
@@ -90,6 +90,7 @@ fn the_example_of_the_design() {
     let Mode::Inspect {
         default: Some(pool),
         bind: true,
+        ..
     } = &shared.mode
     else {
         panic!("{:?}", shared.mode)
@@ -157,7 +158,10 @@ fn the_defaults() {
     assert_eq!(gateway.idle_timeout, Duration::from_secs(7200));
     assert_eq!(gateway.hello_timeout, Duration::from_secs(5));
     assert_eq!(gateway.max_flows, 1_000_000);
+    assert_eq!(gateway.max_connections, 20_000);
     assert_eq!(config.edges[0].source, SourceMode::Preserve);
+    assert!(!config.edges[0].proxy_protocol);
+    assert_eq!(config.pools[0].balance, Balance::Maglev);
     assert_eq!(config.edges[0].health, None);
     assert_eq!(config.pools[0].members[0].weight, 1);
     assert_eq!(config.ip_sets[0].ports, [5061]);
@@ -181,6 +185,60 @@ fn roots_are_the_systems_or_a_file() {
     assert_eq!(with("./system"), Roots::File("/etc/snigate/system".into()));
     assert_eq!(with("ca.pem"), Roots::File("/etc/snigate/ca.pem".into()));
     assert_eq!(with("/pki/ca.pem"), Roots::File("/pki/ca.pem".into()));
+}
+
+#[test]
+fn one_name_goes_to_several_places_by_application_protocol() {
+    let domain = |alpn: &str| {
+        format!("[[domain]]\nsip_domain = \"a.example\"\n{alpn}\npool = \"edges-a\"\n")
+    };
+    let text = format!(
+        "{SMALLEST}balance = \"x\"\n{}{}{}",
+        domain(""),
+        domain("alpn = [\"sip\", \"x\"]"),
+        domain("alpn = [\"h2\"]")
+    )
+    .replace("steer = \"edges-a\"\nbalance = \"x\"", "inspect = true");
+    let loaded = parse(&text);
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    let alpn: Vec<Vec<&str>> = loaded
+        .config
+        .domains
+        .iter()
+        .map(|domain| domain.alpn.iter().map(AsRef::as_ref).collect())
+        .collect();
+    assert_eq!(alpn, [vec![], vec!["sip", "x"], vec!["h2"]]);
+}
+
+#[test]
+fn what_only_inspected_connections_have() {
+    let text = SMALLEST
+        .replace(
+            "steer = \"edges-a\"",
+            "inspect = true\ndefault = \"edges-a\"\nproxy_protocol_from = [\"192.0.2.0/28\"]",
+        )
+        .replace(
+            "edges = [\"edge-a\"]",
+            "edges = [\"edge-a\"]\nbalance = \"least-connections\"",
+        )
+        .replace(":5061\"", ":5061\"\nproxy_protocol = true");
+    let Loaded {
+        config, warnings, ..
+    } = parse(&text);
+    assert!(warnings.is_empty(), "{warnings}");
+    assert_eq!(config.pools[0].balance, Balance::LeastConnections);
+    assert!(config.edges[0].proxy_protocol);
+    let Mode::Inspect {
+        proxy_protocol_from,
+        ..
+    } = &config.ip_sets[0].mode
+    else {
+        panic!("{:?}", config.ip_sets[0].mode)
+    };
+    assert_eq!(
+        *proxy_protocol_from,
+        ["192.0.2.0/28".parse::<IpNet>().unwrap()]
+    );
 }
 
 #[test]

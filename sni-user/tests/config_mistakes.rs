@@ -218,6 +218,24 @@ const BELOW: &[Row] = &[
         "nothing to mirror",
         "write `client_certificate = \"required\"`",
     ),
+    row("[[domain]]\nsip_domain = \"a.example\"\nalpn = []   #!\npool = \"edges-a\"", "`alpn` of [[domain]] is empty", "[\"sip\"]"),
+    row("[[domain]]\nsip_domain = \"a.example\"\nalpn = [\"a b\"]   #!\npool = \"edges-a\"", "not the name of an application protocol", "visible"),
+    row(
+        "[[domain]]\nsip_domain = \"a.example\"   #?\nalpn = [\"sip\", \"h2\"]\npool = \"edges-a\"\n\
+         [[domain]]\nsip_domain = \"a.example\"   #!\nalpn = [\"h2\"]\npool = \"edges-a\"",
+        "two [[domain]] tables are for \"a.example\"",
+        "leave one",
+    ),
+    row("[[domain]]\nsip_domain = \"a.example\"\npool = \"edges-a\"\nclient_crls = [\"a.crl\"]   #!", "no `certificate`", "to pass through"),
+    // What only the agent can do.
+    row("[[pool]]\nname = \"p\"\nedges = [\"edge-a\"]\nbalance = \"least\"   #!\n", "\"least\" is not one of the choices", "\"least-connections\""),
+    row("[[ip_set]]\nname = \"two\"\naddresses = [\"198.51.100.20\"]\nsteer = \"edges-a\"\nproxy_protocol_from = [\"192.0.2.1/32\"]   #!", "`proxy_protocol_from` means something only", "inspect = true"),
+    row(
+        "[[edge]]\nname = \"b\"\naddress = \"203.0.113.11:5061\"\nproxy_protocol = true   #!\n[[pool]]\nname = \"p\"\nedges = [\"b\"]\n\
+         [[ip_set]]\nname = \"two\"\naddresses = [\"198.51.100.20\"]\nsteer = \"p\"   #?",
+        "\"b\" expects a PROXY protocol header",
+        "leave `proxy_protocol` out",
+    ),
     // Identity and limits.
     row("[identity]\nca = \"ca.pem\"   #!\ncrl_url = \"http://192.0.2.1/crl\"", "has `ca` and no `key`", "snigate ca init"),
     row("[identity]\ngateway_key = \"g.key\"   #!", "no `gateway_certificate`", "write `gateway_certificate`"),
@@ -404,6 +422,12 @@ fn warnings() {
              [[edge]]   #!\nname = \"edge-b\"\naddress = \"203.0.113.11:5061\"\n[[pool]]\nname = \"two\"\nedges = [\"edge-b\"]",
             "which has no `tls`",
             "write `tls = {",
+        ),
+        row(
+            "[[pool]]\nname = \"p\"\nedges = [\"edge-a\"]\nbalance = \"least-connections\"   #!\n\
+             [[ip_set]]\nname = \"two\"\naddresses = [\"198.51.100.20\"]\nsteer = \"p\"   #?",
+            "always balanced by Maglev",
+            "leave `balance` out",
         ),
     ];
     for row in rows {

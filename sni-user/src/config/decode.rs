@@ -141,16 +141,35 @@ impl<'a> Section<'a> {
 
     /// A path, resolved.
     pub(super) fn path(&mut self, key: &'static str, directory: &Directory) -> Option<PathBuf> {
-        let Located { value, at } = self.optional::<String>(key)?;
+        let written = self.optional::<String>(key)?;
+        self.resolved(key, &written, directory)
+    }
+
+    /// A list of paths, resolved; empty without the key.
+    pub(super) fn paths(&mut self, key: &'static str, directory: &Directory) -> Vec<PathBuf> {
+        let written = self.list::<String>(key);
+        written
+            .iter()
+            .flat_map(|list| &list.items)
+            .filter_map(|path| self.resolved(key, path, directory))
+            .collect()
+    }
+
+    fn resolved(
+        &self,
+        key: &str,
+        Located { value, at }: &Located<String>,
+        directory: &Directory,
+    ) -> Option<PathBuf> {
         if value.is_empty() || value.contains('\0') {
-            let message = format!("`{key}`: {} is not a path", quoted(&value));
+            let message = format!("`{key}`: {} is not a path", quoted(value));
             self.report.push(
-                Diagnostic::error(at, message)
+                Diagnostic::error(at.clone(), message)
                     .help("write a path; a relative one starts from this file's directory"),
             );
             return None;
         }
-        Some(directory.resolve(&value))
+        Some(directory.resolve(value))
     }
 
     /// A value that must be there; `example` is how it could be written.

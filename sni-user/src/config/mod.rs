@@ -31,8 +31,8 @@ pub use self::{
         IpSet, Limits, Member, MirrorCa, Mode, Pool, PoolRef, Roots, Termination,
     },
     values::{
-        ClientCertificate, Hook, HostName, IdentityMode, InvalidValue, Name, Rate, ServerName,
-        SourceMode,
+        AlpnProtocol, Balance, ClientCertificate, Hook, HostName, IdentityMode, InvalidValue, Name,
+        Rate, ServerName, SourceMode,
     },
 };
 

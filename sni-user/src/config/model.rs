@@ -12,7 +12,8 @@ use serde::{Serialize, Serializer};
 use sni_common::contract::limits;
 
 use super::values::{
-    ClientCertificate, Hook, HostName, IdentityMode, Name, Rate, ServerName, SourceMode,
+    AlpnProtocol, Balance, ClientCertificate, Hook, HostName, IdentityMode, Name, Rate, ServerName,
+    SourceMode,
 };
 
 /// A whole configuration.
@@ -93,6 +94,8 @@ pub struct Gateway {
     pub hello_timeout: Duration,
     /// How many flows at once; further connections are refused.
     pub max_flows: u32,
+    /// How many connections the agent holds at once; further ones wait in the kernel's queue until one has ended.
+    pub max_connections: u32,
 }
 
 /// `[[edge]]`: a server behind the gateway.
@@ -107,6 +110,8 @@ pub struct Edge {
     /// How it is verified when the gateway has terminated TLS; without it, by the system's roots and the name that the
     /// partner asked for.
     pub tls: Option<EdgeTls>,
+    /// Whether connections to it begin with a PROXY protocol v2 header that names the client. A Lync Edge does not understand it.
+    pub proxy_protocol: bool,
     /// How it is probed; without it, it counts as up.
     pub health: Option<Health>,
 }
@@ -159,6 +164,8 @@ pub struct Pool {
     pub name: Name,
     /// At least one, none twice.
     pub members: Vec<Member>,
+    /// How the agent chooses among them; the datapath always takes Maglev.
+    pub balance: Balance,
 }
 
 /// An Edge in a pool.
@@ -235,6 +242,8 @@ pub enum Mode {
         default: Option<PoolRef>,
         /// Whether the datapath may bind known names to Edges itself, without the agent.
         bind: bool,
+        /// Load balancers in front of the gateway, whose connections begin with a PROXY protocol header.
+        proxy_protocol_from: Vec<IpNet>,
     },
 }
 
@@ -243,8 +252,10 @@ pub enum Mode {
 pub struct Domain {
     /// The SIP domain.
     pub sip_domain: HostName,
-    /// Server names that partners ask for: at least one, none in two domains.
+    /// Server names that partners ask for: at least one; in another domain only under another `alpn`.
     pub names: Vec<ServerName>,
+    /// Application protocols of which the client must offer one; empty where it makes no difference.
+    pub alpn: Vec<AlpnProtocol>,
     /// Where its connections go.
     pub pool: PoolRef,
     /// Present when TLS ends at the gateway; otherwise the connection is passed through.
@@ -262,6 +273,8 @@ pub struct Termination {
     pub client_certificate: ClientCertificate,
     /// Who may have signed it.
     pub client_roots: Roots,
+    /// PEM files with revocation lists that it must not be on.
+    pub client_crls: Vec<PathBuf>,
     /// What the Edge is shown.
     pub identity: IdentityMode,
 }

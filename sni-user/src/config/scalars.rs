@@ -11,8 +11,8 @@ use toml::de::DeValue;
 use super::{
     decode::{Decode, Input},
     values::{
-        ClientCertificate, Hook, HostName, IdentityMode, InvalidValue, Keyword, Rate, ServerName,
-        SourceMode,
+        AlpnProtocol, Balance, ClientCertificate, Hook, HostName, IdentityMode, InvalidValue,
+        Keyword, Rate, ServerName, SourceMode,
     },
     wording::{quoted, shown},
 };
@@ -100,6 +100,12 @@ impl Decode for ServerName {
     }
 }
 
+impl Decode for AlpnProtocol {
+    fn decode(input: &Input<'_>) -> Option<Self> {
+        input.accept(input.text("an application protocol", "\"sip\"")?.parse())
+    }
+}
+
 impl Decode for SocketAddr {
     fn decode(input: &Input<'_>) -> Option<Self> {
         input.accept(socket_address(
@@ -130,7 +136,7 @@ macro_rules! decode_keywords {
         }
     )+};
 }
-decode_keywords!(Hook, SourceMode, ClientCertificate, IdentityMode);
+decode_keywords!(Hook, SourceMode, Balance, ClientCertificate, IdentityMode);
 
 fn socket_address(text: &str) -> Result<SocketAddr, InvalidValue> {
     if let Ok(address) = text.parse() {

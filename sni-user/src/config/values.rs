@@ -139,7 +139,9 @@ impl FromStr for HostName {
 pub enum ServerName {
     /// Exactly this name.
     Exact(HostName),
-    /// Any one label followed by this name (RFC 6125 section 6.4.3: the wildcard is the whole leftmost label).
+    /// One or more labels followed by this name. Of several that match, the longest counts.
+    ///
+    /// Routing goes further than certificates, whose wildcard is one label (RFC 9525 section 6.3): whoever owns a name owns all below it.
     Wildcard(HostName),
 }
 
@@ -220,7 +222,7 @@ macro_rules! text_like {
         }
     )+};
 }
-text_like!(Name, HostName);
+text_like!(Name, HostName, AlpnProtocol);
 
 /// How much of something in how much time, such as `200/s` or `50/m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,6 +249,12 @@ impl Rate {
     /// How many in one [`period`](Self::period); also what a full token bucket holds.
     pub fn count(self) -> NonZeroU32 {
         self.count
+    }
+
+    /// As [`sni_common::token_bucket::TokenBucket`] counts: thousandths per second, at least one.
+    pub fn millirate(self) -> u32 {
+        let millirate = u64::from(self.count.get()) * 1000 / self.period().as_secs();
+        u32::try_from(millirate).unwrap_or(u32::MAX).max(1)
     }
 
     /// A second, a minute or an hour.
@@ -359,6 +367,35 @@ macro_rules! keywords {
     )+};
 }
 
+/// The name of an application protocol (RFC 7301 section 3.1), such as `sip`: 1 to 255 bytes of visible ASCII.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AlpnProtocol(Arc<str>);
+
+impl AlpnProtocol {
+    /// The name as it stands in a ClientHello.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl FromStr for AlpnProtocol {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        // The RFC allows any bytes. Those that are not visible would only be a mistake.
+        if (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(Self(text.into()));
+        }
+        Err(InvalidValue::new(
+            format!(
+                "{} is not the name of an application protocol",
+                quoted(text)
+            ),
+            "write 1 to 255 visible ASCII characters, such as \"sip\" or \"h2\"",
+        ))
+    }
+}
+
 keywords! {
     /// Where the datapath is attached.
     Hook {
@@ -377,6 +414,13 @@ keywords! {
         "preserve" => Preserve,
         /// The gateway's own address and a port it owns; works in any topology.
         "gateway" => Gateway,
+    }
+    /// How the agent chooses an Edge of a pool.
+    Balance {
+        /// By a hash of the client, as the datapath does: gateways agree without talking.
+        "maglev" => Maglev,
+        /// The Edge with the fewest connections of this agent, in relation to its weight.
+        "least-connections" => LeastConnections,
     }
     /// Whether a partner must show a certificate.
     ClientCertificate {

@@ -8,7 +8,7 @@ use crate::config::{
     diagnostics::Diagnostic,
     location::Location,
     model::{Domain, PoolRef, Roots, Termination},
-    values::{ClientCertificate, HostName, IdentityMode, ServerName},
+    values::{AlpnProtocol, ClientCertificate, HostName, IdentityMode, ServerName},
 };
 
 pub(in crate::config) struct DomainDraft {
@@ -16,6 +16,7 @@ pub(in crate::config) struct DomainDraft {
     pub(in crate::config) sip_domain: Option<Located<HostName>>,
     /// Written ones, or the default name at the place of the SIP domain.
     pub(in crate::config) names: Vec<Located<ServerName>>,
+    pub(in crate::config) alpn: Option<List<AlpnProtocol>>,
     pub(in crate::config) pool: Option<Located<String>>,
     pub(in crate::config) terminate: Option<TerminationDraft>,
 }
@@ -26,6 +27,7 @@ pub(in crate::config) struct TerminationDraft {
     pub(in crate::config) identity: Option<Located<IdentityMode>>,
     client_certificate: ClientCertificate,
     client_roots: Roots,
+    client_crls: Vec<PathBuf>,
 }
 
 impl DomainDraft {
@@ -35,6 +37,7 @@ impl DomainDraft {
         let draft = Self {
             at: section.at().clone(),
             names: names_of(&section, sip_domain.as_ref(), names),
+            alpn: section.non_empty_list("alpn", "[\"sip\"]"),
             pool: section.required("pool", "\"edges-a\""),
             terminate: termination(&mut section, directory),
             sip_domain,
@@ -47,6 +50,7 @@ impl DomainDraft {
         Some(Domain {
             sip_domain: self.sip_domain?.value,
             names: self.names.into_iter().map(|name| name.value).collect(),
+            alpn: self.alpn.map(List::values).unwrap_or_default(),
             pool: pool(&self.pool?.value)?,
             terminate: match self.terminate {
                 Some(draft) => Some(draft.build()?),
@@ -63,6 +67,7 @@ impl TerminationDraft {
             key: self.key?,
             client_certificate: self.client_certificate,
             client_roots: self.client_roots,
+            client_crls: self.client_crls,
             identity: self
                 .identity
                 .map_or(IdentityMode::Anonymous, |identity| identity.value),
@@ -107,6 +112,7 @@ fn termination(section: &mut Section<'_>, directory: &Directory) -> Option<Termi
             .as_ref()
             .map_or(ClientCertificate::Optional, |it| it.value),
         client_roots: roots(section, "client_roots", directory).unwrap_or(Roots::System),
+        client_crls: section.paths("client_crls", directory),
     };
     let problem = |at: Option<Location>, message: &str, help: &str| {
         let at = at.unwrap_or_else(|| section.at().clone());
@@ -123,7 +129,12 @@ fn termination(section: &mut Section<'_>, directory: &Directory) -> Option<Termi
                 help,
             );
         }
-        for key in ["client_certificate", "client_roots", "identity"] {
+        for key in [
+            "client_certificate",
+            "client_roots",
+            "client_crls",
+            "identity",
+        ] {
             if let Some(at) = section.key_at(key) {
                 problem(
                     Some(at),
@@ -161,13 +172,16 @@ fn termination(section: &mut Section<'_>, directory: &Directory) -> Option<Termi
                 "write `client_certificate = \"required\"`",
             );
         }
-        if let Some(at) = section.key_at("client_roots") {
-            let message =
-                "`client_roots` verify nothing when partners are not asked for a certificate";
-            let help = "leave `client_roots` out, or write `client_certificate = \"optional\"`";
-            section
-                .report()
-                .push(Diagnostic::warning(at, message).help(help));
+        for key in ["client_roots", "client_crls"] {
+            if let Some(at) = section.key_at(key) {
+                let message =
+                    format!("`{key}` verify nothing when partners are not asked for a certificate");
+                let help =
+                    format!("leave `{key}` out, or write `client_certificate = \"optional\"`");
+                section
+                    .report()
+                    .push(Diagnostic::warning(at, message).help(help));
+            }
         }
     }
     Some(draft)

@@ -14,6 +14,7 @@ pub(in crate::config) struct EdgeDraft {
     pub(in crate::config) name: Option<Located<String>>,
     pub(in crate::config) address: Option<Located<SocketAddr>>,
     pub(in crate::config) has_tls: bool,
+    pub(in crate::config) proxy_protocol: Option<Located<bool>>,
     source: SourceMode,
     tls: Option<EdgeTls>,
     health: Option<Health>,
@@ -30,6 +31,7 @@ impl EdgeDraft {
             tls: section
                 .input("tls")
                 .and_then(|input| tls(&input, directory)),
+            proxy_protocol: section.optional("proxy_protocol"),
             health: section.input("health").and_then(|input| health(&input)),
         };
         section.finish();
@@ -43,6 +45,7 @@ impl EdgeDraft {
             source,
             tls,
             health,
+            proxy_protocol,
             ..
         } = self;
         Some(Edge {
@@ -50,6 +53,7 @@ impl EdgeDraft {
             address: address?.value,
             source,
             tls,
+            proxy_protocol: proxy_protocol.is_some_and(|it| it.value),
             health,
         })
     }

@@ -12,7 +12,7 @@ use crate::config::{
 };
 
 /// Its keys, for those who write them outside of it.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 11] = [
     "interfaces",
     "hook",
     "seed",
@@ -22,6 +22,7 @@ pub(super) const KEYS: [&str; 10] = [
     "idle_timeout",
     "hello_timeout",
     "max_flows",
+    "max_connections",
     "include",
 ];
 
@@ -78,6 +79,9 @@ impl GatewayDraft {
             max_flows: section
                 .number("max_flows", 1..=16_000_000)
                 .unwrap_or(1_000_000),
+            max_connections: section
+                .number("max_connections", 1..=1_000_000)
+                .unwrap_or(20_000),
         };
         if let Some(at) =
             control_at.filter(|_| complete.control.as_os_str().len() > LONGEST_SOCKET_PATH)

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::config::{
     decode::{Decode, Input, List, Located, Section, number_in},
     diagnostics::Diagnostic,
@@ -27,6 +29,7 @@ pub(in crate::config) enum ModeDraft {
     Inspect {
         default: Option<Located<String>>,
         bind: bool,
+        proxy_protocol_from: Vec<IpNet>,
     },
 }
 
@@ -80,18 +83,16 @@ impl IpSetDraft {
                     pool: pool(&name.value)?,
                 },
                 ModeDraft::Inspect {
-                    default: None,
+                    default,
                     bind,
+                    proxy_protocol_from,
                 } => Mode::Inspect {
-                    default: None,
+                    default: match default {
+                        Some(name) => Some(pool(&name.value)?),
+                        None => None,
+                    },
                     bind,
-                },
-                ModeDraft::Inspect {
-                    default: Some(name),
-                    bind,
-                } => Mode::Inspect {
-                    default: Some(pool(&name.value)?),
-                    bind,
+                    proxy_protocol_from,
                 },
             },
         })
@@ -103,6 +104,7 @@ fn mode(section: &mut Section<'_>) -> Option<ModeDraft> {
     let inspect = section.optional::<bool>("inspect");
     let default = section.optional::<String>("default");
     let bind = section.optional::<bool>("bind");
+    let trusted = section.list::<IpNet>("proxy_protocol_from");
     let inspects = inspect.as_ref().map(|inspect| inspect.value);
     let problem = |at: Option<Location>, message: &str, help: &str| {
         let at = at.unwrap_or_else(|| section.at().clone());
@@ -134,10 +136,11 @@ fn mode(section: &mut Section<'_>) -> Option<ModeDraft> {
             return Some(ModeDraft::Inspect {
                 default,
                 bind: bind.is_none_or(|bind| bind.value),
+                proxy_protocol_from: trusted.map(List::values).unwrap_or_default(),
             });
         }
     }
-    for key in ["default", "bind"] {
+    for key in ["default", "bind", "proxy_protocol_from"] {
         if let Some(at) = section.key_at(key) {
             problem(
                 Some(at),

@@ -6,12 +6,14 @@ use crate::config::{
     decode::{Decode, Input, List, Located, Section, number_in},
     location::Location,
     model::{EdgeRef, Member, Pool},
+    values::Balance,
 };
 
 pub(in crate::config) struct PoolDraft {
     pub(in crate::config) at: Location,
     pub(in crate::config) name: Option<Located<String>>,
     pub(in crate::config) members: Option<List<MemberDraft>>,
+    pub(in crate::config) balance: Option<Located<Balance>>,
 }
 
 pub(in crate::config) struct MemberDraft {
@@ -25,6 +27,7 @@ impl PoolDraft {
             at: section.at().clone(),
             name: section.required("name", "\"edges-a\""),
             members: section.filled_list("edges", "[\"edge-a\"]"),
+            balance: section.optional("balance"),
         };
         section.finish();
         draft
@@ -33,6 +36,7 @@ impl PoolDraft {
     pub(super) fn build(self, edge: impl Fn(&str) -> Option<EdgeRef>) -> Option<Pool> {
         let members = self.members?.values().into_iter();
         Some(Pool {
+            balance: self.balance.map_or(Balance::Maglev, |it| it.value),
             name: self.name?.value.parse().ok()?,
             members: members
                 .map(|member| {

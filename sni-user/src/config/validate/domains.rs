@@ -1,13 +1,14 @@
 //! Domains: each server name once, reachable, and with the identity that they ask for.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, hash::Hash};
 
 use super::{Once, twice};
 use crate::config::{
     decode::Located,
     diagnostics::{Diagnostic, Report},
+    location::Location,
     tables::{DomainDraft, Draft, ModeDraft},
-    values::IdentityMode,
+    values::{AlpnProtocol, IdentityMode},
     wording::quoted,
 };
 
@@ -25,7 +26,7 @@ fn once_each(draft: &Draft, report: &Report) {
     let mut names = Once::new();
     for domain in &draft.domains {
         if let Some(Located { value, at }) = &domain.sip_domain
-            && let Some(first) = domains.again(value, at)
+            && let Some(first) = again(&mut domains, domain, value, at)
         {
             let message = format!("two [[domain]] tables are for {}", quoted(value.as_str()));
             report.push(twice(
@@ -40,7 +41,7 @@ fn once_each(draft: &Draft, report: &Report) {
             }
         }
         for Located { value, at } in &domain.names {
-            if let Some(first) = names.again(value, at) {
+            if let Some(first) = again(&mut names, domain, value, at) {
                 let message = format!(
                     "the server name {} is defined twice",
                     quoted(&value.to_string())
@@ -49,6 +50,20 @@ fn once_each(draft: &Draft, report: &Report) {
             }
         }
     }
+}
+
+/// Once for each application protocol, and once without: `alpn` may send one name to several places.
+fn again<'a, T: Hash + Eq>(
+    once: &mut Once<'a, (&'a T, Option<&'a AlpnProtocol>)>,
+    domain: &'a DomainDraft,
+    what: &'a T,
+    at: &'a Location,
+) -> Option<&'a Location> {
+    let Some(list) = &domain.alpn else {
+        return once.again((what, None), at);
+    };
+    let mut protocols = list.items.iter();
+    protocols.find_map(|protocol| once.again((what, Some(&protocol.value)), at))
 }
 
 fn unreachable(draft: &Draft, report: &Report) {

@@ -8,6 +8,7 @@ mod families;
 mod gateway;
 mod names;
 mod references;
+mod steering;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -34,6 +35,7 @@ pub(super) fn check(draft: &Draft, main: Option<&Arc<Source>>, report: &Report) 
     families::check(draft, report);
     addresses::check(draft, report);
     domains::check(draft, report);
+    steering::check(draft, report);
 }
 
 /// Where each of the things that may exist only once was first written.

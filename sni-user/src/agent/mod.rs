@@ -169,6 +169,7 @@ async fn start(
         generation,
         services,
         edges,
+        ..
     } = activate(&mut datapath.maps, network, config).await?;
     tracing::info!(generation, services, edges, "configuration active");
 
