@@ -82,6 +82,15 @@ pub fn count(counter: Counter, by: u64) {
     }
 }
 
+/// Counts a drop at another hook; without an event, whose fields are those of a frame.
+#[inline(always)]
+pub fn count_drop(reason: DropReason) {
+    if let Some(stats) = stats() {
+        add(stats, Counter::Dropped as u32, 1);
+        add(stats, reason.index(), 1);
+    }
+}
+
 /// Tells the agent; a full ring is counted.
 #[inline(always)]
 pub fn emit(kind: EventKind, reason: u32, key: &FlowKey, ifindex: u32, edge: u32) {

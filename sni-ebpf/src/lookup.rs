@@ -101,14 +101,16 @@ pub fn flow(key: &sni_common::contract::FlowKey) -> Option<*mut Flow> {
         .or_else(|| HALF_OPEN.get_ptr_mut(key))
 }
 
+/// An entry of SERVICES.
 #[inline(always)]
-fn entry(key: &ServiceKey) -> Option<Service> {
+pub fn entry(key: &ServiceKey) -> Option<Service> {
     // SAFETY: the agent writes an entry before its generation becomes active and removes it after; a value is never changed in between.
     unsafe { SERVICES.get(key) }.copied()
 }
 
+/// Whether a bit of FILTER is set.
 #[inline(always)]
-fn in_filter(bit: u32) -> bool {
+pub fn in_filter(bit: u32) -> bool {
     FILTER
         .get(bit >> 6)
         .is_some_and(|word| word >> (bit & 63) & 1 != 0)

@@ -3,6 +3,9 @@
 //! A packet's way: `packet` parses it, `lookup` asks whether a flow or a service claims it, `admit` and `steer` choose an Edge for a new
 //! flow, `forward` finds the way out, `rewrite` translates, and `finish` counts and returns the hook's action. `icmp` does the same
 //! for errors about a flow, and `answer` turns a packet into a reset or an ICMP error for its sender.
+//!
+//! A connection to a service that is inspected is the agent's: `inspect` admits it, `dispatch` finds it the agent's listener, and `transparent`
+//! brings the Edge's answers to the agent's socket that speaks in the client's name.
 #![no_std]
 #![no_main]
 // `packet::at` hides a pointer from the optimiser.
@@ -10,11 +13,13 @@
 
 mod admit;
 mod answer;
+mod dispatch;
 mod ethernet;
 mod finish;
 mod flow;
 mod forward;
 mod icmp;
+mod inspect;
 mod log;
 mod lookup;
 mod maps;
@@ -23,9 +28,14 @@ mod port;
 mod rewrite;
 mod scratch;
 mod steer;
+mod transparent;
 mod verdict;
 
-use aya_ebpf::{macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::TC_ACT_UNSPEC,
+    macros::{classifier, sk_lookup, xdp},
+    programs::{SkLookupContext, TcContext, XdpContext},
+};
 use sni_common::contract::{Counter, DropReason};
 
 use crate::{
@@ -55,6 +65,19 @@ pub fn snigate_xdp(ctx: XdpContext) -> u32 {
     finish(&ctx, packet, verdict)
 }
 
+/// Entry point at the host's lookup of a socket for what begins a connection: inspected services are the agent's.
+#[sk_lookup]
+pub fn snigate_dispatch(ctx: SkLookupContext) -> u32 {
+    dispatch::dispatch(&ctx)
+}
+
+/// Entry point at the ingress of traffic control: what Edges answer to the agent's transparent sockets is marked.
+#[classifier]
+pub fn snigate_return(ctx: TcContext) -> i32 {
+    transparent::mark(&ctx);
+    TC_ACT_UNSPEC
+}
+
 /// A TCP packet: whose is it, which flow is it of, and out it goes.
 #[inline(always)]
 fn tcp(ctx: &XdpContext, packet: &Packet) -> Verdict {
@@ -67,7 +90,7 @@ fn tcp(ctx: &XdpContext, packet: &Packet) -> Verdict {
     let step = match step {
         Step::Anew => match service(packet) {
             Offer::Steer(service) => steer::first_packet(ctx, packet, &service),
-            Offer::Inspect => Step::Pass(Counter::Inspected),
+            Offer::Inspect => inspect::packet(ctx, packet),
             Offer::None => Step::Pass(Counter::Passed),
         },
         step => step,

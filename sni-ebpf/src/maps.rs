@@ -1,18 +1,21 @@
 //! The datapath's maps. Keys, values and sizes are the contract's (`sni_common::contract`); the agent pins each map under its name.
 
+use core::{cell::UnsafeCell, ffi::c_void};
+
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_NO_PREALLOC, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_SOCKMAP},
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use sni_common::{
     Address,
     contract::{
-        AclKey, Edge, Flow, FlowKey, Label, LabelKey, Link, Pool, Service, ServiceKey, Settings,
-        Stats,
+        AclKey, Edge, Flow, FlowKey, Label, LabelKey, Learned, LearnedKey, Link, Pool, Service,
+        ServiceKey, Settings, SniRoute, SniRouteKey, Stats,
         limits::{
             DEFAULT_MAX_FLOWS, EVENTS_BYTES, FILTER_WORDS, MAX_ACL, MAX_BUDGET, MAX_EDGES,
-            MAX_HALF_OPEN, MAX_LABELS, MAX_LINKS, MAX_POOLS, MAX_SERVICES,
+            MAX_HALF_OPEN, MAX_LABELS, MAX_LINKS, MAX_POOLS, MAX_SERVICES, MAX_SNI_LEARNED,
+            MAX_SNI_ROUTES,
         },
     },
     maglev,
@@ -41,6 +44,17 @@ pub static MAGLEV: Array<maglev::Table> = Array::with_max_entries(2 * MAX_POOLS,
 /// Edges by slot.
 #[map]
 pub static EDGES: Array<Edge> = Array::with_max_entries(MAX_EDGES, 0);
+/// Configured server names.
+#[map]
+pub static SNI_ROUTES: HashMap<SniRouteKey, SniRoute> =
+    HashMap::with_max_entries(MAX_SNI_ROUTES, BPF_F_NO_PREALLOC);
+/// Server names that clients asked for. A flood of names evicts entries of this map and of no other.
+#[map]
+pub static SNI_LEARNED: LruHashMap<LearnedKey, Learned> =
+    LruHashMap::with_max_entries(MAX_SNI_LEARNED, 0);
+/// The agent's listener.
+#[map]
+pub static LISTENERS: Sockets = Sockets::with_max_entries(1);
 /// Established flows, one entry per direction. Not preallocated: memory follows the number of flows.
 #[map]
 pub static FLOWS: HashMap<FlowKey, Flow> =
@@ -73,4 +87,32 @@ pub static LABELS: HashMap<LabelKey, Label> =
 #[inline(always)]
 pub fn control(slot: u32) -> u64 {
     CONTROL.get(slot).copied().unwrap_or(0)
+}
+
+/// A map of sockets. Not aya's: its values have four bytes, and those the kernel lets nobody read; of eight bytes it gives the socket's cookie,
+/// by which the command line shows whether there is a listener, and which.
+#[repr(transparent)]
+pub struct Sockets(UnsafeCell<bpf_map_def>);
+
+// SAFETY: the program never touches the definition; the loader puts the map in its place.
+unsafe impl Sync for Sockets {}
+
+impl Sockets {
+    const fn with_max_entries(max_entries: u32) -> Self {
+        Self(UnsafeCell::new(bpf_map_def {
+            type_: BPF_MAP_TYPE_SOCKMAP,
+            key_size: size_of::<u32>() as u32,
+            value_size: size_of::<u64>() as u32,
+            max_entries,
+            map_flags: 0,
+            id: 0,
+            pinning: 0,
+        }))
+    }
+
+    /// The map, as helpers want it.
+    #[inline(always)]
+    pub const fn as_ptr(&self) -> *mut c_void {
+        self.0.get().cast()
+    }
 }

@@ -17,17 +17,17 @@ use sni_common::{
     tcp,
 };
 
-const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
-const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
-const ETHERTYPE_VLAN: u16 = 0x8100_u16.to_be();
-const ETHERTYPE_QINQ: u16 = 0x88a8_u16.to_be();
+pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+pub const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
+pub const ETHERTYPE_VLAN: u16 = 0x8100_u16.to_be();
+pub const ETHERTYPE_QINQ: u16 = 0x88a8_u16.to_be();
 
 const HOP_BY_HOP: u8 = 0;
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
+pub const ICMP: u8 = 1;
+pub const TCP: u8 = 6;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
-const ICMPV6: u8 = 58;
+pub const ICMPV6: u8 = 58;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// IPv6 extension headers that are walked; real chains have one or two, and every further one is a branch for the verifier.
@@ -251,7 +251,7 @@ fn ipv4(ctx: &XdpContext, network: usize, tags: [VlanTag; 2], packet: &mut Packe
     }
     match protocol {
         TCP => ports(ctx, packet),
-        ICMP => icmp_error(ctx, packet, |kind| matches!(kind, 3 | 11 | 12)),
+        ICMP => icmp_error(ctx, packet, is_icmp_error),
         _ => Kind::Foreign(Counter::Passed),
     }
 }
@@ -309,8 +309,7 @@ fn ipv6(ctx: &XdpContext, network: usize, tags: [VlanTag; 2], packet: &mut Packe
     }
     match protocol {
         TCP => ports(ctx, packet),
-        // RFC 4443, 2.1: types below 128 are errors; these are about a packet on its way.
-        ICMPV6 => icmp_error(ctx, packet, |kind| matches!(kind, 1..=4)),
+        ICMPV6 => icmp_error(ctx, packet, is_icmpv6_error),
         _ => Kind::Foreign(Counter::Passed),
     }
 }
@@ -361,6 +360,18 @@ fn ports(ctx: &XdpContext, packet: &mut Packet) -> Kind {
     // SAFETY: bounds checked by `at`.
     [packet.key.source_port_be, packet.key.destination_port_be] = unsafe { *ports };
     Kind::Tcp
+}
+
+/// Whether an ICMP type is an error about a packet on its way (RFC 792).
+#[inline(always)]
+pub fn is_icmp_error(kind: u8) -> bool {
+    matches!(kind, 3 | 11 | 12)
+}
+
+/// Likewise of ICMPv6 (RFC 4443, 2.1: types below 128 are errors).
+#[inline(always)]
+pub fn is_icmpv6_error(kind: u8) -> bool {
+    matches!(kind, 1..=4)
 }
 
 #[inline(always)]

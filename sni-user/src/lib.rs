@@ -3,7 +3,9 @@
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod datapath;
+pub mod edges;
 pub mod net;
 pub mod proxy;
 pub mod tls;

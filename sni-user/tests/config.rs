@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use sni_user::config::{
-    Balance, ClientCertificate, Config, Hook, IdentityMode, IpNet, Loaded, Mode, Roots, SourceMode,
+    Balance, ClientCertificate, Config, Hook, IdentityMode, IpNet, Loaded, Location, Mode, Roots,
+    SourceMode,
 };
 
 fn fixture(name: &str) -> std::path::PathBuf {
@@ -43,8 +44,11 @@ fn the_example_of_the_design() {
         config,
         warnings,
         files,
+        domains_at,
     } = load(&path);
     assert_eq!(files, [path.clone(), fixture("domains.d/edge-b.toml")]);
+    let places: Vec<_> = domains_at.iter().map(Location::line).collect();
+    assert_eq!(places, [Some(36), Some(40)]);
 
     let gateway = &config.gateway;
     assert_eq!(gateway.interfaces, ["wan0", "lan0"]);
@@ -146,7 +150,9 @@ fn the_defaults() {
         config,
         warnings,
         files,
+        domains_at,
     } = parse(SMALLEST);
+    assert!(domains_at.is_empty());
     assert!(warnings.is_empty(), "{warnings}");
     assert_eq!(files, [Path::new("/etc/snigate/test.toml")]);
     let gateway = &config.gateway;

@@ -22,6 +22,10 @@ pub const MAX_LABELS: u32 = 16_384;
 pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Flows by default, two entries each; the agent sets the size from `max_flows`.
 pub const DEFAULT_MAX_FLOWS: u32 = 1_000_000;
+/// Server names of two configurations together.
+pub const MAX_SNI_ROUTES: u32 = 262_144;
+/// Server names that clients asked for, by IP set.
+pub const MAX_SNI_LEARNED: u32 = 65_536;
 /// Words of FILTER: both sets.
 pub const FILTER_WORDS: u32 = 2 * super::FILTER_BITS / 64;
 

@@ -12,6 +12,8 @@ mod label;
 pub mod limits;
 mod link;
 mod service;
+mod sni;
+mod socket;
 pub mod stats;
 
 pub use control::{CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION, FLAG_LOG, Settings, bank};
@@ -23,12 +25,17 @@ pub use link::Link;
 pub use service::{
     AclAction, AclKey, Edge, EdgeState, Mode, Pool, PoolMember, Service, ServiceKey, SourceMode,
 };
+pub use sni::{
+    InvalidSniName, Learned, LearnedKey, MAX_SNI_NAME, Matched, NO_POOL, ROUTE_CONDITIONAL,
+    RouteAction, SniName, SniRoute, SniRouteKey, candidates,
+};
+pub use socket::{LISTENER, TRANSPARENT_MARK};
 pub use stats::{Counter, DropReason, Stats};
 
 /// Version of everything in this module and of the maps' types; raised with every change that an agent could misread.
 ///
 /// An agent adopts pinned maps of its own version only.
-pub const ABI_VERSION: u64 = 1;
+pub const ABI_VERSION: u64 = 2;
 
 /// A byte that is no value of the enum it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

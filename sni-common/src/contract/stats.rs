@@ -27,7 +27,7 @@ wire_enum! {
         Fragments = 9, "fragments";
         /// Packets that could not be parsed (too many extension headers, cut off before the ports), handed to the host.
         Unparsed = 10, "unparsed";
-        /// Packets of an inspected service, handed to the host.
+        /// Packets of an inspected service, admitted and handed to the host.
         Inspected = 11, "inspected";
         /// RSTs that their receiver would not take; forwarded without closing the flow.
         StrayResets = 12, "stray-resets";
@@ -37,6 +37,8 @@ wire_enum! {
         PortCollisions = 14, "port-collisions";
         /// Events lost because the ring was full.
         EventsLost = 15, "events-lost";
+        /// Packets to an inspected service that begin a connection, handed to the agent's listener.
+        Dispatched = 16, "dispatched";
     }
 }
 
@@ -117,6 +119,7 @@ drop_reasons! {
     Unrecoverable = 19, "unrecoverable", "The segment belongs to a lost flow whose port toward the Edge can't be found again (`source = \"gateway\"`); the client was answered with a reset.";
     Unanswerable = 20, "unanswerable", "The packet has IP options or extension headers and can't be answered by ICMP, or ICMP errors exceed their rate.";
     WrongSide = 21, "wrong-side", "A packet with an Edge's address came in by the interface that leads to the client.";
+    NoListener = 22, "no-listener", "The connection goes to an inspected service and no agent listens; it was refused.";
 }
 
 impl DropReason {
@@ -127,8 +130,8 @@ impl DropReason {
     }
 }
 
-const _: () = assert!((Counter::EventsLost as u32) < DROPS);
-const _: () = assert!(DropReason::WrongSide.index() < ENTRIES as u32);
+const _: () = assert!((Counter::Dispatched as u32) < DROPS);
+const _: () = assert!(DropReason::NoListener.index() < ENTRIES as u32);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! `snigate map`: the maps themselves.
 
-use sni_common::contract::limits;
+use sni_common::contract::{LISTENER, limits};
 
 use super::{
     CliError, Environment, Output,
@@ -62,6 +62,9 @@ pub(super) fn lines(maps: &Maps, flows: &FlowTables) -> Result<Vec<MapLine>, Dat
             "SERVICES" => Some(entries(name, maps.services.keys(), limits::MAX_SERVICES)?.len()),
             "POOLS" => Some(read::pools(maps)?.len()),
             "EDGES" => Some(read::edges(maps)?.len()),
+            "SNI_ROUTES" => Some(counted(|each| maps.for_each_route(each))?),
+            "SNI_LEARNED" => Some(counted(|each| maps.for_each_learned(each))?),
+            "LISTENERS" => Some(maps.listeners.cookie()?.iter().len()),
             "FLOWS" => Some(flows.established.len()),
             "HALF_OPEN" => Some(flows.half_open.len()),
             "ACL" => Some(entries(name, maps.acl.keys(), limits::MAX_ACL)?.len()),
@@ -76,6 +79,19 @@ pub(super) fn lines(maps: &Maps, flows: &FlowTables) -> Result<Vec<MapLine>, Dat
         });
     }
     Ok(lines)
+}
+
+/// How many entries a reading of a map hands over.
+fn counted<K, V, R>(read: R) -> Result<usize, DatapathError>
+where
+    R: FnOnce(&mut dyn FnMut(K, V) -> Result<(), DatapathError>) -> Result<(), DatapathError>,
+{
+    let mut count = 0;
+    read(&mut |_, _| {
+        count += 1;
+        Ok(())
+    })?;
+    Ok(count)
 }
 
 struct Dumping<'a, 'e> {
@@ -112,6 +128,12 @@ impl Dumping<'_, '_> {
                 self.show(dump::maglev(&tables, &names))
             }
             "EDGES" => self.show(dump::edges(&read::edges(maps)?, &names)),
+            "SNI_ROUTES" => self.show(dump::routes(read::routes(maps)?, &names)),
+            "SNI_LEARNED" => {
+                let now_ns = (self.environment.now_ns)();
+                self.show(dump::learned(read::learned(maps)?, &names, now_ns))
+            }
+            "LISTENERS" => self.show(dump::listeners(LISTENER, maps.listeners.cookie()?)),
             "FLOWS" | "HALF_OPEN" => {
                 let flows = if name == "FLOWS" {
                     maps.all_flows()?

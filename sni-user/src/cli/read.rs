@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, error::Error};
 
 use sni_common::contract::{
-    Edge, Flow, FlowKey, LabelKey, LabelKind, Pool, Service, ServiceKey, limits,
+    Edge, Flow, FlowKey, LabelKey, LabelKind, Learned, LearnedKey, Pool, Service, ServiceKey,
+    SniRoute, SniRouteKey, limits,
 };
 
 use crate::datapath::{DatapathError, Maps};
@@ -25,7 +26,12 @@ impl Names {
 
     /// The name of a pool of the active generation, or `#number`.
     pub(super) fn pool(&self, number: u32) -> String {
-        self.name(LabelKind::Pool, self.generation, number)
+        self.pool_of(self.generation, number)
+    }
+
+    /// The name of a pool of some generation, or `#number`: pools of a generation that is gone have none.
+    pub(super) fn pool_of(&self, generation: u32, number: u32) -> String {
+        self.name(LabelKind::Pool, generation, number)
     }
 
     /// An IP set's name, or `#number`. IP sets keep their numbers through generations, as Edges keep their slots.
@@ -110,6 +116,26 @@ pub(super) fn pools_of(maps: &Maps, generation: u32) -> Result<Vec<(u32, Pool)>,
 /// Every service, of any generation.
 pub(super) fn services(maps: &Maps) -> Result<Vec<(ServiceKey, Service)>, DatapathError> {
     entries("SERVICES", maps.services.iter(), limits::MAX_SERVICES)
+}
+
+/// Every configured server name, of any generation.
+pub(super) fn routes(maps: &Maps) -> Result<Vec<(SniRouteKey, SniRoute)>, DatapathError> {
+    let mut entries = Vec::new();
+    maps.for_each_route(|key, route| {
+        entries.push((key, route));
+        Ok(())
+    })?;
+    Ok(entries)
+}
+
+/// Every server name that clients asked for.
+pub(super) fn learned(maps: &Maps) -> Result<Vec<(LearnedKey, Learned)>, DatapathError> {
+    let mut entries = Vec::new();
+    maps.for_each_learned(|key, learned| {
+        entries.push((key, learned));
+        Ok(())
+    })?;
+    Ok(entries)
 }
 
 /// Entries of FLOWS and of HALF_OPEN.

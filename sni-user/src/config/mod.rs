@@ -45,6 +45,8 @@ pub struct Loaded {
     pub warnings: Diagnostics,
     /// The files that it was read from, the main file first.
     pub files: Vec<PathBuf>,
+    /// Where each of its domains is defined, in their order.
+    pub domains_at: Vec<Location>,
 }
 
 impl Config {
@@ -80,6 +82,11 @@ fn conclude(mut reader: Reader, read: impl FnOnce(&mut Reader)) -> Result<Loaded
     if found.errors().next().is_some() {
         return Err(found);
     }
+    let domains_at = draft
+        .domains
+        .iter()
+        .map(|domain| domain.at.clone())
+        .collect();
     let config = draft
         .build()
         .expect("what cannot be built has been reported as an error");
@@ -88,5 +95,6 @@ fn conclude(mut reader: Reader, read: impl FnOnce(&mut Reader)) -> Result<Loaded
         config,
         warnings: found,
         files,
+        domains_at,
     })
 }

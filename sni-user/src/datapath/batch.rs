@@ -1,37 +1,21 @@
-//! Reading a whole hash map, many entries at a time.
+//! Many entries of a hash map at a time.
 //!
-//! aya asks the kernel twice per entry; with a million flows that is seconds of system calls. BPF_MAP_LOOKUP_BATCH (Linux 5.6) hands over
-//! a few thousand at once.
+//! aya asks the kernel twice per entry; with a million flows that is seconds of system calls. The batch commands (Linux 5.6) hand over a few
+//! thousand at once.
 
-use std::{
-    io, mem,
-    os::fd::{AsFd, AsRawFd as _},
-};
+use std::io;
 
 use aya::{Pod, maps::MapData};
-use libc::{SYS_bpf, syscall};
 
-use super::DatapathError;
+use super::{
+    DatapathError,
+    sys::{BatchAttributes, Command, bpf, descriptor},
+};
 
-const BPF_MAP_LOOKUP_BATCH: u32 = 24;
 const FIRST_BATCH: usize = 4096;
 const LARGEST_BATCH: usize = 1 << 20;
 
-/// The part of `union bpf_attr` for batches (linux/bpf.h).
-#[repr(C)]
-#[derive(Default)]
-struct BatchAttributes {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
-}
-
-/// Hands every entry of a hash map to `each`, as it is while the reading passes by.
+/// Hands every entry of the hash map `name` to `each`, as it is while the reading passes by.
 ///
 /// # Errors
 /// When the map can't be read, or what `each` returns.
@@ -39,6 +23,7 @@ struct BatchAttributes {
 /// # Safety
 /// `K` and `V` must be the types of the map's keys and values.
 pub(super) unsafe fn for_each<K: Pod, V: Pod>(
+    name: &str,
     map: &MapData,
     mut each: impl FnMut(K, V) -> Result<(), DatapathError>,
 ) -> Result<(), DatapathError> {
@@ -59,19 +44,11 @@ pub(super) unsafe fn for_each<K: Pod, V: Pod>(
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
             count: size as u32,
-            map_fd: map.fd().as_fd().as_raw_fd() as u32,
+            map_fd: descriptor(map),
             ..BatchAttributes::default()
         };
         // SAFETY: the attributes point to buffers of `count` keys and values of the map's own types (the caller's), and to a position.
-        let result = unsafe {
-            syscall(
-                SYS_bpf,
-                BPF_MAP_LOOKUP_BATCH,
-                &raw mut attributes,
-                mem::size_of::<BatchAttributes>(),
-            )
-        };
-        let error = (result < 0).then(io::Error::last_os_error);
+        let error = unsafe { bpf(Command::LookupBatch, &mut attributes) }.err();
         let errno = error.as_ref().and_then(io::Error::raw_os_error);
         if errno == Some(libc::ENOSPC) && size < LARGEST_BATCH {
             // One bucket holds more than the buffers: again from the same position, with larger ones.
@@ -83,7 +60,10 @@ pub(super) unsafe fn for_each<K: Pod, V: Pod>(
         if let Some(error) = error
             && errno != Some(libc::ENOENT)
         {
-            return Err(DatapathError::kernel("reading a table of flows", error));
+            return Err(DatapathError::kernel(
+                format!("reading the map {name}"),
+                error,
+            ));
         }
         let count = attributes.count as usize;
         // SAFETY: the kernel has written `count` of each, at most `size`.
@@ -100,4 +80,61 @@ pub(super) unsafe fn for_each<K: Pod, V: Pod>(
         }
         started = true;
     }
+}
+
+/// Inserts entries into the hash map `name`, or writes them anew.
+///
+/// # Errors
+/// When an entry can't be written; those before it are.
+///
+/// # Safety
+/// `K` and `V` must be the types of the map's keys and values.
+pub(super) unsafe fn insert<K: Pod, V: Pod>(
+    name: &str,
+    map: &MapData,
+    entries: impl IntoIterator<Item = (K, V)>,
+) -> Result<(), DatapathError> {
+    let mut entries = entries.into_iter();
+    loop {
+        let (keys, values): (Vec<K>, Vec<V>) = entries.by_ref().take(FIRST_BATCH).unzip();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut attributes = BatchAttributes {
+            keys: keys.as_ptr() as u64,
+            values: values.as_ptr() as u64,
+            count: keys.len() as u32,
+            map_fd: descriptor(map),
+            ..BatchAttributes::default()
+        };
+        // SAFETY: the attributes point to `count` keys and values of the map's own types (the caller's).
+        unsafe { bpf(Command::UpdateBatch, &mut attributes) }
+            .map_err(|e| DatapathError::kernel(format!("writing the map {name}"), e))?;
+    }
+}
+
+/// Removes entries of the hash map `name`.
+///
+/// # Errors
+/// When an entry can't be removed, or is gone already; those before it are removed.
+///
+/// # Safety
+/// `K` must be the type of the map's keys.
+pub(super) unsafe fn remove<K: Pod>(
+    name: &str,
+    map: &MapData,
+    keys: &[K],
+) -> Result<(), DatapathError> {
+    for keys in keys.chunks(FIRST_BATCH) {
+        let mut attributes = BatchAttributes {
+            keys: keys.as_ptr() as u64,
+            count: keys.len() as u32,
+            map_fd: descriptor(map),
+            ..BatchAttributes::default()
+        };
+        // SAFETY: the attributes point to `count` keys of the map's own type (the caller's).
+        unsafe { bpf(Command::DeleteBatch, &mut attributes) }
+            .map_err(|e| DatapathError::kernel(format!("cleaning the map {name}"), e))?;
+    }
+    Ok(())
 }

@@ -80,6 +80,16 @@ pub enum DatapathError {
         /// What to do.
         advice: &'static str,
     },
+    /// A domain has a name that no host can have.
+    #[error("the server name \"{name}\" of the domain {domain} can't be routed: {source}")]
+    Name {
+        /// The name.
+        name: String,
+        /// The domain.
+        domain: String,
+        /// Why not.
+        source: sni_common::contract::InvalidSniName,
+    },
     /// An Edge has no route, or no address of the gateway's own leads to it.
     #[error("Edge {edge} ({address}) can't be used: {reason}")]
     Edge {

@@ -28,7 +28,7 @@ use super::{
 const GRACE: Duration = Duration::from_millis(20);
 
 /// What became active.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Activated {
     /// Its generation.
     pub generation: u32,
@@ -36,6 +36,12 @@ pub struct Activated {
     pub services: usize,
     /// Edges.
     pub edges: usize,
+    /// Server names, wildcards included.
+    pub names: usize,
+    /// The number of each IP set, in the configuration's order.
+    pub ip_sets: Vec<u32>,
+    /// The number of each pool for IPv4 and for IPv6, likewise; `NO_POOL` where it has no such Edge.
+    pub pools: Vec<[u32; 2]>,
 }
 
 impl Tables {
@@ -71,6 +77,9 @@ impl Tables {
                 .map(|service| service.ports.len())
                 .sum(),
             edges: edges.len(),
+            names: self.routes.len(),
+            ip_sets,
+            pools: self.pool_numbers.clone(),
         })
     }
 
@@ -179,6 +188,7 @@ impl Tables {
                 .insert(&key, *action as u32, 0)
                 .map_err(|e| DatapathError::kernel("writing the map ACL", e))?;
         }
+        maps.insert_routes(generation, &self.routes)?;
         self.write_filter(maps)?;
         for service in &self.services {
             let failed =
@@ -323,6 +333,7 @@ fn retire(maps: &mut Maps, gone: impl Fn(u32) -> bool) -> Result<(), DatapathErr
             .remove(&key)
             .map_err(|e| DatapathError::kernel("cleaning the map ACL", e))?;
     }
+    maps.retire_routes(&gone)?;
     let pools = |key: &LabelKey| key.kind == LabelKind::Pool as u32 && gone(key.generation);
     let labels: Vec<_> = maps
         .labels

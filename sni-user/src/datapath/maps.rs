@@ -10,7 +10,8 @@ use sni_common::{
     Address,
     contract::{
         ABI_VERSION, AclKey, CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION, Edge, Flow, FlowKey,
-        Label, LabelKey, LabelKind, Link, Pool, Service, ServiceKey, Settings, Stats,
+        Label, LabelKey, LabelKind, Learned, LearnedKey, Link, Pool, Service, ServiceKey, Settings,
+        SniRoute, SniRouteKey, Stats,
     },
     maglev,
     token_bucket::TokenBucket,
@@ -18,6 +19,7 @@ use sni_common::{
 
 use super::{
     batch,
+    dispatch::Listeners,
     error::{DatapathError, errno},
 };
 
@@ -33,6 +35,12 @@ pub const MAPS: &[(&str, &str)] = &[
     ("POOLS", "members of each pool, by bank"),
     ("MAGLEV", "slot to Edge of each pool, by bank"),
     ("EDGES", "address, source mode and state of each Edge"),
+    ("SNI_ROUTES", "configured server name to action, pools"),
+    (
+        "SNI_LEARNED",
+        "server names that clients asked for, by IP set",
+    ),
+    ("LISTENERS", "the agent's listener for inspected services"),
     ("FLOWS", "established flows, one entry per direction"),
     ("HALF_OPEN", "flows before the handshake is complete"),
     ("ACL", "denied and allowed prefixes"),
@@ -104,6 +112,12 @@ pub struct Maps {
     pub maglev: Array<MapData, MaglevTable>,
     /// Edges by slot.
     pub edges: Array<MapData, Edge>,
+    /// Configured server names.
+    pub sni_routes: HashMap<MapData, SniRouteKey, SniRoute>,
+    /// Server names that clients asked for.
+    pub sni_learned: HashMap<MapData, LearnedKey, Learned>,
+    /// The agent's listener; see [`super::Datapath::serve_listener`].
+    pub listeners: Listeners,
     /// Established flows.
     pub flows: HashMap<MapData, FlowKey, Flow>,
     /// Half-open flows.
@@ -165,6 +179,9 @@ impl Maps {
             pools: typed(pin_path, "POOLS")?,
             maglev: typed(pin_path, "MAGLEV")?,
             edges: typed(pin_path, "EDGES")?,
+            sni_routes: typed(pin_path, "SNI_ROUTES")?,
+            sni_learned: typed(pin_path, "SNI_LEARNED")?,
+            listeners: typed(pin_path, "LISTENERS")?,
             flows: typed(pin_path, "FLOWS")?,
             half_open: typed(pin_path, "HALF_OPEN")?,
             acl: typed(pin_path, "ACL")?,
@@ -225,7 +242,7 @@ impl Maps {
         each: impl FnMut(FlowKey, Flow) -> Result<(), DatapathError>,
     ) -> Result<(), DatapathError> {
         // SAFETY: the types of FLOWS, as opened above.
-        unsafe { batch::for_each(&open(&self.pin_path, "FLOWS")?, each) }
+        unsafe { batch::for_each("FLOWS", &open(&self.pin_path, "FLOWS")?, each) }
     }
 
     /// Every entry of half-open flows.
@@ -236,10 +253,14 @@ impl Maps {
         let mut entries = Vec::new();
         // SAFETY: the types of HALF_OPEN, as opened above.
         unsafe {
-            batch::for_each(&open(&self.pin_path, "HALF_OPEN")?, |key, flow| {
-                entries.push((key, flow));
-                Ok(())
-            })?;
+            batch::for_each(
+                "HALF_OPEN",
+                &open(&self.pin_path, "HALF_OPEN")?,
+                |key, flow| {
+                    entries.push((key, flow));
+                    Ok(())
+                },
+            )?;
         }
         Ok(entries)
     }
@@ -283,7 +304,7 @@ impl Maps {
     }
 }
 
-fn open(pin_path: &Path, name: &str) -> Result<MapData, DatapathError> {
+pub(super) fn open(pin_path: &Path, name: &str) -> Result<MapData, DatapathError> {
     let path = pin_path.join(name);
     MapData::from_pin(&path).map_err(|error| {
         // Not only ENOENT: a directory on another filesystem answers EPERM or EINVAL for what is not there.

@@ -4,20 +4,26 @@
 //! `links/`. Whoever may open the pins can read the state, with or without an agent.
 
 mod batch;
+mod dispatch;
 mod error;
 mod events;
 mod generation;
 mod maps;
+mod names;
 mod program;
+mod returning;
 mod sweep;
+mod sys;
 mod tables;
 
 pub use self::{
+    dispatch::Listeners,
     error::DatapathError,
     events::{EventStream, LogStream},
     generation::Activated,
     maps::{MAPS, MapKind, Maps, map_kind},
     program::{AttachMode, Attached, Datapath, Origin, ProgramFacts, attached_interfaces},
+    returning::ReturnHook,
     sweep::{Swept, sweep},
     tables::Tables,
 };

@@ -1,6 +1,7 @@
-//! The program's life: loaded, attached, pinned, adopted by the next agent, removed.
+//! The programs' life: loaded, attached, pinned, adopted by the next agent, removed.
 
 use std::{
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -8,22 +9,24 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     programs::{
-        ProgramError, Xdp, XdpMode,
+        Program, ProgramError, SchedClassifier, SkLookup, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
+        tc::SchedClassifierLinkId,
         xdp::{XdpLink, XdpLinkId},
     },
 };
 use sni_common::contract::{ABI_VERSION, CONTROL_ABI};
 
 use super::{
-    MAPS, Maps, OBJECT, XDP_PROGRAM,
+    MAPS, Maps, OBJECT, XDP_PROGRAM, dispatch,
     error::{DatapathError, errno},
     events::{EventStream, LogStream},
+    returning,
 };
 use crate::config::Hook;
 
 /// The directory of pinned links below the pin path.
-const LINKS_DIR: &str = "links";
+pub(super) const LINKS_DIR: &str = "links";
 
 /// Whether the state was there before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +69,13 @@ pub struct ProgramFacts {
 
 /// A loaded datapath. Dropping it changes nothing: state and attachments are pinned until [`Datapath::remove`].
 pub struct Datapath {
-    ebpf: Ebpf,
-    pin_path: PathBuf,
+    pub(super) ebpf: Ebpf,
+    pub(super) pin_path: PathBuf,
     links: Vec<PinnedLink>,
+    /// Whether this agent's own socket lookup is attached.
+    pub(super) dispatching: bool,
+    /// Classifiers by interface (name and index).
+    pub(super) returns: HashMap<(String, u32), SchedClassifierLinkId>,
     /// The maps, open.
     pub maps: Maps,
     /// Whether the state was adopted.
@@ -115,6 +122,12 @@ impl Datapath {
             .load(OBJECT)
             .map_err(|error| refused(pin_path, error))?;
         xdp(&mut ebpf)?.load().map_err(unverified)?;
+        program::<SkLookup>(&mut ebpf, dispatch::PROGRAM)?
+            .load()
+            .map_err(unverified)?;
+        program::<SchedClassifier>(&mut ebpf, returning::PROGRAM)?
+            .load()
+            .map_err(unverified)?;
 
         let mut maps = Maps::open_any(pin_path)?;
         maps.control
@@ -124,6 +137,8 @@ impl Datapath {
             ebpf,
             pin_path: pin_path.to_owned(),
             links: Vec::new(),
+            dispatching: false,
+            returns: HashMap::new(),
             maps,
             origin,
         })
@@ -257,12 +272,14 @@ impl Datapath {
             .collect();
         let mut gone = Vec::new();
         for file in pinned_files(&self.pin_path)? {
-            if !keep.contains(&file) {
+            if let Some(interface) = interface_of(&file)
+                && !keep.contains(&file)
+            {
                 let path = self.pin_path.join(LINKS_DIR).join(&file);
                 fs::remove_file(&path).map_err(|e| {
                     DatapathError::kernel(format!("removing {}", path.display()), e)
                 })?;
-                gone.push(interface_of(&file).to_owned());
+                gone.push(interface.to_owned());
             }
         }
         Ok(gone)
@@ -346,10 +363,10 @@ fn pin_name(interface: &str, ifindex: u32) -> String {
     format!("{ifindex}-{interface}")
 }
 
-fn interface_of(pin_name: &str) -> &str {
-    pin_name
-        .split_once('-')
-        .map_or(pin_name, |(_, interface)| interface)
+/// `None` for the pin of a link that is at no interface.
+fn interface_of(pin_name: &str) -> Option<&str> {
+    let (ifindex, interface) = pin_name.split_once('-')?;
+    ifindex.parse::<u32>().is_ok().then_some(interface)
 }
 
 /// Names of the interfaces that the datapath pinned below `pin_path` is attached to, in order.
@@ -359,7 +376,7 @@ fn interface_of(pin_name: &str) -> &str {
 pub fn attached_interfaces(pin_path: &Path) -> Result<Vec<String>, DatapathError> {
     let mut names: Vec<_> = pinned_files(pin_path)?
         .iter()
-        .map(|file| interface_of(file).to_owned())
+        .filter_map(|file| interface_of(file).map(str::to_owned))
         .collect();
     names.sort();
     Ok(names)
@@ -387,14 +404,22 @@ fn pinned_files(pin_path: &Path) -> Result<Vec<String>, DatapathError> {
 }
 
 fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
+    program(ebpf, XDP_PROGRAM)
+}
+
+/// A program of the embedded object.
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, DatapathError>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
     let program = ebpf
-        .program_mut(XDP_PROGRAM)
+        .program_mut(name)
         .ok_or_else(|| DatapathError::Kernel {
-            what: "looking for the program in the embedded object".into(),
-            source: format!("there is no {XDP_PROGRAM}").into(),
+            what: "looking for a program in the embedded object".into(),
+            source: format!("there is no {name}").into(),
         })?;
     program.try_into().map_err(|e: ProgramError| {
-        DatapathError::kernel("taking the XDP program from the embedded object", e)
+        DatapathError::kernel(format!("taking {name} from the embedded object"), e)
     })
 }
 

@@ -4,7 +4,11 @@ use std::{collections::HashMap, net::IpAddr};
 
 use sni_common::{
     Address,
-    contract::{AclAction, Edge, EdgeState, Mode, Settings, SourceMode, limits::MAX_POOLS},
+    contract::{
+        AclAction, Edge, EdgeState, Mode, NO_POOL, ROUTE_CONDITIONAL, RouteAction, Settings,
+        SniName, SniRoute, SourceMode,
+        limits::{MAX_POOLS, MAX_SNI_ROUTES},
+    },
     maglev,
 };
 
@@ -17,8 +21,11 @@ pub struct Tables {
     pub(super) settings: Settings,
     pub(super) edges: Vec<NamedEdge>,
     pub(super) pools: Vec<FamilyPool>,
+    /// The number of each pool of the configuration for IPv4 and IPv6, or [`NO_POOL`].
+    pub(super) pool_numbers: Vec<[u32; 2]>,
     pub(super) ip_sets: Vec<String>,
     pub(super) services: Vec<ServiceEntry>,
+    pub(super) routes: Vec<(SniName, SniRoute)>,
     pub(super) acl: Vec<(u32, Address, AclAction)>,
 }
 
@@ -54,7 +61,7 @@ impl Tables {
     /// gateway's own address toward an Edge whose source is `gateway`, or a sentence why there is none.
     ///
     /// # Errors
-    /// An Edge without a usable address, or more pools than fit.
+    /// An Edge without a usable address, or more pools or server names than fit.
     pub fn new(
         config: &Config,
         owned_ports: (u16, u16),
@@ -125,7 +132,7 @@ impl Tables {
                     ports: set.ports.clone(),
                     mode,
                     // An inspected address without a default has no pool; the datapath does not look at it.
-                    pool: pool.copied().unwrap_or(u32::MAX),
+                    pool: pool.copied().unwrap_or(NO_POOL),
                     ip_set: index,
                 });
             }
@@ -142,19 +149,20 @@ impl Tables {
             .map(|net| prefix(net, AclAction::Deny))
             .chain(limits.allow.iter().map(|net| prefix(net, AclAction::Allow)))
             .collect();
-        let rate = &limits.syn_per_source;
-        let millirate =
-            u128::from(rate.count().get()) * 1_000_000 / rate.period().as_millis().max(1);
+        let rate = limits.syn_per_source;
         Ok(Self {
             settings: Settings {
                 seed: maglev::identity(&[config.gateway.seed.as_bytes()]),
-                syn_millirate: u32::try_from(millirate).unwrap_or(u32::MAX).max(1),
+                syn_millirate: rate.millirate(),
                 syn_burst: rate.count().get(),
                 first_port: owned_ports.0,
                 ports: owned_ports.1,
                 acl_prefixes: acl.len() as u32,
             },
             edges,
+            pool_numbers: (0..config.pools.len())
+                .map(|pool| [true, false].map(|v4| number(&numbers, pool, v4)))
+                .collect(),
             pools,
             ip_sets: config
                 .ip_sets
@@ -162,9 +170,60 @@ impl Tables {
                 .map(|set| set.name.to_string())
                 .collect(),
             services,
+            routes: routes(config, &numbers)?,
             acl,
         })
     }
+}
+
+/// The number of a pool of the configuration in one address family.
+fn number(numbers: &HashMap<(usize, bool), u32>, pool: usize, v4: bool) -> u32 {
+    numbers.get(&(pool, v4)).copied().unwrap_or(NO_POOL)
+}
+
+/// Names to routes. Where several domains have a name, the first one's route stands for all of them, and says that the name does not decide.
+fn routes(
+    config: &Config,
+    numbers: &HashMap<(usize, bool), u32>,
+) -> Result<Vec<(SniName, SniRoute)>, DatapathError> {
+    let pool = |domain: &config::Domain, v4| number(numbers, domain.pool.index(), v4);
+    let mut routes: Vec<(SniName, SniRoute)> = Vec::new();
+    let mut places = HashMap::new();
+    for domain in &config.domains {
+        for name in &domain.names {
+            let place = *places.entry(name).or_insert(routes.len());
+            if let Some((_, earlier)) = routes.get_mut(place) {
+                earlier.flags |= ROUTE_CONDITIONAL;
+                continue;
+            }
+            let written = name.to_string();
+            let key = SniName::new(&written).map_err(|source| DatapathError::Name {
+                name: written,
+                domain: domain.sip_domain.to_string(),
+                source,
+            })?;
+            let action = match domain.terminate {
+                Some(_) => RouteAction::Terminate,
+                None => RouteAction::Pass,
+            };
+            let route = SniRoute {
+                pool_v4: pool(domain, true),
+                pool_v6: pool(domain, false),
+                action: action as u8,
+                ..SniRoute::default()
+            };
+            routes.push((key, route));
+        }
+    }
+    // The map holds the old and the new configuration at once.
+    if routes.len() > MAX_SNI_ROUTES as usize / 2 {
+        return Err(DatapathError::TooMany {
+            what: "the number of server names of all domains",
+            limit: MAX_SNI_ROUTES / 2,
+            advice: "let wildcards (`*.contoso.example`) stand for names, or share the domains among several gateways",
+        });
+    }
+    Ok(routes)
 }
 
 fn edge_entry(edge: &config::Edge, gateway: Address) -> Edge {

@@ -88,41 +88,59 @@ async fn refuse(stream: server::TlsStream<TcpStream>, alert: AlertDescription) {
     }
 }
 
+/// A connection to an Edge, how that is verified, and what comes with it; or why there is none.
+pub type Reached<T> = Result<(TcpStream, Arc<EdgeTls>, T), Box<dyn Error + Send + Sync>>;
+
+/// Where a terminated connection goes on.
+///
+/// A trait and not a closure, because the futures of async closures are not known to be `Send`.
+pub trait Reach: Send {
+    /// What comes with a connection and lives as long.
+    type Tag: Send;
+
+    /// Another connection to an Edge, and how that is verified.
+    ///
+    /// # Errors
+    /// There is none (any longer).
+    fn reach(&mut self) -> impl Future<Output = Reached<Self::Tag>> + Send;
+
+    /// Both handshakes are complete.
+    fn established(&self, tag: &Self::Tag);
+}
+
 /// Ends a domain's TLS on a connection whose ClientHello has not been read yet, and relays to an Edge.
 ///
-/// `connect` gives a connection to an Edge, and is asked again, three times in all, when the handshake there fails in a way that another
-/// Edge may not; an error of it ends that. `server_name` is what the partner asked for.
+/// `edges` is asked again, three times in all, when the handshake with an Edge fails in a way that another one may not; an error of it ends
+/// that. `server_name` is what the partner asked for.
 ///
 /// Whatever fails, the partner is told by an alert before its connection is closed.
 ///
 /// # Errors
 /// One of the handshakes failed, or there is no Edge. What happens once both are complete is in [`Relayed::end`].
-pub async fn terminate<C, E>(
+pub async fn terminate<R: Reach>(
     client: TcpStream,
     domain: &Terminating,
     server_name: Option<&str>,
     patience: Patience,
-    // Not an async closure: whether its future is `Send` can't be said yet, and connections are tasks.
-    mut connect: impl FnMut() -> C,
-) -> Result<Relayed, TerminateError>
-where
-    C: Future<Output = Result<(TcpStream, Arc<EdgeTls>), E>>,
-    E: Into<Box<dyn Error + Send + Sync>>,
-{
+    edges: &mut R,
+) -> Result<(Relayed, R::Tag), TerminateError> {
     let partner = accept_partner(client, domain, Instant::now() + patience.handshake).await?;
     let mut failure = None;
     for _ in 0..ATTEMPTS {
-        let (tcp, edge) = match connect().await {
+        let (tcp, edge, tag) = match edges.reach().await {
             Ok(connected) => connected,
             Err(error) => {
                 // What an Edge did wrong says more than that there is no further one.
-                failure.get_or_insert(TerminateError::NoEdge(error.into()));
+                failure.get_or_insert(TerminateError::NoEdge(error));
                 break;
             }
         };
         let deadline = Instant::now() + patience.handshake;
         match connect_edge(tcp, &edge, domain, server_name, &partner, deadline).await {
-            Ok(edge) => return Ok(run(partner, edge, patience.idle).await),
+            Ok(edge) => {
+                edges.established(&tag);
+                return Ok((run(partner, edge, patience.idle).await, tag));
+            }
             Err(error) => {
                 let last = !error.may_differ_elsewhere();
                 failure = Some(error);

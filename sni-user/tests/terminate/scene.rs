@@ -20,8 +20,8 @@ use rustls::{
 };
 use sni_user::{
     config::Config,
-    proxy::terminate::{End, Patience, Relayed, TerminateError, terminate},
-    tls::{Finding, Store},
+    proxy::terminate::{End, Patience, Reach, Reached, Relayed, TerminateError, terminate},
+    tls::{EdgeTls, Finding, Store},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -126,6 +126,22 @@ impl Files {
     }
 }
 
+/// Connections to one Edge.
+pub(crate) struct Direct {
+    pub(crate) edge: SocketAddr,
+    pub(crate) tls: Arc<EdgeTls>,
+}
+
+impl Reach for Direct {
+    type Tag = ();
+
+    async fn reach(&mut self) -> Reached<()> {
+        Ok((TcpStream::connect(self.edge).await?, self.tls.clone(), ()))
+    }
+
+    fn established(&self, (): &()) {}
+}
+
 /// A gateway that serves a store.
 pub(crate) struct Gateway {
     pub(crate) port: u16,
@@ -166,19 +182,15 @@ impl Gateway {
                         handshake: Duration::from_secs(10),
                         idle,
                     };
-                    let connect = || async {
-                        let tcp = TcpStream::connect(edge).await?;
-                        Ok::<_, std::io::Error>((tcp, store.edge(0).expect("verified").clone()))
+                    let mut edges = Direct {
+                        edge,
+                        tls: store.edge(0).expect("verified").clone(),
                     };
-                    let outcome = terminate(
-                        client,
-                        &domain,
-                        Some("sip.contoso.example"),
-                        patience,
-                        connect,
-                    );
+                    let name = Some("sip.contoso.example");
+                    let outcome = terminate(client, &domain, name, patience, &mut edges).await;
+                    let outcome = outcome.map(|(relayed, ())| relayed);
                     // A test that has seen enough is gone.
-                    let _ = sender.send(outcome.await);
+                    let _ = sender.send(outcome);
                 });
             }
         });

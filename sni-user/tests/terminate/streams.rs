@@ -172,10 +172,10 @@ fn an_edge_that_breaks_off_is_an_alert_to_the_partner() {
 
 #[test]
 fn a_partner_that_never_begins_is_not_waited_for() {
-    use sni_user::{
-        proxy::terminate::{Patience, TerminateError, terminate},
-        tls::EdgeTls,
-    };
+    use sni_user::proxy::terminate::{Patience, TerminateError, terminate};
+
+    use crate::scene::Direct;
+
     let files = Files::new();
     let store = files.load(LINES).0;
     runtime().block_on(async {
@@ -188,8 +188,11 @@ fn a_partner_that_never_begins_is_not_waited_for() {
             idle: IDLE,
         };
         let domain = store.domain(0).expect("terminated");
-        let connect = || async { Err::<(TcpStream, Arc<EdgeTls>), _>("no Edge is needed") };
-        let outcome = terminate(client, domain, None, patience, connect).await;
+        let mut edges = Direct {
+            edge: address,
+            tls: store.edge(0).expect("verified").clone(),
+        };
+        let outcome = terminate(client, domain, None, patience, &mut edges).await;
         assert!(
             matches!(outcome, Err(TerminateError::PartnerTimeout)),
             "{outcome:?}"

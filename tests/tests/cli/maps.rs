@@ -1,10 +1,13 @@
 //! `snigate map`.
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use sni_common::{
     Address,
-    contract::{Link, VlanTag},
+    contract::{
+        Learned, Link, Matched, NO_POOL, ROUTE_CONDITIONAL, RouteAction, SniName, SniRoute,
+        SniRouteKey, VlanTag,
+    },
     token_bucket::TokenBucket,
 };
 use sni_user::datapath::MAPS;
@@ -14,6 +17,24 @@ use crate::{
     made_up::{insert_flows, slots},
     rig::{SECOND, datapath, monotonic_ns, quiet, words},
 };
+
+/// By which the kernel tells sockets apart.
+fn cookie(socket: &impl std::os::fd::AsRawFd) -> Result<u64> {
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes as many bytes as the value has.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    ensure!(result == 0, "{}", std::io::Error::last_os_error());
+    Ok(cookie)
+}
 
 #[test]
 fn every_map_is_listed_and_decoded() {
@@ -39,6 +60,57 @@ fn every_map_is_listed_and_decoded() {
         };
         datapath.maps.links.insert(4711, link, 0)?;
 
+        for (name, action, flags, pool_v4) in [
+            ("sip.fabrikam.example", RouteAction::Pass, 0, 0),
+            (
+                "*.voip.contoso.example",
+                RouteAction::Terminate,
+                ROUTE_CONDITIONAL,
+                NO_POOL,
+            ),
+        ] {
+            let key = SniRouteKey {
+                generation: 1,
+                name: SniName::new(name)?,
+            };
+            let route = SniRoute {
+                pool_v4,
+                pool_v6: 1,
+                action: action as u8,
+                flags,
+                ..SniRoute::default()
+            };
+            datapath.maps.sni_routes.insert(key, route, 0)?;
+        }
+        let now = monotonic_ns();
+        let passed = Learned {
+            generation: 1,
+            action: RouteAction::Pass as u8,
+            matched: Matched::Wildcard as u8,
+            pool_v4: 0,
+            pool_v6: NO_POOL,
+            ..Learned::default()
+        };
+        let refused = Learned {
+            generation: 1,
+            matched: Matched::Nothing as u8,
+            pool_v4: NO_POOL,
+            pool_v6: NO_POOL,
+            ..Learned::default()
+        };
+        let name = SniName::new("Sip.Voip.contoso.example")?;
+        for seconds_ago in [9, 7] {
+            let at = now.saturating_sub(seconds_ago * SECOND);
+            datapath.maps.learn(1, &name, passed, at)?;
+        }
+        datapath
+            .maps
+            .learn(1, &SniName::EMPTY, refused, now.saturating_sub(3 * SECOND))?;
+        let listener = lab
+            .gateway
+            .run(|| Ok(std::net::TcpListener::bind("[::]:0")?))?;
+        datapath.serve_listener(&listener)?;
+
         let listed = commands.json("map ls")?;
         let names: Vec<_> = listed
             .as_array()
@@ -55,13 +127,16 @@ fn every_map_is_listed_and_decoded() {
             &[
                 "MAP TYPE HOLDS ENTRIES MAX FULL",
                 "FLOWS hash established flows, one entry per direction 4 2,000 0.2%",
+                "SNI_ROUTES hash configured server name to action, pools 2 262,144 0.0%",
+                "SNI_LEARNED lruhash server names that clients asked for, by IP set 2 65,536 0.0%",
+                "LISTENERS sockmap the agent's listener for inspected services 1 1 100.0%",
                 "CONTROL array ABI version, active generation, feature flags - 4 -",
             ],
         )?;
 
         let [a, b, _] = slots;
         for (map, line) in [
-            ("control", "0 ABI version 1 this program's"),
+            ("control", "0 ABI version 2 this program's"),
             ("CONTROL", "1 active generation 1 bank 1"),
             ("SETTINGS", "20000-20999 3"),
             ("FILTER", "services 4 65,536"),
@@ -87,6 +162,17 @@ fn every_map_is_listed_and_decoded() {
                 "HALF_OPEN",
                 "[2001:db8:1::1]:4004 > [2001:db8:1::10]:5061 [2001:db8:1::1]:4004 > [2001:db8:a::10]:5061 edge-six to-edge recovered 1000 2000 12 3.4 kB 1m 30s",
             ),
+            ("SNI_ROUTES", "1 sip.fabrikam.example pass name edges edges"),
+            (
+                "SNI_ROUTES",
+                "1 *.voip.contoso.example terminate agent - edges",
+            ),
+            (
+                "SNI_LEARNED",
+                "shared sip.voip.contoso.example wildcard pass edges - 2 7s ago",
+            ),
+            ("SNI_LEARNED", "shared (none) nothing refuse - - 1 3s ago"),
+            ("LISTENERS", &format!("0 sk:{:x}", cookie(&listener)?)),
             ("ACL", "1 192.0.2.0/24 deny"),
             ("ACL", "1 192.0.2.7/32 allow"),
             ("ACL", "1 2001:db8:dead::/48 deny"),

@@ -68,7 +68,7 @@ fn status_tells_what_the_datapath_does() {
         commands.shows(
             "status",
             &[
-                &format!("pinned {pins}, ABI 1"),
+                &format!("pinned {pins}, ABI 2"),
                 "attached wan0",
                 "generation 1",
                 "flows 2 of 1,000 (0.2%), and 2 half-open",
@@ -93,7 +93,7 @@ fn status_tells_what_the_datapath_does() {
         }
         let status = commands.json("status")?;
         for (field, value) in [
-            ("abi", json!(1)),
+            ("abi", json!(2)),
             ("generation", json!(1)),
             ("interfaces", json!(["wan0"])),
             ("flags", json!([])),

@@ -91,6 +91,18 @@ impl TerminateError {
         }
     }
 
+    /// Whether the operator has something to mend, rather than the partner.
+    pub(in crate::proxy) fn is_ours(&self) -> bool {
+        match self {
+            Self::PartnerTimeout | Self::PartnerGone(_) | Self::Partner(_) => false,
+            Self::NoEdge(_)
+            | Self::Mirror(_)
+            | Self::EdgeTimeout
+            | Self::EdgeGone(_)
+            | Self::Edge(_) => true,
+        }
+    }
+
     /// Whether another Edge of the pool may do better. One that refuses the certificate is not the only one to do so.
     pub(super) fn may_differ_elsewhere(&self) -> bool {
         !matches!(

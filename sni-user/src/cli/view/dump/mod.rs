@@ -1,11 +1,13 @@
 //! Entries of the maps as `map dump` shows them: nothing interpreted that is not in the entry itself or in a label.
 
 mod config;
+mod names;
 mod steering;
 mod traffic;
 
 pub(in crate::cli) use self::{
     config::{acl, control, filter, labels, settings},
+    names::{learned, listeners, routes},
     steering::{edges, maglev, pools, services},
     traffic::{budget, links, stats},
 };

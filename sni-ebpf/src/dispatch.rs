@@ -1,0 +1,94 @@
+//! The socket lookup: what begins a connection to an inspected service goes to the agent's one listener, whatever address and port it asks for.
+//!
+//! Run by the kernel for TCP packets that belong to no connection of the host, in the softirq that received them: no XDP program runs on this CPU
+//! until it is done, and the counters need no atomics. (A lookup by a diagnostic tool such as `ss -K` may cost one count.)
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        bpf_sk_lookup,
+        sk_action::{SK_DROP, SK_PASS},
+    },
+    helpers::generated::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release},
+    programs::SkLookupContext,
+};
+use sni_common::{
+    Address,
+    contract::{
+        CONTROL_GENERATION, Counter, DropReason, FILTER_SERVICES, LISTENER, Mode, ServiceKey,
+        filter_bit,
+    },
+};
+
+use crate::{
+    finish::{count, count_drop},
+    lookup::{entry, in_filter},
+    maps::{LISTENERS, control},
+};
+
+const AF_INET: u32 = 2;
+const IPPROTO_TCP: u32 = 6;
+
+/// Hands a connection to the agent's listener; without one, or when it does not take this address family, the connection is refused: another
+/// program of the host that listens on every address must not get it.
+#[inline(always)]
+pub fn dispatch(ctx: &SkLookupContext) -> u32 {
+    if !is_inspected(ctx.lookup) {
+        return SK_PASS;
+    }
+    let key = LISTENER;
+    // SAFETY: the map and a key of its type, on the stack.
+    let socket = unsafe { bpf_map_lookup_elem(LISTENERS.as_ptr(), (&raw const key).cast()) };
+    if socket.is_null() {
+        count_drop(DropReason::NoListener);
+        return SK_DROP;
+    }
+    // SAFETY: the context, and a socket that the lookup above has taken a reference to.
+    let assigned = unsafe { bpf_sk_assign(ctx.as_ptr(), socket, 0) };
+    // SAFETY: the reference of above, released once.
+    unsafe { bpf_sk_release(socket) };
+    if assigned != 0 {
+        count_drop(DropReason::NoListener);
+        return SK_DROP;
+    }
+    count(Counter::Dispatched, 1);
+    SK_PASS
+}
+
+/// Whether the packet is TCP to a service where the ClientHello decides.
+#[inline(always)]
+fn is_inspected(lookup: *mut bpf_sk_lookup) -> bool {
+    // SAFETY: fields of a valid context; the address of the other family reads as zero. Volatile and on no branch, because the verifier takes
+    // loads of a field's own size at a constant offset only, and LLVM would join them.
+    let (protocol, family, v4, v6, port) = unsafe {
+        let words = (&raw const (*lookup).local_ip6).cast::<u32>();
+        (
+            (&raw const (*lookup).protocol).read_volatile(),
+            (&raw const (*lookup).family).read_volatile(),
+            (&raw const (*lookup).local_ip4).read_volatile(),
+            [
+                words.read_volatile(),
+                words.add(1).read_volatile(),
+                words.add(2).read_volatile(),
+                words.add(3).read_volatile(),
+            ],
+            // In host byte order, as the kernel has it here.
+            (&raw const (*lookup).local_port).read_volatile() as u16,
+        )
+    };
+    if protocol != IPPROTO_TCP {
+        return false;
+    }
+    let address = if family == AF_INET {
+        Address::from_v4_word(v4)
+    } else {
+        Address(v6)
+    };
+    let port_be = port.to_be();
+    if !in_filter(FILTER_SERVICES + filter_bit(&address, port_be)) {
+        return false;
+    }
+    let generation = control(CONTROL_GENERATION) as u32;
+    entry(&ServiceKey::tcp(generation, address, port_be))
+        .is_some_and(|service| service.mode == Mode::Inspect as u8)
+}

@@ -1,0 +1,35 @@
+//! A packet to a service where the ClientHello decides: the host's, once what begins a connection is admitted.
+
+use core::mem::offset_of;
+
+use aya_ebpf::programs::XdpContext;
+use network_types::tcp::TcpHdr;
+use sni_common::{
+    contract::Counter,
+    tcp::{Opening, opening},
+};
+
+use crate::{
+    packet::{Packet, at, load},
+    steer::admit_source,
+    verdict::Step,
+};
+
+/// Offset of the flags byte (RFC 9293, 3.1).
+const FLAGS: usize = offset_of!(TcpHdr, ack_seq) + 5;
+
+/// Charges a SYN to its source, as steering does. Everything else is for the host to judge, also what is malformed: no Edge sees it.
+#[inline(always)]
+pub fn packet(ctx: &XdpContext, packet: &Packet) -> Step {
+    let Some(header) = at::<TcpHdr>(ctx, packet.transport) else {
+        return Step::Pass(Counter::Inspected);
+    };
+    // SAFETY: bounds checked by `at`.
+    let flags: u8 = unsafe { load(header, FLAGS) };
+    if matches!(opening(flags), Opening::Syn)
+        && let Err(reason) = admit_source(&packet.key.source)
+    {
+        return Step::Drop(reason);
+    }
+    Step::Pass(Counter::Inspected)
+}

@@ -1,0 +1,141 @@
+//! The agent: brings the datapath up as the configuration says, serves inspected connections, keeps true what both rely on, and takes it
+//! all down again.
+//!
+//! `candidate` reads a configuration and its files; `kernel` makes the datapath and the host's network go by it; the proxy takes over when
+//! both have succeeded, at the start and at every reload. `serve` is the agent's life in between, `control` what it does when it is asked.
+
+mod candidate;
+mod control;
+mod error;
+mod files;
+mod host;
+mod kernel;
+mod learn;
+mod limits;
+mod serve;
+
+use std::path::PathBuf;
+
+pub use self::error::AgentError;
+
+use self::{candidate::Candidate, kernel::Kernel, serve::Agent};
+use crate::{
+    config::Config,
+    datapath::{Datapath, Maps, Origin, map_kind},
+    instance::Instance,
+    net::{Changes, Network, host as net_host},
+    proxy::{Active, Numbers, Proxy},
+};
+
+/// How `snigate run` was called.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Leave the datapath in place when the agent ends.
+    pub leave: bool,
+    /// Remove what is pinned before starting, whatever its version.
+    pub fresh: bool,
+}
+
+/// Runs until SIGINT or SIGTERM.
+///
+/// # Errors
+/// What keeps the agent from starting; nothing is attached then that was not attached before.
+pub async fn run(options: RunOptions) -> Result<(), AgentError> {
+    let candidate = Candidate::load(&options.config, &mut Default::default(), None)?;
+    candidate.log_warnings();
+    let gateway = &candidate.config.gateway;
+    let (major, minor) = net_host::OLDEST_KERNEL;
+    net_host::require_kernel(major, minor)?;
+    net_host::require_capabilities()?;
+    let pin_path = gateway.pin_path.clone();
+    net_host::require_bpffs(&pin_path)?;
+    let claimed = Instance::claim(&pin_path)
+        .map_err(|source| AgentError::io("claiming the pin path for this agent", source))?;
+    let Some(_instance) = claimed else {
+        return Err(AgentError::AlreadyRunning {
+            pin_path: pin_path.display().to_string(),
+        });
+    };
+    limits::raise_open_files(gateway.max_connections);
+    let network = Network::new()?;
+    // Before the first look at the network, so that no change is missed.
+    let changes = Changes::new()?;
+    // A configuration that does not fit the host is refused before anything is loaded.
+    host::interfaces(&network, &candidate.config).await?;
+    if options.fresh {
+        Datapath::remove_pinned(&pin_path)?;
+    }
+
+    let mut datapath = Datapath::load(&pin_path, gateway.max_flows)?;
+    let origin = datapath.origin;
+    describe(&mut datapath, &candidate.config)?;
+    let mut kernel = Kernel::new(datapath, network);
+    let agent = start(options.clone(), candidate, &mut kernel).await;
+    let agent = match agent {
+        Ok(agent) => agent,
+        Err(error) => {
+            // Adopted state goes on working as before; state made a moment ago is nobody's.
+            if origin == Origin::Fresh {
+                kernel.remove().await?;
+            }
+            return Err(error);
+        }
+    };
+    // Whatever happens from here on, flows are more than their agent: only an orderly end takes the datapath away.
+    agent.serve(&mut kernel, changes).await?;
+    if options.leave {
+        tracing::info!(pin_path = %pin_path.display(), "the agent ends and leaves the datapath in place; flows go on, new ones are steered");
+    } else {
+        kernel.remove().await?;
+        tracing::info!("detached: nothing of the datapath is left");
+    }
+    Ok(())
+}
+
+/// Says what was found and loaded.
+fn describe(datapath: &mut Datapath, config: &Config) -> Result<(), AgentError> {
+    let gateway = &config.gateway;
+    if datapath.origin == Origin::Adopted {
+        let room = map_kind(&gateway.pin_path, "FLOWS", "")?.max_entries / 2;
+        if room != gateway.max_flows {
+            tracing::warn!(
+                room,
+                max_flows = gateway.max_flows,
+                "the adopted flow table keeps its size; `snigate run --fresh` makes a new one, without the flows"
+            );
+        }
+        tracing::info!(pin_path = %gateway.pin_path.display(), "adopted the datapath that an earlier agent left");
+    }
+    let facts = datapath.facts()?;
+    tracing::debug!(
+        verified_instructions = facts.verified_instructions,
+        "the kernel took the datapath"
+    );
+    Ok(())
+}
+
+/// Makes the first configuration the active one, everywhere.
+async fn start(
+    options: RunOptions,
+    candidate: Candidate,
+    kernel: &mut Kernel,
+) -> Result<Agent, AgentError> {
+    let listener = Proxy::listener()
+        .map_err(|source| AgentError::io("listening for inspected connections", source))?;
+    kernel.datapath.serve_listener(&listener)?;
+    let activated = kernel.apply(&candidate.config, None).await?;
+    let pin_path = &candidate.config.gateway.pin_path;
+    let maps = Maps::open(pin_path)?;
+    let Candidate {
+        config,
+        tls,
+        stamps,
+        ..
+    } = candidate;
+    let active = Active::new(config, tls, Numbers::from(&activated), &Default::default());
+    let (proxy, lessons) = Proxy::new(active);
+    learn::start(lessons, maps);
+    Agent::new(options, proxy, listener, stamps)
+}

@@ -1,0 +1,28 @@
+//! Live control of a running agent: what it is asked over its Unix socket, and how it answers.
+//!
+//! `protocol` and `seen` are what crosses the socket. The [`Server`] of the agent decides who may ask what and hands each request to its
+//! [`Handler`]; the [`Client`] is the command line's side. `domains` keeps domains that were added by command in files of their own.
+
+mod client;
+pub mod domains;
+mod peer;
+mod protocol;
+mod seen;
+mod server;
+mod socket;
+
+pub use self::{
+    client::{Client, ClientError, Watching},
+    domains::DomainError,
+    protocol::{
+        ActiveConfiguration, AgentStatus, DomainChanged, DomainTable, Findings, MAX_ANSWER,
+        MAX_REQUEST, Notice, Refusal, RefusalKind, RefusedConfiguration, Reloaded, Request,
+        RouteAdded, RouteRemoved, VERSION,
+    },
+    seen::{HelloSeen, WatchFilter},
+    server::{Handler, Server},
+    socket::ControlError,
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,344 @@
+//! What crosses the control socket: lines of JSON.
+//!
+//! A client sends one line, `{"version":1,"request":"status"}`, and gets one line, `{"version":1,"answer":{…}}` or
+//! `{"version":1,"error":{…}}`. After the answer to `watch`, a line follows for every ClientHello until either side closes. One connection
+//! carries one request. Whoever speaks another version is told so in the same shape, because `version` and `error` never change.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::seen::{HelloSeen, WatchFilter, rfc3339};
+use crate::config::Diagnostics;
+
+/// Version of this protocol; raised with every change that the other side could misread.
+pub const VERSION: u32 = 1;
+
+/// The longest line of a client, in bytes, its newline included.
+pub const MAX_REQUEST: usize = 64 << 10;
+
+/// The longest line of the agent, in bytes, its newline included.
+pub const MAX_ANSWER: usize = 4 << 20;
+
+/// The longest text of diagnostics in an answer, in bytes: thousands of findings say no more than the first hundreds.
+const MAX_RENDERED: usize = 256 << 10;
+
+/// Findings in an answer.
+const MAX_FINDINGS: usize = 500;
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// The agent's own facts; answered with an [`AgentStatus`].
+    Status,
+    /// Load everything anew; answered with a [`Reloaded`].
+    Reload,
+    /// Route a server name to a pool for as long as the agent runs; answered with a [`RouteAdded`].
+    RouteAdd {
+        /// A server name, or `*.` and one.
+        name: String,
+        /// A pool of the active configuration.
+        pool: String,
+    },
+    /// Forget such a route; answered with a [`RouteRemoved`].
+    RouteRm {
+        /// The name as it was added.
+        name: String,
+    },
+    /// Define a domain in a file of its own, and reload; answered with a [`DomainChanged`].
+    DomainAdd {
+        /// Its table.
+        domain: DomainTable,
+    },
+    /// Remove such a file, and reload; answered with a [`DomainChanged`].
+    DomainRm {
+        /// The SIP domain.
+        sip_domain: String,
+    },
+    /// Every ClientHello from now on, as [`HelloSeen`].
+    Watch {
+        /// Which of them.
+        #[serde(default)]
+        filter: WatchFilter,
+    },
+}
+
+impl Request {
+    /// Whether it changes anything; what only reads is for the whole group.
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::Status | Self::Watch { .. } => false,
+            Self::Reload
+            | Self::RouteAdd { .. }
+            | Self::RouteRm { .. }
+            | Self::DomainAdd { .. }
+            | Self::DomainRm { .. } => true,
+        }
+    }
+}
+
+/// A `[[domain]]` table of the configuration, its values as they are written there.
+///
+/// Nothing is checked here: the reload that follows judges the file as a whole, and reports mistakes with their lines.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DomainTable {
+    /// The SIP domain.
+    pub sip_domain: String,
+    /// Server names, instead of `sip.` and the SIP domain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// The pool.
+    pub pool: String,
+    /// PEM file with the chain. A relative path starts from the directory that the domain's file is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// PEM file with the private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Every other key of the table.
+    #[serde(flatten)]
+    pub more: toml::Table,
+}
+
+/// One line of a client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Call {
+    pub(super) version: u32,
+    #[serde(flatten)]
+    pub(super) request: Request,
+}
+
+/// The part of a line that every version has.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Versioned {
+    pub(super) version: u32,
+}
+
+/// The first line of the agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Reply<T> {
+    pub(super) version: u32,
+    #[serde(flatten)]
+    pub(super) outcome: Outcome<T>,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Outcome<T> {
+    Answer(T),
+    Error(Refusal),
+}
+
+/// The answer to `watch`: from here on nothing is missed that is not said to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct WatchingNow {
+    pub(super) watching: bool,
+}
+
+/// A further line of the agent to a watcher.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Notice<T = HelloSeen> {
+    /// A ClientHello.
+    Hello(T),
+    /// So many were not sent, because this watcher reads too slowly. The filter has not seen them.
+    Lost(u64),
+}
+
+/// Facts about a running agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// Version of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Milliseconds that it runs.
+    pub uptime_ms: u64,
+    /// What it goes by.
+    pub configuration: ActiveConfiguration,
+    /// Connections that it holds now: hellos awaited, passed through, terminated.
+    pub connections: u64,
+    /// What it has counted since it started, by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// The configuration that an agent goes by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActiveConfiguration {
+    /// The main file.
+    pub file: PathBuf,
+    /// The datapath's generation.
+    pub generation: u32,
+    /// Milliseconds since it was loaded.
+    pub age_ms: u64,
+    /// The last attempt to replace it, if that was refused.
+    pub refused: Option<RefusedConfiguration>,
+}
+
+/// A configuration that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedConfiguration {
+    /// When.
+    #[serde(with = "rfc3339")]
+    pub at: SystemTime,
+    /// Why, in one sentence.
+    pub why: String,
+}
+
+/// A configuration that has become the active one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The datapath's new generation.
+    pub generation: u32,
+    /// Microseconds from the request until it was active.
+    pub took_us: u64,
+    /// Files that it was read from.
+    pub files: usize,
+    /// IP sets.
+    pub ip_sets: usize,
+    /// Edges.
+    pub edges: usize,
+    /// Pools.
+    pub pools: usize,
+    /// SIP domains.
+    pub domains: usize,
+    /// Server names of all domains.
+    pub names: usize,
+    /// Domains whose TLS ends here.
+    pub terminated: usize,
+    /// What is allowed but probably not meant, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A route that holds from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteAdded {
+    /// The name.
+    pub name: String,
+    /// Where it goes.
+    pub pool: String,
+    /// Where an earlier `route-add` had sent it.
+    pub replaced: Option<String>,
+}
+
+/// A route that is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRemoved {
+    /// The name.
+    pub name: String,
+    /// Where it went.
+    pub pool: String,
+}
+
+/// A domain that was added or removed, and the configuration with that change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainChanged {
+    /// The SIP domain.
+    pub sip_domain: String,
+    /// The file that was written or removed.
+    pub file: PathBuf,
+    /// What is active now.
+    pub reloaded: Reloaded,
+}
+
+/// Why the agent does not do what it was asked; nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What kind of refusal, for programs.
+    pub kind: RefusalKind,
+    /// What, where, and what to do about it.
+    pub message: String,
+    /// What is wrong with the configuration, if that is why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<Findings>,
+}
+
+/// Kinds of refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalKind {
+    /// The other side speaks another version.
+    Version,
+    /// The request can't be understood.
+    Malformed,
+    /// This user may not.
+    NotAllowed,
+    /// Too many clients.
+    Busy,
+    /// The configuration is wrong.
+    Configuration,
+    /// What it is about does not exist.
+    NotFound,
+    /// It contradicts what is there.
+    Conflict,
+    /// It was tried and did not work.
+    Failed,
+    /// A kind of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Diagnostics of a configuration, as text and as data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// For people: each with the line that it is about.
+    pub rendered: String,
+    /// The same, as `snigate check --json` writes them.
+    pub list: Vec<serde_json::Value>,
+}
+
+impl Refusal {
+    /// A refusal that says all in one sentence.
+    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            findings: None,
+        }
+    }
+
+    /// Because of what is wrong with the configuration in `file`.
+    pub fn configuration(file: &Path, found: &Diagnostics) -> Self {
+        let list = found.iter().take(MAX_FINDINGS);
+        Self {
+            kind: RefusalKind::Configuration,
+            message: format!(
+                "{} can't be used ({}); what was active stays active",
+                file.display(),
+                found.summary()
+            ),
+            findings: Some(Findings {
+                rendered: cut(found.render(false)),
+                // Texts and numbers only: nothing that JSON can't hold.
+                list: list
+                    .filter_map(|it| serde_json::to_value(it).ok())
+                    .collect(),
+            }),
+        }
+    }
+
+    /// The other side speaks `version`.
+    pub(super) fn version(version: u32) -> Self {
+        let message = format!(
+            "the agent speaks version {VERSION} of the control protocol and this client version {version}: use the `snigate` of the version that runs"
+        );
+        Self::new(RefusalKind::Version, message)
+    }
+}
+
+/// Ends a long text after a line, and says so.
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_RENDERED {
+        let end = text.floor_char_boundary(MAX_RENDERED);
+        text.truncate(text[..end].rfind('\n').map_or(end, |newline| newline + 1));
+        text.push_str("…and more: `snigate check` shows all of it\n");
+    }
+    text
+}
