@@ -13,7 +13,10 @@ use super::{
     table::{Column, Row, show, write_json},
     units::counted,
 };
-use crate::config::{Config, Diagnostics, IpSet, Loaded, Mode};
+use crate::{
+    config::{Config, Diagnostics, IpSet, Loaded, Mode},
+    tls::{self, Store},
+};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -29,6 +32,8 @@ struct Report<'a> {
     file: &'a Path,
     valid: bool,
     diagnostics: &'a Diagnostics,
+    /// About the certificates, keys and lists that it names; `None` where it is wrong, or with `--offline`.
+    files: Option<&'a [tls::Finding]>,
     /// `None` where the configuration is wrong, or with `--offline`.
     host: Option<&'a [Finding]>,
     /// As the gateway understands it, defaults filled in; `None` where it is wrong.
@@ -46,10 +51,11 @@ pub(super) fn run(
         Ok(loaded) => (&loaded.warnings, Some(&loaded.config)),
         Err(diagnostics) => (diagnostics, None),
     };
-    let host = match config {
-        Some(config) if !arguments.offline => Some(look_at_host(config)?),
-        _ => None,
-    };
+    let here = config.filter(|_| !arguments.offline);
+    let files = here.map(|config| match Store::load(config, None) {
+        Ok((_, findings)) | Err(findings) => findings,
+    });
+    let host = here.map(look_at_host).transpose()?;
     if arguments.output.json {
         let valid = config.is_some();
         let host = host.as_deref();
@@ -59,6 +65,7 @@ pub(super) fn run(
                 file,
                 valid,
                 diagnostics,
+                files: files.as_deref(),
                 host,
                 config,
             },
@@ -69,6 +76,9 @@ pub(super) fn run(
             "{}",
             diagnostics.render(environment.colour)
         )?;
+        for finding in files.iter().flatten() {
+            writeln!(environment.err, "{finding}")?;
+        }
         if let Ok(loaded) = &loaded {
             summarize(file, loaded, environment)?;
         }
@@ -78,7 +88,8 @@ pub(super) fn run(
         }
     }
     let mut findings = host.iter().flatten();
-    if config.is_none() || findings.any(|finding| finding.result == Outcome::Error) {
+    let broken = files.iter().flatten().any(tls::Finding::is_error);
+    if config.is_none() || broken || findings.any(|finding| finding.result == Outcome::Error) {
         return Err(CliError::Reported);
     }
     Ok(())
