@@ -190,29 +190,3 @@ fn certificates_are_listed_and_the_unreadable_among_them() {
         "{out}"
     );
 }
-
-#[test]
-fn check_looks_at_the_files_too() {
-    let files = Files::new();
-    let path = files.path();
-    let toml = files.text("client_roots = \"public.pem\"");
-    fs::write(path.join("snigate.toml"), toml).expect("a file");
-    let key = path.join("contoso.key");
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("mode");
-    fs::remove_file(path.join("fabrikam.key")).expect("removed");
-    let (status, _, err) = snigate(path, "check");
-    assert_eq!(status, 1);
-    for part in [
-        "contoso.key: warning: domain contoso.example",
-        "fabrikam.key: error: domain fabrikam.example",
-    ] {
-        assert!(err.contains(part), "no {part}: {err}");
-    }
-    let (_, out, err) = snigate(path, "check --json");
-    let report: Value = serde_json::from_str(&out).expect("JSON");
-    assert_eq!(err, "");
-    assert_eq!(report["files"][0]["severity"], "warning");
-    assert_eq!(report["files"][1]["severity"], "error");
-    let (status, out, err) = snigate(path, "check --offline");
-    assert_eq!((status, err.as_str()), (0, ""), "{out}");
-}

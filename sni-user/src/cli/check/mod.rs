@@ -13,10 +13,7 @@ use super::{
     table::{Column, Row, show, write_json},
     units::counted,
 };
-use crate::{
-    config::{Config, Diagnostics, IpSet, Loaded, Mode},
-    tls::{self, Store},
-};
+use crate::config::{Config, Diagnostics, IpSet, Loaded, Mode};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -32,8 +29,6 @@ struct Report<'a> {
     file: &'a Path,
     valid: bool,
     diagnostics: &'a Diagnostics,
-    /// About the certificates, keys and lists that it names; `None` where it is wrong, or with `--offline`.
-    files: Option<&'a [tls::Finding]>,
     /// `None` where the configuration is wrong, or with `--offline`.
     host: Option<&'a [Finding]>,
     /// As the gateway understands it, defaults filled in; `None` where it is wrong.
@@ -51,11 +46,10 @@ pub(super) fn run(
         Ok(loaded) => (&loaded.warnings, Some(&loaded.config)),
         Err(diagnostics) => (diagnostics, None),
     };
-    let here = config.filter(|_| !arguments.offline);
-    let files = here.map(|config| match Store::load(config, None) {
-        Ok((_, findings)) | Err(findings) => findings,
-    });
-    let host = here.map(look_at_host).transpose()?;
+    let host = match config {
+        Some(config) if !arguments.offline => Some(look_at_host(config)?),
+        _ => None,
+    };
     if arguments.output.json {
         let valid = config.is_some();
         let host = host.as_deref();
@@ -65,7 +59,6 @@ pub(super) fn run(
                 file,
                 valid,
                 diagnostics,
-                files: files.as_deref(),
                 host,
                 config,
             },
@@ -76,9 +69,6 @@ pub(super) fn run(
             "{}",
             diagnostics.render(environment.colour)
         )?;
-        for finding in files.iter().flatten() {
-            writeln!(environment.err, "{finding}")?;
-        }
         if let Ok(loaded) = &loaded {
             summarize(file, loaded, environment)?;
         }
@@ -88,8 +78,7 @@ pub(super) fn run(
         }
     }
     let mut findings = host.iter().flatten();
-    let broken = files.iter().flatten().any(tls::Finding::is_error);
-    if config.is_none() || broken || findings.any(|finding| finding.result == Outcome::Error) {
+    if config.is_none() || findings.any(|finding| finding.result == Outcome::Error) {
         return Err(CliError::Reported);
     }
     Ok(())
