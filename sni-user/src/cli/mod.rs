@@ -4,6 +4,8 @@
 //! (`view`), and writes them as a table or as JSON (`table`). What it touches besides is its [`Environment`], so that tests run commands
 //! as they are.
 
+mod ca;
+mod cert;
 mod check;
 mod edge;
 mod environment;
@@ -70,6 +72,12 @@ enum Command {
     /// Maps: what the datapath goes by, entry by entry
     #[command(subcommand)]
     Map(map::Verb),
+    /// Certificates of the configuration: names, issuers, expiry
+    #[command(subcommand)]
+    Cert(cert::Verb),
+    /// The private CA behind mirrored identities
+    #[command(subcommand)]
+    Ca(ca::Verb),
     /// Switch the datapath's diagnostics of every packet on or off
     Log(log::Arguments),
     /// Print completions for a shell
@@ -135,6 +143,8 @@ fn execute(cli: &Cli, environment: &mut Environment<'_>) -> Result<u8, CliError>
         Command::Edge(verb) => edge::run(verb, &maps(place)?, environment),
         Command::Flow(verb) => flow::run(verb, &mut maps(place)?, environment),
         Command::Map(verb) => map::run(verb, &maps(place)?, environment),
+        Command::Cert(verb) => cert::run(verb, place, environment),
+        Command::Ca(verb) => ca::run(verb, place, environment),
         Command::Log(arguments) => log::run(arguments, &mut maps(place)?, environment),
         Command::Completions(arguments) => {
             manual::completions(arguments, Cli::command(), environment)

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::CliError;
+use super::{CliError, Environment};
 use crate::config::Config;
 
 /// Where pins are when nothing says otherwise; the default of `gateway.pin_path`.
@@ -30,6 +30,18 @@ impl Place {
         self.config
             .as_deref()
             .unwrap_or(Path::new(Config::DEFAULT_PATH))
+    }
+
+    /// The whole configuration; what is wrong with it goes to standard error.
+    pub(super) fn load(&self, environment: &mut Environment<'_>) -> Result<Config, CliError> {
+        match Config::load(self.config()) {
+            Ok(loaded) => Ok(loaded.config),
+            Err(diagnostics) => {
+                let text = diagnostics.render(environment.colour);
+                write!(environment.err, "{text}")?;
+                Err(CliError::Reported)
+            }
+        }
     }
 
     /// The pin path that was named by hand.

@@ -58,7 +58,7 @@ fn every_command_has_help_that_fits_a_terminal() {
 fn every_read_command_has_json() {
     let mut command = Cli::command();
     command.build();
-    let writes = ["run", "flow kill", "log", "completions", "man"];
+    let writes = ["run", "flow kill", "ca init", "log", "completions", "man"];
     for (path, command) in leaves(&command, &[]) {
         let path = path.join(" ");
         let json = command

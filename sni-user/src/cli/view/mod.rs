@@ -2,6 +2,8 @@
 //!
 //! Field names are part of the command line's interface: programs read the JSON.
 
+pub(super) mod ca;
+pub(super) mod cert;
 pub(super) mod dump;
 pub(super) mod edge;
 pub(super) mod entry;
