@@ -52,6 +52,14 @@ impl TokenBucket {
         self.millitokens -= WHOLE;
         true
     }
+
+    /// Returns a token that was taken, up to a full bucket.
+    #[inline(always)]
+    pub const fn give_back(&mut self, burst: u32) {
+        let capacity = burst as u64 * WHOLE;
+        let filled = self.millitokens.saturating_add(WHOLE);
+        self.millitokens = if filled > capacity { capacity } else { filled };
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod datapath;
+pub mod edges;
 pub mod net;
 pub mod proxy;
+pub mod tls;
 
 mod instance;
 mod neighbours;

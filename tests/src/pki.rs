@@ -1,24 +1,37 @@
-//! Certificates made on the fly.
+//! Certificates made on the fly: good ones with [`Pki::server`], every other kind with [`Pki::certificate`].
+
+mod certificate;
+mod subject;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256,
+    RevokedCertParams, RsaKeySize, SerialNumber,
 };
+use time::{Duration, OffsetDateTime};
+use x509_parser::pem::Pem;
+
+pub use certificate::Certificate;
+pub use subject::Attribute;
 
 /// A certificate authority and the directory that its certificates are written to.
 #[derive(Debug)]
 pub struct Pki {
+    name: String,
     directory: PathBuf,
     issuer: Issuer<'static, KeyPair>,
     roots: PathBuf,
+    /// What follows a certificate in its chain file: this authority's own.
     pem: String,
 }
 
 /// A certificate with its key, as PEM files.
+///
+/// A certificate with a key that is not its own is `Identity { key: other.key.clone(), ..identity }`.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The certificate followed by its issuer's.
@@ -35,17 +48,13 @@ impl Pki {
     /// # Errors
     /// A file could not be written.
     pub fn new(name: &str, directory: &Path) -> Result<Self> {
-        let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, format!("{name} root"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = authority(&format!("{name} root"));
         let key = rsa_key()?;
         let pem = params.self_signed(&key)?.pem();
         let roots = directory.join(format!("{name}.ca.pem"));
-        fs::write(&roots, &pem).with_context(|| format!("writing {}", roots.display()))?;
+        write(&roots, &pem)?;
         Ok(Self {
+            name: name.to_owned(),
             directory: directory.to_owned(),
             issuer: Issuer::new(params, key),
             roots,
@@ -53,7 +62,26 @@ impl Pki {
         })
     }
 
-    /// The file with the authority's own certificate.
+    /// An authority called `name` below this one. Chain files of its certificates hold the certificate and its own, as
+    /// public authorities hand them out: the root, which is still what [`Self::roots`] names, is not in them.
+    ///
+    /// # Errors
+    /// No key could be made.
+    pub fn intermediate(&self, name: &str) -> Result<Self> {
+        let mut params = authority(&format!("{name} intermediate"));
+        params.use_authority_key_identifier_extension = true;
+        let key = rsa_key()?;
+        let pem = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(Self {
+            name: name.to_owned(),
+            directory: self.directory.clone(),
+            issuer: Issuer::new(params, key),
+            roots: self.roots.clone(),
+            pem,
+        })
+    }
+
+    /// The file with the authority's own certificate, or that of the root above it.
     #[must_use]
     pub fn roots(&self) -> &Path {
         &self.roots
@@ -64,14 +92,7 @@ impl Pki {
     /// # Errors
     /// A name is none, or a file could not be written.
     pub fn server(&self, file: &str, names: &[&str]) -> Result<Identity> {
-        self.issue(
-            file,
-            names,
-            vec![
-                ExtendedKeyUsagePurpose::ServerAuth,
-                ExtendedKeyUsagePurpose::ClientAuth,
-            ],
-        )
+        self.certificate(file).names(names).issue()
     }
 
     /// A certificate of the kind that public authorities issue since 2026: for servers only, although partners go on
@@ -80,40 +101,99 @@ impl Pki {
     /// # Errors
     /// A name is none, or a file could not be written.
     pub fn server_only(&self, file: &str, names: &[&str]) -> Result<Identity> {
-        self.issue(file, names, vec![ExtendedKeyUsagePurpose::ServerAuth])
+        self.certificate(file)
+            .names(names)
+            .usages(&[ExtendedKeyUsagePurpose::ServerAuth])
+            .issue()
     }
 
-    fn issue(
-        &self,
-        file: &str,
-        names: &[&str],
-        usages: Vec<ExtendedKeyUsagePurpose>,
-    ) -> Result<Identity> {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names.clone())
-            .with_context(|| format!("the names of certificate {file}: {names:?}"))?;
-        if let Some(subject) = names.first() {
-            params.distinguished_name.push(DnType::CommonName, subject);
-        }
-        params.key_usages = vec![
-            KeyUsagePurpose::DigitalSignature,
-            KeyUsagePurpose::KeyEncipherment,
-        ];
-        params.extended_key_usages = usages;
-        params.use_authority_key_identifier_extension = true;
-        let key = rsa_key()?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        let identity = Identity {
-            chain: self.directory.join(format!("{file}.pem")),
-            key: self.directory.join(format!("{file}.key")),
-            names,
-        };
-        fs::write(&identity.chain, certificate.pem() + &self.pem)
-            .with_context(|| format!("writing {}", identity.chain.display()))?;
-        fs::write(&identity.key, key.serialize_pem())
-            .with_context(|| format!("writing {}", identity.key.display()))?;
-        Ok(identity)
+    /// A certificate of any kind, to be written to `<file>.pem` and `<file>.key`. It is valid, for both roles, and has an
+    /// RSA key, unless told otherwise.
+    pub fn certificate(&self, file: &str) -> Certificate<'_> {
+        Certificate::new(self, file)
     }
+
+    /// Writes a CRL of this authority that lists these certificates, and returns its file, `<authority>.crl.pem`. It
+    /// replaces the last one.
+    ///
+    /// # Errors
+    /// A certificate could not be read, or the file not be written.
+    pub fn revocation_list(&self, revoked: &[&Identity]) -> Result<PathBuf> {
+        let now = OffsetDateTime::now_utc();
+        let entry = |identity: &&Identity| {
+            Ok(RevokedCertParams {
+                serial_number: identity.serial()?.into(),
+                revocation_time: now,
+                reason_code: None,
+                invalidity_date: None,
+            })
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now - Duration::days(1),
+            next_update: now + Duration::days(7),
+            // Grows with the time, as a number of a CRL has to (RFC 5280 section 5.2.3).
+            crl_number: SerialNumber::from(now.unix_timestamp().unsigned_abs()),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect::<Result<_>>()?,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let path = self.directory.join(format!("{}.crl.pem", self.name));
+        write(&path, &list.signed_by(&self.issuer)?.pem()?)?;
+        Ok(path)
+    }
+}
+
+impl Identity {
+    /// The serial number of the certificate, big-endian.
+    ///
+    /// # Errors
+    /// The certificate could not be read.
+    pub fn serial(&self) -> Result<Vec<u8>> {
+        let bytes =
+            fs::read(&self.chain).with_context(|| format!("reading {}", self.chain.display()))?;
+        let pem = Pem::iter_from_buffer(&bytes).next();
+        let pem = pem.with_context(|| format!("{} is empty", self.chain.display()))??;
+        let certificate = pem.parse_x509().context("parsing a certificate")?;
+        Ok(certificate.raw_serial().to_vec())
+    }
+
+    /// The same certificate with the chain in the order `order`, counted from 0, as `<file>.pem`: `[1, 0]` is the wrong
+    /// way round, `[0]` leaves the issuer out.
+    ///
+    /// # Errors
+    /// There is no such certificate in the chain, or a file could not be read or written.
+    pub fn with_chain(&self, file: &str, order: &[usize]) -> Result<Self> {
+        let text = fs::read_to_string(&self.chain)
+            .with_context(|| format!("reading {}", self.chain.display()))?;
+        let blocks: Vec<&str> = text
+            .split_inclusive("-----END CERTIFICATE-----\n")
+            .collect();
+        let ordered: Option<String> = order.iter().map(|&n| blocks.get(n).copied()).collect();
+        let text = ordered.with_context(|| {
+            let count = blocks.len();
+            format!(
+                "{} has {count} certificates, not {order:?}",
+                self.chain.display()
+            )
+        })?;
+        let chain = self.chain.with_file_name(format!("{file}.pem"));
+        write(&chain, &text)?;
+        Ok(Self {
+            chain,
+            ..self.clone()
+        })
+    }
+}
+
+/// What a CA certificate is made from.
+fn authority(common_name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 /// RSA-2048 with PKCS#1 v1.5 signatures: what every federation partner accepts.
@@ -121,32 +201,9 @@ fn rsa_key() -> Result<KeyPair> {
     KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).context("making an RSA key")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use x509_parser::pem::Pem;
-
-    #[test]
-    fn a_certificate_carries_its_names_and_its_issuer() -> Result<()> {
-        let directory = std::env::temp_dir().join(format!("snigate-pki-{}", std::process::id()));
-        fs::create_dir_all(&directory)?;
-        let pki = Pki::new("test", &directory)?;
-        let names: Vec<String> = (0..100)
-            .map(|n| format!("sip.customer{n}.example"))
-            .collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let identity = pki.server("edge", &names)?;
-        let chain = fs::read(&identity.chain)?;
-        fs::remove_dir_all(&directory)?;
-
-        let pems: Vec<Pem> = Pem::iter_from_buffer(&chain).collect::<Result<_, _>>()?;
-        assert_eq!(pems.len(), 2);
-        let certificate = pems[0].parse_x509()?;
-        let found = certificate
-            .subject_alternative_name()?
-            .context("no names")?;
-        assert_eq!(found.value.general_names.len(), 100);
-        assert_eq!(certificate.issuer(), pems[1].parse_x509()?.subject());
-        Ok(())
-    }
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests;

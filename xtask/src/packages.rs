@@ -1,13 +1,15 @@
 //! The programs that the lab runs, from Debian's packages.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::process;
 
-/// A program that the lab starts.
+/// A program that the lab starts, or a module that one of them loads.
 struct Program {
+    /// The file's name; a module's is below the directories of libraries.
     name: &'static str,
     package: &'static str,
     purpose: &'static str,
@@ -40,7 +42,45 @@ const PROGRAMS: &[Program] = &[
         package: "tcpdump",
         purpose: "the capture kept of a failed test",
     },
+    Program {
+        name: "gnutls-cli",
+        package: "gnutls-bin",
+        purpose: "another TLS client",
+    },
+    Program {
+        name: "kamailio",
+        package: "kamailio",
+        purpose: "a SIP server as Edge and as partner",
+    },
+    Program {
+        name: "kamailio/modules/tls.so",
+        package: "kamailio-tls-modules",
+        purpose: "its TLS",
+    },
+    Program {
+        name: "sipp",
+        package: "sip-tester",
+        purpose: "SIP requests",
+    },
+    Program {
+        name: "haproxy",
+        package: "haproxy",
+        purpose: "a proxy to compare with",
+    },
+    Program {
+        name: "nginx",
+        package: "nginx",
+        purpose: "another one",
+    },
+    Program {
+        name: "nginx/modules/ngx_stream_module.so",
+        package: "libnginx-mod-stream",
+        purpose: "its routing by server name",
+    },
 ];
+
+/// Those of the packages that bring a service of their own name, which nobody asked for who runs the lab.
+const SERVICES: &[&str] = &["haproxy", "kamailio", "nginx"];
 
 /// One sentence about the programs that are missing, or `None`.
 pub(crate) fn missing() -> Option<String> {
@@ -60,7 +100,7 @@ pub(crate) fn provide() -> Result<()> {
     process::step(&format!("installing {}", packages.join(" ")), || {
         // The package lists may be missing or too old to name files that still exist; they usually are neither.
         apt_install(&packages).or_else(|_| {
-            process::output(apt_get().args(["update", "-qq"]))?;
+            apt_update()?;
             apt_install(&packages)
         })
     })
@@ -70,8 +110,16 @@ pub(crate) fn provide() -> Result<()> {
 fn absent() -> Vec<&'static Program> {
     PROGRAMS
         .iter()
-        .filter(|program| process::find_program(program.name).is_none())
+        .filter(|program| !is_present(program.name))
         .collect()
+}
+
+fn is_present(name: &str) -> bool {
+    let architecture = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    process::find_program(name).is_some()
+        || ["/usr/lib", &architecture]
+            .iter()
+            .any(|libraries| Path::new(libraries).join(name).is_file())
 }
 
 fn describe(absent: &[&Program]) -> Option<String> {
@@ -90,21 +138,39 @@ fn describe(absent: &[&Program]) -> Option<String> {
 }
 
 fn apt_install(packages: &[&str]) -> Result<()> {
-    let mut command = apt_get();
+    let mut command = without_services(Path::new("/usr/sbin/policy-rc.d"));
     command
+        .arg("apt-get")
+        .args(APT_OPTIONS)
         .args(["install", "-qq", "--no-install-recommends"])
-        .args(packages);
+        .args(packages)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    process::output(&mut command)?;
+    // Not at the next boot either. What had been installed before is not in the list, and stays as it is.
+    for service in SERVICES.iter().filter(|name| packages.contains(name)) {
+        process::output(Command::new("update-rc.d").args([service, "disable"]))?;
+    }
+    Ok(())
+}
+
+/// What the installed packages' scripts ask `policy` for, they may not start.
+fn without_services(policy: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .arg("xtask/src/without-services.sh")
+        .arg(policy)
+        .current_dir(process::workspace());
+    command
+}
+
+fn apt_update() -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command.args(APT_OPTIONS).args(["update", "-qq"]);
     process::output(&mut command).map(drop)
 }
 
-fn apt_get() -> Command {
-    let mut command = Command::new("apt-get");
-    command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        // Another apt may be running, as on a machine that has just booted.
-        .args(["-y", "-o", "DPkg::Lock::Timeout=120"]);
-    command
-}
+/// Another apt may be running, as on a machine that has just booted.
+const APT_OPTIONS: [&str; 3] = ["-y", "-o", "DPkg::Lock::Timeout=120"];
 
 #[cfg(test)]
 mod tests {
@@ -112,7 +178,10 @@ mod tests {
 
     #[test]
     fn sentence_names_programs_and_command() {
-        let some: Vec<_> = PROGRAMS.iter().skip(3).collect();
+        let some: Vec<_> = PROGRAMS
+            .iter()
+            .filter(|program| ["nft", "tcpdump"].contains(&program.name))
+            .collect();
         assert_eq!(
             describe(&some).as_deref(),
             Some(
@@ -121,5 +190,43 @@ mod tests {
             )
         );
         assert_eq!(describe(&[]), None);
+    }
+
+    #[test]
+    fn a_service_is_a_package_of_the_list() {
+        for service in SERVICES {
+            let found = PROGRAMS.iter().any(|program| program.package == *service);
+            assert!(found, "{service}");
+        }
+    }
+
+    #[test]
+    fn services_are_held_back_while_a_command_runs() {
+        let policy = std::env::temp_dir().join(format!("snigate-policy-{}", std::process::id()));
+        let run = |script: &str| {
+            without_services(&policy)
+                .args(["sh", "-c", script])
+                .env("POLICY", &policy)
+                .status()
+                .expect("a shell")
+                .code()
+        };
+        // It says no, to everything, and is gone afterwards, whatever became of the command.
+        assert_eq!(run("$POLICY nginx start"), Some(101));
+        assert!(!policy.exists());
+        assert_eq!(run("kill -INT $PPID; true"), Some(130));
+        assert!(!policy.exists());
+        // One that was left behind by a SIGKILL counts as none.
+        assert_eq!(run("cp -p $POLICY $POLICY.kept"), Some(0));
+        let kept = policy.with_file_name(format!("snigate-policy-{}.kept", std::process::id()));
+        std::fs::rename(kept, &policy).expect("a file");
+        assert_eq!(run("exit 7"), Some(7));
+        assert!(!policy.exists());
+
+        std::fs::write(&policy, "#!/bin/sh\nexit 0\n").expect("a file");
+        assert_eq!(run("true"), Some(0));
+        let own = std::fs::read_to_string(&policy).expect("an administrator's policy stays");
+        std::fs::remove_file(&policy).expect("a file");
+        assert_eq!(own, "#!/bin/sh\nexit 0\n");
     }
 }

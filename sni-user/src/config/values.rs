@@ -251,6 +251,12 @@ impl Rate {
         self.count
     }
 
+    /// As [`sni_common::token_bucket::TokenBucket`] counts: thousandths per second, at least one.
+    pub fn millirate(self) -> u32 {
+        let millirate = u64::from(self.count.get()) * 1000 / self.period().as_secs();
+        u32::try_from(millirate).unwrap_or(u32::MAX).max(1)
+    }
+
     /// A second, a minute or an hour.
     pub fn period(self) -> Duration {
         Duration::from_secs(match self.unit {

@@ -2,6 +2,10 @@
 
 use std::{io, net::IpAddr};
 
+use rustix::io::Errno;
+
+use super::host::HostError;
+
 /// A failed request to the host's network.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
@@ -38,6 +42,43 @@ pub enum NetError {
         /// The kernel's reason.
         reason: io::Error,
     },
+    /// An IPv6 address is wanted where there is no IPv6.
+    #[error(
+        "{address} cannot be made an address of this host: IPv6 is switched off on `{interface}`: switch it on with \
+         `sysctl -w net.ipv6.conf.{setting}.disable_ipv6=0` (and without `ipv6.disable=1` on the kernel's command line), or take the \
+         IPv6 addresses out of the configuration",
+        setting = .interface.replace('.', "/")
+    )]
+    Ipv6Off {
+        /// The address.
+        address: IpAddr,
+        /// Name of the interface that it belongs on.
+        interface: String,
+    },
+    /// Somebody else uses the routing table that is to lead to the host's own sockets.
+    #[error(
+        "routing table {table} is in use by another: {by}; remove that, or have it use another table, since everything that is \
+         looked up in this one goes to the host itself"
+    )]
+    TableTaken {
+        /// The table's number.
+        table: u32,
+        /// What was found, and the command that shows it.
+        by: String,
+    },
+    /// Somebody else's rule looks for the mark of packets to transparent sockets.
+    #[error(
+        "the packet mark {mark:#x} is in use by another: {by}; remove that, or have it use other bits"
+    )]
+    MarkTaken {
+        /// The mark, one bit.
+        mark: u32,
+        /// What was found, and the command that shows it.
+        by: String,
+    },
+    /// A setting of the host could not be read.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// The kernel refused something else.
     #[error("{doing} failed ({reason}){}", hint(.reason))]
     Refused {
@@ -46,6 +87,11 @@ pub enum NetError {
         /// The kernel's reason.
         reason: io::Error,
     },
+}
+
+/// Whether the kernel's reason is this one.
+pub(super) fn is(error: &io::Error, errno: Errno) -> bool {
+    Errno::from_io_error(error) == Some(errno)
 }
 
 fn suggestion(nearest: &Option<String>) -> String {
@@ -67,6 +113,9 @@ fn way(to: IpAddr, from: Option<IpAddr>) -> String {
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => ": run this as root, or with CAP_NET_ADMIN",
+        io::ErrorKind::NetworkDown => {
+            ": switch the interface on with `ip link set … up`; `lo` too must be up"
+        }
         _ => "",
     }
 }

@@ -4,14 +4,17 @@
 //! answers for the one it was mounted in.
 //!
 //! [`Network`] lists interfaces and VLANs (`link`), asks the routing table (`route`) and has the kernel keep neighbours
-//! resolved (`neighbour`); [`Changes`] says when to ask again (`watch`); [`host`] checks what must be so before the datapath
-//! is of any use.
+//! resolved (`neighbour`); [`LocalAddresses`] makes the addresses of IP sets the host's own (`address`), [`ReturnRoute`] leads the
+//! packets of transparent sockets to them (`rule`); [`Changes`] says when to ask again (`watch`); [`host`] checks what must be so
+//! before the datapath is of any use.
 
+mod address;
 mod error;
 pub mod host;
 mod link;
 mod neighbour;
 mod route;
+mod rule;
 mod watch;
 
 use std::{io, sync::Arc, time::Duration};
@@ -25,10 +28,12 @@ use tokio::{
 };
 
 pub use self::{
+    address::{Kept, LocalAddresses, Placed},
     error::NetError,
     link::{Interface, Mac, Vlan, vlan_links},
     neighbour::{Neighbour, NeighbourState},
     route::{Route, RouteKind},
+    rule::{Installed, Piece, PieceKind, ReturnRoute},
     watch::{Change, Changes},
 };
 
@@ -37,6 +42,13 @@ pub use self::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to leave a busy socket alone.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
+
+/// By this number the agent knows its own addresses (IFA_PROTO), routes (rtm_protocol) and rules (FRA_PROTOCOL) again, also those that
+/// a killed one has left. All three are for the program that made the entry, and to the kernel mere labels. 61, after port 5061, is taken
+/// neither in include/uapi/linux/rtnetlink.h nor in the lists of iproute2 and FRR.
+const PROTOCOL: u8 = 61;
+/// The loopback interface; the kernel gives it this index in every namespace (LOOPBACK_IFINDEX).
+const LOOPBACK: u32 = 1;
 
 /// A netlink connection to one network namespace. Clones share it; it is closed with the last of them.
 #[derive(Clone, Debug)]
@@ -55,7 +67,9 @@ impl Network {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new() -> Result<Self, NetError> {
-        let (mut connection, handle, _) = rtnetlink::new_connection().map_err(NetError::Connect)?;
+        // Strict, so that the kernel lists only what is asked for: the routes of one table, not those of every table.
+        let (mut connection, handle, _) =
+            rtnetlink::new_connection_with_strict_check().map_err(NetError::Connect)?;
         // Without these, the end of an answer could not be told from the end of the connection.
         connection.set_forward_ack(true);
         connection.set_forward_done(true);

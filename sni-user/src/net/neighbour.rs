@@ -13,7 +13,7 @@ use rtnetlink::packet_route::neighbour::{
 };
 use rustix::io::Errno;
 
-use super::{Mac, NetError, Network, route};
+use super::{Mac, NetError, Network, error::is, route};
 
 /// An entry of the neighbour table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,10 +163,6 @@ fn message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
         .attributes
         .push(NeighbourAttribute::Destination(destination));
     message
-}
-
-fn is(error: &std::io::Error, errno: Errno) -> bool {
-    Errno::from_io_error(error) == Some(errno)
 }
 
 impl From<&NeighbourMessage> for Neighbour {

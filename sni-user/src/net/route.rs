@@ -178,7 +178,7 @@ pub(super) fn family(address: IpAddr) -> AddressFamily {
     }
 }
 
-fn prefix(address: IpAddr) -> u8 {
+pub(super) fn prefix(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => 32,
         IpAddr::V6(_) => 128,

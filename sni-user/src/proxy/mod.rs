@@ -1,3 +1,27 @@
-//! The agent's half of the gateway: what happens to a connection whose ClientHello decides.
+//! Inspected connections: the ClientHello decides where each goes.
+//!
+//! The life of a connection is told in `connection`: `accept` takes it, `proxy_header` asks a load balancer who the client is, `budget` and
+//! `peek` wait for the ClientHello that `hello` reads, `routing` says where it goes, `connect` finds an Edge, and `relay` passes it through or
+//! `terminate` ends its TLS. What can't be carried ends with a `refusal` and a `farewell`.
 
+mod accept;
+mod budget;
+mod connect;
+mod connection;
+mod counters;
+mod farewell;
 pub mod hello;
+mod peek;
+mod proxy_header;
+mod refusal;
+mod relay;
+mod routing;
+mod shared;
+mod socket;
+mod story;
+pub mod terminate;
+
+pub use self::{
+    routing::{Decision, Routing, Service, Target},
+    shared::{Active, Lesson, Numbers, Proxy},
+};

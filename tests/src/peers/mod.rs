@@ -6,17 +6,23 @@
 
 mod channel;
 mod edge;
+mod kamailio;
 mod openssl;
 mod partner;
 mod pattern;
 mod request;
+mod sip;
+mod sipp;
 mod tls;
 
 pub use edge::{Edge, End, Report};
+pub use kamailio::{KamailioEdge, KamailioPartner, SeenRequest};
 pub use openssl::{OpenSession, OpensslClient, OpensslServer, Session};
 pub use partner::{Connection, Conversation, Partner};
 pub use pattern::Hash;
 pub use request::{Action, Request};
+pub use sip::{Method, SipConnection};
+pub use sipp::sipp;
 pub use tls::{EdgeTls, PartnerTls};
 
 /// A TLS version to insist on.

@@ -239,7 +239,7 @@ impl Partner<'_> {
         Ok(connection)
     }
 
-    fn connect(&self, address: SocketAddr) -> Result<Channel> {
+    pub(super) fn connect(&self, address: SocketAddr) -> Result<Channel> {
         let socket: TcpStream = self.namespace.run(|| {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
             if let Some(source) = self.source {

@@ -18,7 +18,8 @@ pub use self::{
     error::HostError,
     offload::rx_vlan_offload,
     sysctl::{
-        Family, forwarding, local_port_range, owned_ports, require_forwarding, reverse_path_note,
+        Family, forwarding, has_ipv6, local_port_range, owned_ports, require_forwarding,
+        reverse_path_note, source_mark_note,
     },
 };
 

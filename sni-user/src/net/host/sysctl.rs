@@ -1,6 +1,6 @@
 //! Settings under `/proc/sys/net`.
 
-use std::{fmt, fs, net::IpAddr};
+use std::{fmt, fs, io, net::IpAddr};
 
 use super::HostError;
 
@@ -103,6 +103,44 @@ pub fn reverse_path_note(interface: &str) -> Result<Option<String>, HostError> {
             command(&key, "2")
         )
     }))
+}
+
+/// A sentence for the log if the kernel asks for the way back of packets that carry a mark by that mark.
+///
+/// It would find that packets of an Edge with the mark for transparent sockets ([`super::super::ReturnRoute`]) come from the host
+/// itself, and drop them as martians, whatever rp_filter says (`__fib_validate_source` in net/ipv4/fib_frontend.c). IPv6 has no such check.
+///
+/// # Errors
+/// A setting can't be read.
+pub fn source_mark_note(interface: &str) -> Result<Option<String>, HostError> {
+    let everywhere = "net.ipv4.conf.all.src_valid_mark";
+    let own = interface_key("ipv4", interface, "src_valid_mark");
+    // Either of them switches it on.
+    for key in [everywhere, &own] {
+        if number(key)? != 0 {
+            return Ok(Some(format!(
+                "{interface} drops the IPv4 answers of Edges to connections that keep the client's address: switch that off with \
+                 `{}` (wg-quick switches it on for its default route), or give those Edges `source = \"gateway\"`",
+                command(key, "0")
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the interface speaks IPv6 at all.
+///
+/// # Errors
+/// The setting is there and can't be read.
+pub fn has_ipv6(interface: &str) -> Result<bool, HostError> {
+    match number(&interface_key("ipv6", interface, "disable_ipv6")) {
+        Ok(disabled) => Ok(disabled == 0),
+        // A kernel without IPv6 has no settings for it either.
+        Err(HostError::Setting { reason, .. }) if reason.kind() == io::ErrorKind::NotFound => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The command that makes a setting so.

@@ -1,0 +1,107 @@
+use std::{net::SocketAddr, path::Path};
+
+use super::*;
+
+fn config(balance: &str, seed: &str) -> Config {
+    let text = format!(
+        r#"
+[gateway]
+interfaces = ["wan0"]
+seed = "{seed}"
+[[edge]]
+name = "a"
+address = "203.0.113.10:5061"
+[[edge]]
+name = "b"
+address = "203.0.113.11:5061"
+[[edge]]
+name = "c"
+address = "203.0.113.12:5061"
+[[edge]]
+name = "six"
+address = "[2001:db8::10]:5061"
+[[pool]]
+name = "edges"
+edges = ["a", "b", {{ name = "c", weight = 2 }}, "six"]
+balance = "{balance}"
+[[ip_set]]
+name = "shared"
+addresses = ["198.51.100.10"]
+inspect = true
+default = "edges"
+"#
+    );
+    Config::parse(Path::new("/snigate.toml"), &text)
+        .unwrap_or_else(|found| panic!("{found}"))
+        .config
+}
+
+fn client(port: u16) -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, 1], port))
+}
+
+fn names(order: &[Arc<Edge>]) -> Vec<&str> {
+    order.iter().map(|edge| edge.config.name.as_str()).collect()
+}
+
+fn edges(config: &Config) -> Edges {
+    Edges::new(config, &Edges::default())
+}
+
+#[test]
+fn every_edge_of_the_clients_family_is_tried_once() {
+    let edges = edges(&config("maglev", "x"));
+    let pool = edges.pool(0).expect("a pool");
+    let mut first = HashMap::new();
+    for port in 1..=4000 {
+        let order = pool.order(client(port));
+        let mut sorted = names(&order);
+        *first.entry(sorted[0].to_owned()).or_insert(0) += 1;
+        sorted.sort_unstable();
+        assert_eq!(sorted, ["a", "b", "c"]);
+    }
+    // The weights: half of all for c.
+    assert!((1800..2200).contains(&first["c"]), "{first:?}");
+    assert!((850..1150).contains(&first["a"]), "{first:?}");
+    let six = SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 1));
+    assert_eq!(names(&pool.order(six)), ["six"]);
+}
+
+#[test]
+fn two_gateways_with_one_seed_agree() {
+    let choices = |seed: &str| {
+        let edges = edges(&config("maglev", seed));
+        let pool = edges.pool(0).expect("a pool");
+        (1..200)
+            .map(|port| names(&pool.order(client(port)))[0].to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(choices("x"), choices("x"));
+    assert_ne!(choices("x"), choices("y"));
+}
+
+#[test]
+fn least_connections_counts_in_relation_to_weights() {
+    let edges = edges(&config("least-connections", "x"));
+    let pool = edges.pool(0).expect("a pool");
+    let mut open = Vec::new();
+    for port in 0..40 {
+        open.push(pool.order(client(port))[0].enter());
+    }
+    let counts: Vec<_> = edges.iter().map(|edge| edge.connections()).collect();
+    assert_eq!(counts, [10, 10, 20, 0]);
+    drop(open);
+    assert!(edges.iter().all(|edge| edge.connections() == 0));
+}
+
+#[test]
+fn counts_outlive_a_configuration() {
+    let config = config("least-connections", "x");
+    let before = edges(&config);
+    let open = before.pool(0).expect("a pool").order(client(1))[0].enter();
+    let after = Edges::new(&config, &before);
+    let sum = |edges: &Edges| edges.iter().map(|edge| edge.connections()).sum::<u32>();
+    assert_eq!(sum(&after), 1);
+    drop(open);
+    assert_eq!(sum(&after), 0);
+}

@@ -1,0 +1,93 @@
+//! Reading a ClientHello without taking it: the Edge, or the TLS library, gets every byte.
+
+use std::io;
+
+use rustix::net::{RecvFlags, recv};
+use tokio::{io::Interest, net::TcpStream};
+
+use super::{
+    hello::{self, ClientHello, HelloError, MAX_HELLO, NotTls, Peeked},
+    socket,
+};
+
+/// What most ClientHellos fit into.
+const FIRST_LOOK: usize = 4096;
+
+/// Why there is no ClientHello. Who is too slow is cut off by the caller's deadline.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoHello {
+    /// Another protocol.
+    #[error("the client does not speak TLS")]
+    NotTls(NotTls),
+    /// A ClientHello that must not be routed.
+    #[error(transparent)]
+    Wrong(#[from] HelloError),
+    /// The client has closed before its ClientHello was complete.
+    #[error("the client closed the connection before its ClientHello was complete")]
+    Closed,
+    /// The connection broke.
+    #[error("the connection broke before the ClientHello was complete: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Waits for a whole ClientHello at the head of what `stream` has received, and leaves it there.
+pub(super) async fn client_hello(stream: &TcpStream) -> Result<ClientHello, NoHello> {
+    let mut bytes = Vec::with_capacity(FIRST_LOOK);
+    let found = loop {
+        more(stream, &mut bytes).await?;
+        match hello::read(&bytes)? {
+            Peeked::Found(hello) => break hello,
+            Peeked::NotTls(kind) => return Err(NoHello::NotTls(kind)),
+            Peeked::Incomplete { needed } => wake_at(stream, needed)?,
+        }
+    };
+    wake_at(stream, 1)?;
+    Ok(found)
+}
+
+/// Waits until there is more to see than `bytes`, and sees it. At most [`MAX_HELLO`] bytes.
+pub(super) async fn more(stream: &TcpStream, bytes: &mut Vec<u8>) -> Result<(), NoHello> {
+    let known = bytes.len();
+    loop {
+        let ready = stream.ready(Interest::READABLE).await?;
+        let peeked = stream.try_io(Interest::READABLE, || {
+            let seen = peek(stream, bytes)?;
+            // What was there before still makes the socket readable. To say that there is nothing is what makes the runtime wait for the
+            // kernel's next word instead of asking again at once.
+            if seen <= known && !ready.is_read_closed() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(seen)
+        });
+        match peeked {
+            Ok(seen) if seen > known => return Ok(()),
+            Ok(_) => return Err(NoHello::Closed),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Fills `bytes` with all that has been received, up to the bound.
+fn peek(stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        bytes.clear();
+        let (_, seen) = recv(
+            stream,
+            rustix::buffer::spare_capacity(bytes),
+            RecvFlags::PEEK | RecvFlags::DONTWAIT,
+        )?;
+        if seen < bytes.capacity() || seen >= MAX_HELLO {
+            bytes.truncate(MAX_HELLO);
+            return Ok(bytes.len());
+        }
+        // Exactly full: there may be more.
+        bytes.reserve(2 * seen);
+    }
+}
+
+/// Has the kernel wake us when so many bytes are there, or when there will be no more: a ClientHello of single bytes is looked at a few
+/// times and not once for each.
+fn wake_at(stream: &TcpStream, bytes: usize) -> io::Result<()> {
+    socket::set_receive_low_water(stream, bytes.min(MAX_HELLO))
+}

@@ -1,0 +1,149 @@
+//! Why a connection is not carried: each reason has a name for the count, a sentence for the log, and where TLS has one, an alert for the client.
+
+use std::{io, time::Duration};
+
+use super::{
+    connect::NoEdge,
+    hello::{HelloError, NotTls},
+    peek::NoHello,
+    proxy_header::NoHeader,
+    terminate::TerminateError,
+};
+
+/// Why a connection is not carried.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// The configuration has changed between the SYN and now.
+    #[error("its address and port are inspected no longer")]
+    NoService,
+    /// The client's side of the connection can't be used.
+    #[error("the socket can't be set up: {0}")]
+    Socket(io::Error),
+    /// A load balancer in front of the gateway.
+    #[error(transparent)]
+    ProxyHeader(NoHeader),
+    /// Too many connections of this source without a ClientHello.
+    #[error(
+        "the source leaves more connections without a ClientHello than `limits.hello_per_source` allows: raise it, or put the source into `limits.allow`"
+    )]
+    HelloBudget,
+    /// A slow client.
+    #[error("no complete ClientHello within `hello_timeout` ({0:?})")]
+    HelloTimeout(Duration),
+    /// The client is gone.
+    #[error("the client closed the connection before its ClientHello was complete")]
+    HelloClosed,
+    /// The client is gone, and not politely.
+    #[error("the connection broke before the ClientHello was complete: {0}")]
+    HelloBroken(io::Error),
+    /// Another protocol.
+    #[error("the client does not speak TLS but {}", .0.name())]
+    NotTls(NotTls),
+    /// A ClientHello that must not be routed.
+    #[error("the ClientHello must not be routed: {0}")]
+    Hello(HelloError),
+    /// No route.
+    #[error(
+        "no [[domain]] has this server name, and its [[ip_set]] has no `default`: define it with `snigate domain add`, or set a default"
+    )]
+    UnrecognizedName,
+    /// No Edge.
+    #[error(transparent)]
+    NoEdge(#[from] NoEdge),
+    /// Terminating.
+    #[error(transparent)]
+    Terminate(#[from] TerminateError),
+    /// The Edge has answered, and broke off before it had the ClientHello.
+    #[error("the Edge {edge} broke the connection at its start: {reason}")]
+    EdgeBroken {
+        /// Which one.
+        edge: String,
+        /// What happened.
+        reason: io::Error,
+    },
+}
+
+/// What becomes of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// A fatal alert (its description, RFC 8446 section 6), then the end.
+    Alert(u8),
+    /// The end, without a word that it could understand; or the word has been said.
+    Close,
+    /// A RST: whoever floods is not worth a state.
+    Reset,
+}
+
+const ILLEGAL_PARAMETER: u8 = 47;
+const DECODE_ERROR: u8 = 50;
+const INTERNAL_ERROR: u8 = 80;
+const UNRECOGNIZED_NAME: u8 = 112;
+
+impl Refusal {
+    /// The reason, as it is counted.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::NoService => "no-service",
+            Self::Socket(_) => "socket",
+            Self::ProxyHeader(_) => "proxy-header",
+            Self::HelloBudget => "hello-budget",
+            Self::HelloTimeout(_) => "hello-timeout",
+            Self::HelloClosed => "hello-closed",
+            Self::HelloBroken(_) => "hello-broken",
+            Self::NotTls(NotTls::Http) => "not-tls-http",
+            Self::NotTls(NotTls::Sip) => "not-tls-sip",
+            Self::NotTls(NotTls::Ssl2) => "not-tls-ssl2",
+            Self::NotTls(NotTls::Proxy) => "not-tls-proxy",
+            Self::NotTls(NotTls::NoHello) => "not-tls-no-hello",
+            Self::NotTls(NotTls::Other) => "not-tls-other",
+            Self::Hello(error) => error.name(),
+            Self::UnrecognizedName => "unrecognized-name",
+            Self::NoEdge(error) => error.name(),
+            Self::EdgeBroken { .. } => "edge-broken",
+            Self::Terminate(error) => error.name(),
+        }
+    }
+
+    /// What the client is told.
+    pub(super) fn farewell(&self) -> Farewell {
+        match self {
+            Self::UnrecognizedName => Farewell::Alert(UNRECOGNIZED_NAME),
+            Self::NoEdge(_) | Self::EdgeBroken { .. } => Farewell::Alert(INTERNAL_ERROR),
+            Self::Hello(HelloError::LengthsOverrun(_) | HelloError::ListEmpty(_)) => {
+                Farewell::Alert(DECODE_ERROR)
+            }
+            Self::Hello(_) => Farewell::Alert(ILLEGAL_PARAMETER),
+            Self::HelloBudget | Self::HelloBroken(_) => Farewell::Reset,
+            Self::NoService
+            | Self::Socket(_)
+            | Self::ProxyHeader(_)
+            | Self::HelloTimeout(_)
+            | Self::HelloClosed
+            | Self::NotTls(_)
+            // TLS has said what there is to say.
+            | Self::Terminate(_) => Farewell::Close,
+        }
+    }
+
+    /// Whether the operator has something to mend; else it is the client's affair, and its traces are for who looks for them.
+    pub(super) fn is_ours(&self) -> bool {
+        match self {
+            Self::Socket(_) | Self::ProxyHeader(_) | Self::NoEdge(_) | Self::EdgeBroken { .. } => {
+                true
+            }
+            Self::Terminate(error) => error.is_ours(),
+            _ => false,
+        }
+    }
+}
+
+impl From<NoHello> for Refusal {
+    fn from(error: NoHello) -> Self {
+        match error {
+            NoHello::NotTls(kind) => Self::NotTls(kind),
+            NoHello::Wrong(error) => Self::Hello(error),
+            NoHello::Closed => Self::HelloClosed,
+            NoHello::Io(error) => Self::HelloBroken(error),
+        }
+    }
+}

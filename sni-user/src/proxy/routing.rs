@@ -1,0 +1,147 @@
+//! What a ClientHello's server name means: the exact name, then the longest wildcard, then the address's default, else nothing.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use sni_common::contract::{Matched, candidates};
+
+use super::hello::ClientHello;
+use crate::config::{AlpnProtocol, Config, IpNet, Mode};
+
+/// The routes of a configuration, for its inspected addresses.
+#[derive(Debug, Default)]
+pub struct Routing {
+    services: HashMap<SocketAddr, Service>,
+    names: HashMap<Box<str>, Vec<Candidate>>,
+}
+
+/// An inspected address and port.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Position of the IP set in the configuration.
+    pub ip_set: usize,
+    /// The pool for no or an unknown name, by its position in the configuration.
+    pub default: Option<usize>,
+    /// Load balancers in front of the gateway.
+    trusted: Vec<IpNet>,
+}
+
+/// A domain that a name may mean.
+#[derive(Debug)]
+struct Candidate {
+    alpn: Vec<AlpnProtocol>,
+    domain: usize,
+}
+
+/// Where a connection goes, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Which rule decided.
+    pub matched: Matched,
+    /// Where to.
+    pub target: Target,
+}
+
+/// Where a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A domain, by its position in the configuration.
+    Domain(usize),
+    /// Its address's default pool, by its position.
+    Pool(usize),
+}
+
+impl Service {
+    /// Whether connections of this source begin with a PROXY protocol header.
+    pub fn trusts(&self, source: IpAddr) -> bool {
+        self.trusted.iter().any(|net| net.contains(&source))
+    }
+}
+
+impl Routing {
+    /// The routes of `config`.
+    pub fn new(config: &Config) -> Self {
+        let mut routing = Self::default();
+        for (ip_set, set) in config.ip_sets.iter().enumerate() {
+            let Mode::Inspect {
+                default,
+                proxy_protocol_from,
+                ..
+            } = &set.mode
+            else {
+                continue;
+            };
+            let service = Service {
+                ip_set,
+                default: default.as_ref().map(|pool| pool.index()),
+                trusted: proxy_protocol_from.clone(),
+            };
+            for address in &set.addresses {
+                for port in &set.ports {
+                    let address = SocketAddr::new(*address, *port);
+                    routing.services.insert(address, service.clone());
+                }
+            }
+        }
+        for (index, domain) in config.domains.iter().enumerate() {
+            for name in &domain.names {
+                let candidate = Candidate {
+                    alpn: domain.alpn.clone(),
+                    domain: index,
+                };
+                let name = name.to_string().into_boxed_str();
+                routing.names.entry(name).or_default().push(candidate);
+            }
+        }
+        routing
+    }
+
+    /// The inspected service at an address and port.
+    pub fn service(&self, address: SocketAddr) -> Option<&Service> {
+        self.services.get(&address)
+    }
+
+    /// The addresses of all inspected services, each once.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let mut addresses: Vec<_> = self.services.keys().map(SocketAddr::ip).collect();
+        addresses.sort();
+        addresses.dedup();
+        addresses
+    }
+
+    /// Where a connection to `service` goes; nothing where it is to be refused.
+    pub fn decide(&self, service: &Service, hello: &ClientHello) -> Option<Decision> {
+        let name = hello.server_name.as_deref();
+        let named = name.and_then(|name| {
+            candidates(name).find_map(|(matched, candidate)| {
+                let domain = self.domain(candidate.as_str(), &hello.alpn)?;
+                Some(Decision {
+                    matched,
+                    target: Target::Domain(domain),
+                })
+            })
+        });
+        named.or_else(|| {
+            Some(Decision {
+                matched: Matched::Default,
+                target: Target::Pool(service.default?),
+            })
+        })
+    }
+
+    /// The domain that a name or wildcard means: one whose application protocol is offered, else the one that asks for none.
+    fn domain(&self, name: &str, offered: &[Vec<u8>]) -> Option<usize> {
+        let candidates = self.names.get(name)?;
+        let offers = |candidate: &&Candidate| {
+            let mut wanted = candidate.alpn.iter().map(AlpnProtocol::as_bytes);
+            wanted.any(|wanted| offered.iter().any(|offer| offer == wanted))
+        };
+        candidates
+            .iter()
+            .find(offers)
+            .or_else(|| candidates.iter().find(|it| it.alpn.is_empty()))
+            .map(|candidate| candidate.domain)
+    }
+}

@@ -1,0 +1,125 @@
+//! What the agent's sockets have in common.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, AsRawFd as _},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections that wait for the agent, at most; the kernel takes the smaller of this and `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A peer that has vanished is noticed within three minutes: probes from two minutes of silence on, four of them lost.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// How long sent data may stay unacknowledged. With keepalive it replaces the count of lost probes (tcp(7)), so it is the sum of the above.
+const USER_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// The one listener of all inspected addresses and ports. Connections reach it by the datapath's sk_lookup program and by nothing else: it
+/// is bound to a loopback address and a port of the kernel's choice.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn listener() -> io::Result<TcpListener> {
+    // A socket for both families, where the host has IPv6.
+    let socket = match Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)) {
+        Ok(socket) => {
+            socket.set_only_v6(false)?;
+            // The loopback interface of a network namespace may be down.
+            socket.set_freebind_v6(true)?;
+            socket.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into())?;
+            socket
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_freebind_v4(true)?;
+            socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+            socket
+        }
+        Err(error) => return Err(error),
+    };
+    socket.set_nonblocking(true)?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Small messages leave at once, and a peer that is gone is noticed: federation connections are silent for hours.
+pub(super) fn for_federation(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL),
+    )?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+/// A socket towards an Edge that shows it the client's address: `source` with its port, or where that is taken with another one.
+///
+/// # Errors
+/// The kernel's: without CAP_NET_ADMIN or CAP_NET_RAW there are no such sockets.
+pub(super) fn transparent(source: SocketAddr, keep_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(source),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_nonblocking(true)?;
+    if source.is_ipv4() {
+        socket.set_ip_transparent_v4(true)?;
+    } else {
+        socket.set_ip_transparent_v6(true)?;
+    }
+    let port = if keep_port {
+        // One client may have connections of the same port to several of our addresses, which go to different Edges.
+        socket.set_reuse_address(true)?;
+        source.port()
+    } else {
+        // Chosen when the destination is known: 28,000 ports for each Edge and not for all together.
+        set(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+        0
+    };
+    socket.bind(&SocketAddr::new(source.ip(), port).into())?;
+    Ok(socket)
+}
+
+/// A socket towards an Edge that shows it the gateway's own address.
+pub(super) fn plain(edge: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(edge), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// The socket is readable from so many received bytes on (SO_RCVLOWAT of socket(7)), or at the end of the stream.
+pub(super) fn set_receive_low_water(stream: &TcpStream, bytes: usize) -> io::Result<()> {
+    let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+    set(stream, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
+}
+
+/// The connection ends with a RST when it is closed.
+pub(super) fn reset_on_close(stream: &TcpStream) {
+    // It fails only for what is no socket.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+fn set(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    // SAFETY: the option's value is an int that outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! What is known of a connection so far, and who is told of it: the counters, the log, those who watch, SNI_LEARNED.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use super::{
+    Active, Lesson, Proxy, Target,
+    connect::Failed,
+    hello::ClientHello,
+    refusal::Refusal,
+    relay::{End, Relayed},
+    routing::{Decision, Service},
+    terminate,
+};
+use crate::{control::HelloSeen, edges::Edge};
+
+/// A connection's story.
+pub(super) struct Story<'a> {
+    pub(super) proxy: &'a Proxy,
+    /// The configuration that it goes by, to its end.
+    pub(super) active: Arc<Active>,
+    /// The client: the connection's source, or whom a trusted load balancer names.
+    pub(super) source: SocketAddr,
+    /// The public address that it came to.
+    pub(super) address: SocketAddr,
+    hello: Option<ClientHello>,
+    decision: Option<Decision>,
+    began: Instant,
+}
+
+impl<'a> Story<'a> {
+    pub(super) fn new(proxy: &'a Proxy, source: SocketAddr, address: SocketAddr) -> Self {
+        Self {
+            proxy,
+            active: proxy.active(),
+            source: canonical(source),
+            address: canonical(address),
+            hello: None,
+            decision: None,
+            began: Instant::now(),
+        }
+    }
+
+    /// The service that the connection came to.
+    pub(super) fn service(&self) -> Result<Service, Refusal> {
+        let service = self.active.routing.service(self.address).cloned();
+        service.ok_or(Refusal::NoService)
+    }
+
+    /// Where the ClientHello says that it goes.
+    pub(super) fn route(
+        &mut self,
+        service: &Service,
+        hello: ClientHello,
+    ) -> Result<Target, Refusal> {
+        self.decision = self.active.routing.decide(service, &hello);
+        self.proxy.learn(Lesson {
+            active: Arc::clone(&self.active),
+            ip_set: service.ip_set,
+            name: hello.server_name.clone().unwrap_or_default(),
+            decision: self.decision,
+        });
+        self.hello = Some(hello);
+        let decision = self.decision.ok_or(Refusal::UnrecognizedName)?;
+        Ok(decision.target)
+    }
+
+    /// The server name that the client asked for.
+    pub(super) fn server_name(&self) -> Option<&str> {
+        self.hello.as_ref()?.server_name.as_deref()
+    }
+
+    /// An Edge has answered where others have not.
+    pub(super) fn failed_over(&self, failed: &[Failed], edge: &Edge) {
+        for failed in failed {
+            if let Some(unsaid) = self.proxy.note("edge-failed-over") {
+                tracing::warn!(failed = failed.sentence(), edge = %edge.config.name, unsaid, "an Edge could not be reached, the next one of its pool was");
+            }
+        }
+    }
+
+    /// Bytes begin to flow, passed through or terminated.
+    pub(super) fn carrying(&self, way: &'static str, edge: &Edge) {
+        self.proxy.count(way, 1);
+        self.show(|| format!("{way} to {}", edge.config.name));
+    }
+
+    /// A connection that was passed through is over.
+    pub(super) fn passed(&self, edge: &Edge, relayed: &Relayed) {
+        let end = match relayed.end {
+            End::Closed => "closed",
+            End::Reset => "reset",
+            End::Idle => "idle",
+        };
+        self.ended(edge, (relayed.to_edge, relayed.to_client), end);
+    }
+
+    /// A connection whose TLS ended here is over.
+    pub(super) fn terminated(&self, edge: &Edge, relayed: &terminate::Relayed) {
+        let end = match &relayed.end {
+            terminate::End::Complete => "closed",
+            terminate::End::Idle => "idle",
+            terminate::End::Partner(error) => {
+                tracing::debug!(source = %self.source, %error, "the partner's connection failed");
+                "reset"
+            }
+            // Among them the Edge's refusal of a certificate, which in TLS 1.3 comes after the handshake.
+            terminate::End::Edge(error) => {
+                let reason = error.name();
+                if let Some(unsaid) = self.proxy.note(reason) {
+                    let (source, server_name) = (self.source, self.server_name());
+                    tracing::warn!(reason, %source, server_name, edge = %edge.config.name, unsaid, "the Edge's connection failed: {error}");
+                }
+                reason
+            }
+        };
+        self.ended(edge, (relayed.to_edge, relayed.to_partner), end);
+    }
+
+    fn ended(&self, edge: &Edge, (to_edge, to_client): (u64, u64), end: &'static str) {
+        self.proxy.count("bytes-to-edge", to_edge);
+        self.proxy.count("bytes-to-client", to_client);
+        // What failed has been counted under its own name.
+        if matches!(end, "closed" | "reset" | "idle") {
+            self.proxy.count(end, 1);
+        }
+        tracing::debug!(
+            source = %self.source,
+            address = %self.address,
+            server_name = self.server_name(),
+            edge = %edge.config.name,
+            to_edge,
+            to_client,
+            seconds = self.began.elapsed().as_secs(),
+            end,
+            "connection ended"
+        );
+    }
+
+    /// It is not carried.
+    pub(super) fn refused(&self, refusal: &Refusal) {
+        let reason = refusal.name();
+        if let Some(unsaid) = self.proxy.note(reason) {
+            let (source, address, server_name) = (self.source, self.address, self.server_name());
+            if refusal.is_ours() {
+                tracing::warn!(reason, %source, %address, server_name, unsaid, "refused: {refusal}");
+            } else {
+                tracing::info!(reason, %source, %address, server_name, unsaid, "refused: {refusal}");
+            }
+        }
+        self.show(|| format!("refused: {reason}"));
+    }
+
+    /// Tells those who watch.
+    fn show(&self, result: impl FnOnce() -> String) {
+        self.proxy.show(|| {
+            let hello = self.hello.as_ref();
+            HelloSeen {
+                at: SystemTime::now(),
+                source: self.source,
+                address: self.address,
+                server_name: self.server_name().map(str::to_owned),
+                version: hello.map(|hello| version(hello.newest_version())),
+                alpn: hello.map_or_else(Vec::new, |hello| {
+                    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+                    hello.alpn.iter().map(text).collect()
+                }),
+                ja4: hello.map(|hello| hello.ja4.to_string()),
+                post_quantum: hello.is_some_and(|hello| hello.post_quantum),
+                ech: hello.is_some_and(|hello| hello.ech),
+                route: self.destination(),
+                matched: self.decision.map(|decision| decision.matched),
+                result: result(),
+            }
+        });
+    }
+
+    /// Where the routes send it, in a word.
+    fn destination(&self) -> Option<String> {
+        let config = &self.active.config;
+        Some(match self.decision?.target {
+            Target::Pool(pool) => config.pools.get(pool)?.name.to_string(),
+            Target::Domain(domain) => {
+                let domain = config.domains.get(domain)?;
+                let pool = domain.pool.name();
+                match domain.terminate {
+                    Some(_) => format!("terminate {pool}"),
+                    None => pool.to_string(),
+                }
+            }
+        })
+    }
+}
+
+/// A version in the words of people.
+fn version(number: u16) -> String {
+    match number {
+        0x0301 => "1.0".to_owned(),
+        0x0302 => "1.1".to_owned(),
+        0x0303 => "1.2".to_owned(),
+        0x0304 => "1.3".to_owned(),
+        other => format!("{other:#06x}"),
+    }
+}
+
+/// The address itself, where a socket of both families shows an IPv4 address as a mapped one.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        // An IPv6 address keeps its scope.
+        IpAddr::V6(_) => address,
+        v4 => SocketAddr::new(v4, address.port()),
+    }
+}

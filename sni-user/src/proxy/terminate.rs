@@ -1,0 +1,228 @@
+//! The life of a connection whose TLS ends here, after routing.
+//!
+//! The partner's handshake comes first, because a mirrored identity is made from what the partner shows; then the Edge's; then bytes go
+//! both ways until both directions have ended. When the Edge fails, the partner's handshake is complete already, and it is told by an alert
+//! that is sealed by hand (`tls::fatal_alert`), rather than by a connection that just ends.
+
+mod error;
+mod relay;
+
+use std::{error::Error, io, sync::Arc, time::Duration};
+
+use rustls::{
+    AlertDescription, HandshakeKind, ProtocolVersion,
+    pki_types::{CertificateDer, UnixTime},
+};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+pub use self::{
+    error::TerminateError,
+    relay::{End, Leg, Relayed, relay},
+};
+
+use crate::tls::{EdgeTls, Terminating, fatal_alert, linger};
+
+/// Edges that are tried for one connection.
+const ATTEMPTS: usize = 3;
+
+/// How long a terminated connection may take, and be silent.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For each handshake.
+    pub handshake: Duration,
+    /// Without a byte either way.
+    pub idle: Duration,
+}
+
+/// A connection to an Edge, its handshake complete.
+pub type EdgeStream = client::TlsStream<TcpStream>;
+
+/// A partner whose handshake is complete.
+#[derive(Debug)]
+pub struct Partner {
+    stream: server::TlsStream<TcpStream>,
+    shown: Vec<CertificateDer<'static>>,
+}
+
+impl Partner {
+    /// The certificates that it has shown and that were verified, its own first; empty where it showed none.
+    pub fn shown(&self) -> &[CertificateDer<'static>] {
+        &self.shown
+    }
+
+    /// Whether it resumed a session.
+    pub fn has_resumed(&self) -> bool {
+        self.stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// TLS 1.2 or 1.3.
+    pub fn version(&self) -> Option<ProtocolVersion> {
+        self.stream.get_ref().1.protocol_version()
+    }
+
+    /// The application protocol that was agreed on.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.stream.get_ref().1.alpn_protocol()
+    }
+
+    /// The decrypted stream.
+    pub fn into_stream(self) -> server::TlsStream<TcpStream> {
+        self.stream
+    }
+
+    /// Ends the connection with a fatal alert.
+    pub async fn refuse(self, alert: AlertDescription) {
+        refuse(self.stream, alert).await;
+    }
+}
+
+async fn refuse(stream: server::TlsStream<TcpStream>, alert: AlertDescription) {
+    if let Err(error) = fatal_alert(stream, alert).await {
+        // It has gone first; there is nobody left to tell.
+        tracing::debug!(%error, ?alert, "an alert could not be sent");
+    }
+}
+
+/// Where a terminated connection goes on.
+///
+/// A trait and not a closure, because the futures of async closures are not known to be `Send`.
+pub trait Reach: Send {
+    /// What comes with a connection and lives as long.
+    type Tag: Send;
+
+    /// Another connection to an Edge, and how that is verified.
+    ///
+    /// # Errors
+    /// There is none (any longer).
+    fn reach(
+        &mut self,
+    ) -> impl Future<
+        Output = Result<(TcpStream, Arc<EdgeTls>, Self::Tag), Box<dyn Error + Send + Sync>>,
+    > + Send;
+
+    /// Both handshakes are complete.
+    fn established(&self, tag: &Self::Tag);
+}
+
+/// Ends a domain's TLS on a connection whose ClientHello has not been read yet, and relays to an Edge.
+///
+/// `edges` is asked again, three times in all, when the handshake with an Edge fails in a way that another one may not; an error of it ends
+/// that. `server_name` is what the partner asked for.
+///
+/// Whatever fails, the partner is told by an alert before its connection is closed.
+///
+/// # Errors
+/// One of the handshakes failed, or there is no Edge. What happens once both are complete is in [`Relayed::end`].
+pub async fn terminate<R: Reach>(
+    client: TcpStream,
+    domain: &Terminating,
+    server_name: Option<&str>,
+    patience: Patience,
+    edges: &mut R,
+) -> Result<(Relayed, R::Tag), TerminateError> {
+    let partner = accept_partner(client, domain, Instant::now() + patience.handshake).await?;
+    let mut failure = None;
+    for _ in 0..ATTEMPTS {
+        let (tcp, edge, tag) = match edges.reach().await {
+            Ok(connected) => connected,
+            Err(error) => {
+                // What an Edge did wrong says more than that there is no further one.
+                failure.get_or_insert(TerminateError::NoEdge(error));
+                break;
+            }
+        };
+        let deadline = Instant::now() + patience.handshake;
+        match connect_edge(tcp, &edge, domain, server_name, &partner, deadline).await {
+            Ok(edge) => {
+                edges.established(&tag);
+                return Ok((run(partner, edge, patience.idle).await, tag));
+            }
+            Err(error) => {
+                let last = !error.may_differ_elsewhere();
+                failure = Some(error);
+                if last {
+                    break;
+                }
+            }
+        }
+    }
+    partner.refuse(AlertDescription::InternalError).await;
+    // At least one attempt was made.
+    Err(failure.unwrap_or_else(|| TerminateError::NoEdge("no Edge was tried".into())))
+}
+
+/// The partner's handshake. A failed one has been answered with an alert.
+///
+/// # Errors
+/// The partner's certificate was refused, there is no version or cipher in common, it spoke no TLS, went away, or took too long.
+pub async fn accept_partner(
+    tcp: TcpStream,
+    domain: &Terminating,
+    deadline: Instant,
+) -> Result<Partner, TerminateError> {
+    let accept = TlsAcceptor::from(domain.server_config())
+        .accept(tcp)
+        .into_fallible();
+    let stream = match timeout_at(deadline, accept).await {
+        Err(_) => return Err(TerminateError::PartnerTimeout),
+        // rustls has written its alert.
+        Ok(Err((error, tcp))) => {
+            linger(tcp).await;
+            return Err(TerminateError::partner(error));
+        }
+        Ok(Ok(stream)) => stream,
+    };
+    let shown = stream.get_ref().1.peer_certificates();
+    let shown: Vec<_> = shown.unwrap_or_default().to_vec();
+    let partner = Partner { stream, shown };
+    if partner.has_resumed()
+        && let Err(error) = domain.check_again(&partner.shown, UnixTime::now())
+    {
+        partner.refuse(error::alert_for(&error)).await;
+        return Err(TerminateError::partner(io::Error::other(error)));
+    }
+    Ok(partner)
+}
+
+/// The handshake with an Edge, on the partner's behalf.
+///
+/// In TLS 1.3 an Edge that refuses the certificate says so only after this has succeeded: see [`End::Edge`].
+///
+/// # Errors
+/// The Edge's certificate was refused, it refused the gateway's, spoke no TLS, went away, or took too long; or the partner can't be mirrored.
+pub async fn connect_edge(
+    tcp: TcpStream,
+    edge: &EdgeTls,
+    domain: &Terminating,
+    server_name: Option<&str>,
+    partner: &Partner,
+    deadline: Instant,
+) -> Result<EdgeStream, TerminateError> {
+    let config = edge.client_config(
+        domain.identity(),
+        partner.shown(),
+        partner.alpn(),
+        UnixTime::now(),
+    )?;
+    let name = edge.server_name(server_name, domain.name());
+    let connect = TlsConnector::from(config).connect(name, tcp);
+    match timeout_at(deadline, connect).await {
+        Err(_) => Err(TerminateError::EdgeTimeout),
+        Ok(Err(error)) => Err(TerminateError::edge(error)),
+        Ok(Ok(stream)) => Ok(stream),
+    }
+}
+
+/// Relays until both directions have ended, and tells the partner when the Edge has failed.
+async fn run(partner: Partner, mut edge: EdgeStream, idle: Duration) -> Relayed {
+    let mut stream = partner.into_stream();
+    let relayed = relay(&mut stream, &mut edge, idle).await;
+    if let End::Edge(_) = relayed.end {
+        refuse(stream, AlertDescription::InternalError).await;
+    }
+    relayed
+}
