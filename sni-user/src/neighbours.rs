@@ -34,10 +34,6 @@ impl Neighbours {
         }
     }
 
-    pub(crate) fn network(&self) -> &Network {
-        &self.network
-    }
-
     /// The interfaces that frames can leave by, VLAN interfaces among them, have changed.
     pub(crate) fn leave_by(&mut self, interfaces: Vec<u32>) {
         self.interfaces = interfaces;

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256,
@@ -157,6 +158,15 @@ impl Identity {
         Ok(certificate.raw_serial().to_vec())
     }
 
+    /// The SHA-256 of the certificate in DER, its fingerprint.
+    ///
+    /// # Errors
+    /// The certificate could not be read.
+    pub fn fingerprint(&self) -> Result<[u8; 32]> {
+        let digest = digest(&SHA256, &self.certificate()?.contents);
+        Ok(digest.as_ref().try_into()?)
+    }
+
     /// The same certificate with the chain in the order `order`, counted from 0, as `<file>.pem`: `[1, 0]` is the wrong
     /// way round, `[0]` leaves the issuer out.
     ///
@@ -182,6 +192,13 @@ impl Identity {
             chain,
             ..self.clone()
         })
+    }
+
+    fn certificate(&self) -> Result<Pem> {
+        let file = self.chain.display();
+        let bytes = fs::read(&self.chain).with_context(|| format!("reading {file}"))?;
+        let first = Pem::iter_from_buffer(&bytes).next();
+        Ok(first.with_context(|| format!("{file} is empty"))??)
     }
 }
 

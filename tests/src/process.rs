@@ -285,6 +285,6 @@ fn tail(text: String) -> String {
 fn missing_program(command: &Command) -> String {
     let program = command.get_program().to_string_lossy();
     format!(
-        "starting {program}; if it is missing, `apt-get install openssl iproute2 ethtool nftables tcpdump`"
+        "starting {program}; if it is missing, `cargo xtask test` as root installs all that the lab needs"
     )
 }

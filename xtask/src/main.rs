@@ -7,6 +7,7 @@ mod apt_source;
 mod bpf_toolchain;
 mod build;
 mod check;
+mod fuzz;
 mod load;
 mod packages;
 mod process;
@@ -35,6 +36,8 @@ enum Task {
     Test(test::Options),
     /// Formatting, lints, documentation, dependencies: everything CI looks at besides the tests
     Check,
+    /// Feed the ClientHello's reader what a fuzzer thinks of
+    Fuzz(fuzz::Options),
     /// Measure
     #[command(subcommand)]
     Bench(load::Bench),
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::BuildAndLoad(options) => load::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Check => check::run(),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(bench) => load::bench(&bench),
     };
     match result {

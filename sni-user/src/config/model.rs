@@ -63,6 +63,24 @@ impl Config {
         &self.pools[reference.index]
     }
 
+    /// Adds a domain that sends one name to a pool, as if it were written; `false` where there is no such pool.
+    pub fn add_route(&mut self, name: ServerName, pool: &Name) -> bool {
+        let Some(index) = self.pools.iter().position(|it| it.name == *pool) else {
+            return false;
+        };
+        self.domains.push(Domain {
+            sip_domain: name.host().clone(),
+            names: vec![name],
+            alpn: Vec::new(),
+            pool: PoolRef {
+                name: pool.clone(),
+                index,
+            },
+            terminate: None,
+        });
+        true
+    }
+
     /// A pool's Edges with their weights.
     pub fn members<'a>(&'a self, pool: &'a Pool) -> impl Iterator<Item = (&'a Edge, u16)> {
         pool.members

@@ -15,7 +15,7 @@ use sni_common::contract::LISTENER;
 
 use super::{
     Datapath, DatapathError,
-    program::{LINKS_DIR, program},
+    program::{LINKS_DIR, detach_pinned, program},
     sys::{Command, ElementAttributes, bpf, descriptor},
 };
 
@@ -91,8 +91,8 @@ impl Datapath {
             (true, false) => self.attach_dispatch(&links)?,
             (true, true) => {}
             (false, _) => {
-                remove(&links.join(NEXT_PIN))?;
-                remove(&links.join(PIN))?;
+                detach_pinned(&links.join(NEXT_PIN))?;
+                detach_pinned(&links.join(PIN))?;
             }
         }
         self.dispatching = wanted;
@@ -122,21 +122,11 @@ impl Datapath {
             .and_then(|id| program.take_link(id))
             .map_err(|e| DatapathError::kernel(what, e))?;
         let (next, pin) = (links.join(NEXT_PIN), links.join(PIN));
-        remove(&next)?;
+        detach_pinned(&next)?;
         FdLink::from(link).pin(&next).map_err(|e| {
             DatapathError::kernel(format!("pinning the link {}", next.display()), e)
         })?;
         fs::rename(&next, &pin)
             .map_err(|e| DatapathError::kernel(format!("pinning the link {}", pin.display()), e))
-    }
-}
-
-fn remove(pin: &Path) -> Result<(), DatapathError> {
-    match fs::remove_file(pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DatapathError::kernel(
-            format!("removing {}", pin.display()),
-            error,
-        )),
-        _ => Ok(()),
     }
 }

@@ -40,6 +40,8 @@ pub struct Activated {
     pub names: usize,
     /// The number of each IP set, in the configuration's order.
     pub ip_sets: Vec<u32>,
+    /// The number of each pool for IPv4 and for IPv6, likewise; `NO_POOL` where it has no such Edge.
+    pub pools: Vec<[u32; 2]>,
 }
 
 impl Tables {
@@ -77,6 +79,7 @@ impl Tables {
             edges: edges.len(),
             names: self.routes.len(),
             ip_sets,
+            pools: self.pool_numbers.clone(),
         })
     }
 

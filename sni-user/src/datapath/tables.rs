@@ -21,6 +21,8 @@ pub struct Tables {
     pub(super) settings: Settings,
     pub(super) edges: Vec<NamedEdge>,
     pub(super) pools: Vec<FamilyPool>,
+    /// The number of each pool of the configuration for IPv4 and IPv6, or [`NO_POOL`].
+    pub(super) pool_numbers: Vec<[u32; 2]>,
     pub(super) ip_sets: Vec<String>,
     pub(super) services: Vec<ServiceEntry>,
     pub(super) routes: Vec<(SniName, SniRoute)>,
@@ -147,19 +149,20 @@ impl Tables {
             .map(|net| prefix(net, AclAction::Deny))
             .chain(limits.allow.iter().map(|net| prefix(net, AclAction::Allow)))
             .collect();
-        let rate = &limits.syn_per_source;
-        let millirate =
-            u128::from(rate.count().get()) * 1_000_000 / rate.period().as_millis().max(1);
+        let rate = limits.syn_per_source;
         Ok(Self {
             settings: Settings {
                 seed: maglev::identity(&[config.gateway.seed.as_bytes()]),
-                syn_millirate: u32::try_from(millirate).unwrap_or(u32::MAX).max(1),
+                syn_millirate: rate.millirate(),
                 syn_burst: rate.count().get(),
                 first_port: owned_ports.0,
                 ports: owned_ports.1,
                 acl_prefixes: acl.len() as u32,
             },
             edges,
+            pool_numbers: (0..config.pools.len())
+                .map(|pool| [true, false].map(|v4| number(&numbers, pool, v4)))
+                .collect(),
             pools,
             ip_sets: config
                 .ip_sets
@@ -173,15 +176,17 @@ impl Tables {
     }
 }
 
+/// The number of a pool of the configuration in one address family.
+fn number(numbers: &HashMap<(usize, bool), u32>, pool: usize, v4: bool) -> u32 {
+    numbers.get(&(pool, v4)).copied().unwrap_or(NO_POOL)
+}
+
 /// Names to routes. Where several domains have a name, the first one's route stands for all of them, and says that the name does not decide.
 fn routes(
     config: &Config,
     numbers: &HashMap<(usize, bool), u32>,
 ) -> Result<Vec<(SniName, SniRoute)>, DatapathError> {
-    let pool = |domain: &config::Domain, v4| {
-        let number = numbers.get(&(domain.pool.index(), v4));
-        number.copied().unwrap_or(NO_POOL)
-    };
+    let pool = |domain: &config::Domain, v4| number(numbers, domain.pool.index(), v4);
     let mut routes: Vec<(SniName, SniRoute)> = Vec::new();
     let mut places = HashMap::new();
     for domain in &config.domains {

@@ -70,8 +70,10 @@ impl LocalAddresses {
     /// the agent has added and are wanted no longer are removed.
     ///
     /// An address goes to that one of `interfaces` (the attached ones and the VLANs on top of them) on whose subnet it lies, so that
-    /// neighbours there get an answer to who has it; to `lo` if there is none, since packets to it are routed here. One listing if there is nothing to change: call it again on
-    /// [`super::Change::addresses`] and [`super::Change::links`], because an interface that goes down loses its IPv6 addresses.
+    /// neighbours there get an answer to who has it; to `lo` if there is none, since packets to it are routed here.
+    ///
+    /// Costs one listing if there is nothing to change: call it again on [`super::Change::addresses`] and [`super::Change::links`],
+    /// because an interface that goes down loses its IPv6 addresses.
     ///
     /// # Errors
     /// The first refusal. The other addresses are added nevertheless, and nothing is removed.

@@ -23,7 +23,10 @@ use super::{
     routing::{Decision, Routing},
     socket,
 };
-use crate::{config::Config, control::HelloSeen, edges::Edges, sweeper::monotonic_ns, tls};
+use crate::{
+    config::Config, control::HelloSeen, datapath::Activated, edges::Edges, sweeper::monotonic_ns,
+    tls,
+};
 
 /// ClientHellos that a watcher may fall behind.
 const WATCHED: usize = 1024;
@@ -55,6 +58,16 @@ pub struct Numbers {
     pub ip_sets: Vec<u32>,
     /// Each pool, for IPv4 and for IPv6.
     pub pools: Vec<[u32; 2]>,
+}
+
+impl From<&Activated> for Numbers {
+    fn from(activated: &Activated) -> Self {
+        Self {
+            generation: activated.generation,
+            ip_sets: activated.ip_sets.clone(),
+            pools: activated.pools.clone(),
+        }
+    }
 }
 
 /// What came of a server name, for SNI_LEARNED.

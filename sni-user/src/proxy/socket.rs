@@ -19,8 +19,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long sent data may stay unacknowledged. With keepalive it replaces the count of lost probes (tcp(7)), so it is the sum of the above.
 const USER_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// The one listener of all inspected addresses and ports. Connections reach it by the datapath's sk_lookup program and by nothing else: it
-/// is bound to a loopback address and a port of the kernel's choice.
+/// The one listener of all inspected addresses and ports, which connections reach by the datapath's sk_lookup program. It is bound to every
+/// address, because an IPv6 socket that is bound to one of them takes no IPv4 (inet6_bind of net/ipv6/af_inet6.c), and to a port of the kernel's
+/// choice.
 ///
 /// # Errors
 /// The kernel's.
@@ -29,15 +30,12 @@ pub(super) fn listener() -> io::Result<TcpListener> {
     let socket = match Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)) {
         Ok(socket) => {
             socket.set_only_v6(false)?;
-            // The loopback interface of a network namespace may be down.
-            socket.set_freebind_v6(true)?;
-            socket.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, 0)).into())?;
+            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into())?;
             socket
         }
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-            socket.set_freebind_v4(true)?;
-            socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+            socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
             socket
         }
         Err(error) => return Err(error),

@@ -6,6 +6,8 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use sni_common::contract::Matched;
+
 use super::{
     Active, Lesson, Proxy, Target,
     connect::Failed,
@@ -172,7 +174,10 @@ impl<'a> Story<'a> {
                 post_quantum: hello.is_some_and(|hello| hello.post_quantum),
                 ech: hello.is_some_and(|hello| hello.ech),
                 route: self.destination(),
-                matched: self.decision.map(|decision| decision.matched),
+                matched: hello.map(|_| {
+                    let decision = self.decision.map(|decision| decision.matched);
+                    decision.unwrap_or(Matched::Nothing)
+                }),
                 result: result(),
             }
         });

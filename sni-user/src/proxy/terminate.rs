@@ -10,10 +10,11 @@ mod relay;
 use std::{error::Error, io, sync::Arc, time::Duration};
 
 use rustls::{
-    AlertDescription, HandshakeKind, ProtocolVersion,
+    AlertDescription, HandshakeKind, PeerIncompatible, ProtocolVersion,
     pki_types::{CertificateDer, UnixTime},
 };
 use tokio::{
+    io::AsyncWriteExt as _,
     net::TcpStream,
     time::{Instant, timeout_at},
 };
@@ -24,7 +25,7 @@ pub use self::{
     relay::{End, Leg, Relayed, relay},
 };
 
-use crate::tls::{EdgeTls, Terminating, fatal_alert, linger};
+use crate::tls::{EdgeTls, Terminating, fatal_alert, linger, plaintext_alert};
 
 /// Edges that are tried for one connection.
 const ATTEMPTS: usize = 3;
@@ -87,6 +88,9 @@ async fn refuse(stream: server::TlsStream<TcpStream>, alert: AlertDescription) {
     }
 }
 
+/// A connection to an Edge, how that is verified, and what comes with it; or why there is none.
+pub type Reached<T> = Result<(TcpStream, Arc<EdgeTls>, T), Box<dyn Error + Send + Sync>>;
+
 /// Where a terminated connection goes on.
 ///
 /// A trait and not a closure, because the futures of async closures are not known to be `Send`.
@@ -98,11 +102,7 @@ pub trait Reach: Send {
     ///
     /// # Errors
     /// There is none (any longer).
-    fn reach(
-        &mut self,
-    ) -> impl Future<
-        Output = Result<(TcpStream, Arc<EdgeTls>, Self::Tag), Box<dyn Error + Send + Sync>>,
-    > + Send;
+    fn reach(&mut self) -> impl Future<Output = Reached<Self::Tag>> + Send;
 
     /// Both handshakes are complete.
     fn established(&self, tag: &Self::Tag);
@@ -164,6 +164,11 @@ pub async fn accept_partner(
     domain: &Terminating,
     deadline: Instant,
 ) -> Result<Partner, TerminateError> {
+    match timeout_at(deadline, is_too_old(&tcp)).await {
+        Err(_) => return Err(TerminateError::PartnerTimeout),
+        Ok(true) => return Err(answer_too_old(tcp).await),
+        Ok(false) => {}
+    }
     let accept = TlsAcceptor::from(domain.server_config())
         .accept(tcp)
         .into_fallible();
@@ -186,6 +191,26 @@ pub async fn accept_partner(
         return Err(TerminateError::partner(io::Error::other(error)));
     }
     Ok(partner)
+}
+
+/// Whether a ClientHello offers nothing newer than TLS 1.1. Its version says so: clients of TLS 1.3 write 1.2 there (RFC 8446 section 4.1.2).
+///
+/// rustls has no word for it: it looks for the signature algorithms first, which such a hello does not have, and answers with
+/// handshake_failure.
+async fn is_too_old(tcp: &TcpStream) -> bool {
+    // The headers of the record and of the message, then the version. A first record shorter than that is left to rustls.
+    let mut head = [0; 11];
+    let read = tcp.peek(&mut head).await;
+    matches!(read, Ok(11)) && head[0] == 22 && head[5] == 1 && head[9..] < [3, 3][..]
+}
+
+async fn answer_too_old(mut tcp: TcpStream) -> TerminateError {
+    let alert = plaintext_alert(AlertDescription::ProtocolVersion);
+    // Seven bytes fit into any empty send buffer.
+    if tcp.write_all(&alert).await.is_ok() {
+        linger(tcp).await;
+    }
+    TerminateError::Partner(PeerIncompatible::Tls12NotOffered.into())
 }
 
 /// The handshake with an Edge, on the partner's behalf.

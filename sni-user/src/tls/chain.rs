@@ -6,6 +6,7 @@ use std::{
 };
 
 use rustls::{
+    Error,
     crypto::aws_lc_rs::sign::any_supported_type,
     pki_types::{CertificateDer, UnixTime},
     sign::{CertifiedKey, SigningKey},
@@ -109,7 +110,7 @@ fn days(number: u64) -> String {
     }
 }
 
-fn signing_key(file: &File) -> Result<Arc<dyn SigningKey>, Note> {
+pub(super) fn signing_key(file: &File) -> Result<Arc<dyn SigningKey>, Note> {
     any_supported_type(&file.key()?).map_err(|_| {
         Note::error(
             &file.path,
@@ -137,24 +138,7 @@ fn in_order(
             )
         })?);
     }
-    let own = certificates
-        .iter()
-        .position(|der| {
-            CertifiedKey::new(vec![der.clone()], signing.clone())
-                .keys_match()
-                .is_ok()
-        })
-        .ok_or_else(|| {
-            Note::error(
-                &chain.path,
-                format!(
-                    "the private key in {} belongs to none of the file's certificates (the first is for {})",
-                    key.path.display(),
-                    parsed[0].subject()
-                ),
-                "put the certificate that was issued for this key, or the key that the certificate was requested with",
-            )
-        })?;
+    let own = own_certificate(&certificates, &parsed, signing, chain, key)?;
     let order = order_of(&parsed, own);
     judge_the_rest(&certificates, &parsed, &order, chain, notes)?;
     if order.windows(2).any(|pair| pair[0] > pair[1]) || own != 0 {
@@ -189,6 +173,46 @@ fn in_order(
         .map(|place| certificates[*place].clone())
         .collect();
     Ok((ordered, facts))
+}
+
+/// Where in its file the certificate of the key is.
+fn own_certificate(
+    certificates: &[CertificateDer<'static>],
+    parsed: &[X509Certificate<'_>],
+    signing: &Arc<dyn SigningKey>,
+    chain: &File,
+    key: &File,
+) -> Result<usize, Note> {
+    let mut unusable = None;
+    for (place, der) in certificates.iter().enumerate() {
+        match CertifiedKey::new(vec![der.clone()], signing.clone()).keys_match() {
+            Ok(()) => return Ok(place),
+            Err(Error::InconsistentKeys(_)) => {}
+            Err(error) => {
+                unusable.get_or_insert((place, error));
+            }
+        }
+    }
+    Err(match unusable {
+        Some((place, error)) => Note::error(
+            &chain.path,
+            format!(
+                "the certificate of {} can't be used: {error}; it is of X.509 version {}, and must be of 3",
+                parsed[place].subject(),
+                parsed[place].version().0 + 1
+            ),
+            "request one with subject alternative names, which version 1 does not have",
+        ),
+        None => Note::error(
+            &chain.path,
+            format!(
+                "the private key in {} belongs to none of the file's certificates (the first is for {})",
+                key.path.display(),
+                parsed[0].subject()
+            ),
+            "put the certificate that was issued for this key, or the key that the certificate was requested with",
+        ),
+    })
 }
 
 /// Places of the chain's certificates. Names decide, as verifiers build chains; a root that is there twice, also cross-signed, is met by

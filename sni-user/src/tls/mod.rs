@@ -20,6 +20,7 @@ pub mod crl;
 mod edge;
 mod files;
 mod finding;
+mod loader;
 mod mirror;
 mod ocsp;
 mod partner;

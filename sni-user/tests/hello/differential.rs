@@ -1,6 +1,10 @@
 //! rustls's reading of the same bytes. It may take what is refused here, never the other way round, and it never reads another name.
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use rand::{
+    RngExt as _, SeedableRng as _,
+    rngs::StdRng,
+    seq::{IndexedMutRandom as _, IndexedRandom as _},
+};
 use rustls::server::Acceptor;
 
 use crate::{
@@ -180,9 +184,20 @@ fn stream(random: &mut StdRng) -> Vec<u8> {
     if random.random_bool(0.3) {
         message = changed(random, message);
     }
-    let size = *[1, 2, 16, 100, 1 << 14, 1 << 14, 1 << 14]
-        .choose(random)
-        .unwrap();
+    let size = *[
+        1,
+        2,
+        16,
+        100,
+        1 << 14,
+        1 << 14,
+        1 << 14,
+        1 << 14,
+        1 << 14,
+        1 << 14,
+    ]
+    .choose(random)
+    .unwrap();
     let mut bytes = into_records(&message, size);
     match random.random_range(0..20) {
         0 | 1 => bytes.truncate(random.random_range(0..bytes.len())),
@@ -240,6 +255,15 @@ fn hello(random: &mut StdRng) -> Hello {
             vec![random.random_range(0..3); random.random_range(0..5)],
         ));
     }
+    if random.random_bool(0.1) {
+        // Something behind what the content's own lengths cover, or a bit of it missing.
+        let (_, content) = hello.extensions.choose_mut(random).unwrap();
+        if random.random() {
+            content.push(0);
+        } else {
+            content.pop();
+        }
+    }
     if random.random_bool(0.5) {
         let at = random.random_range(0..hello.extensions.len());
         let extension = hello.extensions.remove(at);
@@ -251,16 +275,25 @@ fn hello(random: &mut StdRng) -> Hello {
 /// A host name, often; else one that is nearly one.
 fn name(random: &mut StdRng) -> Vec<u8> {
     let mut name = Vec::new();
-    for _ in 0..random.random_range(1..5) {
+    let labels = if random.random_bool(0.03) {
+        35
+    } else {
+        random.random_range(1..5)
+    };
+    for _ in 0..labels {
         let len = if random.random_bool(0.02) {
             70
         } else {
             random.random_range(1..12)
         };
         for at in 0..len {
-            let dash = random.random_bool(if at == 0 { 0.01 } else { 0.05 });
+            let dash = random.random_bool(if at == 0 || at + 1 == len {
+                0.005
+            } else {
+                0.05
+            });
             let other = *b"abcxyzABCXYZ0123456789_".choose(random).unwrap();
-            name.push(if dash && at + 1 < len { b'-' } else { other });
+            name.push(if dash { b'-' } else { other });
         }
         name.push(b'.');
     }

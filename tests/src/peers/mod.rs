@@ -1,28 +1,38 @@
 //! The two ends of a federation connection.
 //!
-//! [`OpensslClient`] and [`OpensslServer`] are real peers that know nothing of this project. [`Partner`] and [`Edge`] are
-//! threads of the test itself, for what OpenSSL's tools cannot do: bulk both ways with hashes, half-close, resets,
-//! hundreds of connections at once.
+//! [`OpensslClient`], [`OpensslServer`], [`GnutlsClient`], [`KamailioEdge`], [`KamailioPartner`] and [`sipp`] are real peers
+//! that know nothing of this project. [`Partner`] and [`Edge`] are threads of the test itself, for what those cannot do:
+//! bulk both ways with hashes, half-close, resets, hundreds of connections at once, and in a [`Storm`] thousands one after
+//! the other. [`replay`] sends what another program has written, and a [`Proxy`] is what the gateway is compared with.
 
 mod channel;
 mod edge;
+mod gnutls;
 mod kamailio;
 mod openssl;
 mod partner;
 mod pattern;
+mod presented;
+mod proxies;
+mod replay;
 mod request;
 mod sip;
 mod sipp;
+mod storm;
 mod tls;
 
 pub use edge::{Edge, End, Report};
+pub use gnutls::{GnutlsClient, GnutlsSession};
 pub use kamailio::{KamailioEdge, KamailioPartner, SeenRequest};
 pub use openssl::{OpenSession, OpensslClient, OpensslServer, Session};
 pub use partner::{Connection, Conversation, Partner};
 pub use pattern::Hash;
+pub use proxies::{Make, Proxy, Upstream, Way};
+pub use replay::{Answer, Segments, captured_hellos, in_records, replay};
 pub use request::{Action, Request};
 pub use sip::{Method, SipConnection};
 pub use sipp::sipp;
+pub use storm::{Limit, Storm, StormConnection, StormReport};
 pub use tls::{EdgeTls, PartnerTls};
 
 /// A TLS version to insist on.

@@ -10,10 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use x509_parser::extensions::GeneralName;
-use x509_parser::pem::Pem;
 
 use super::TlsVersion;
+use super::presented::Presented;
 use crate::deadline::Deadline;
 use crate::lab::Lab;
 use crate::netns::Namespace;
@@ -326,27 +325,12 @@ fn parse(output: &str, setup: Option<Duration>) -> Result<Session> {
         .next()
         .and_then(|part| part.strip_prefix("Cipher is "))
         .context("no cipher in the summary line")?;
-    let pem = Pem::iter_from_buffer(output.as_bytes())
-        .next()
-        .context("no certificate from the server")??;
-    let certificate = pem.parse_x509().context("the server's certificate")?;
-    let names = match certificate.subject_alternative_name()? {
-        None => Vec::new(),
-        Some(extension) => extension
-            .value
-            .general_names
-            .iter()
-            .filter_map(|name| match name {
-                GeneralName::DNSName(name) => Some((*name).to_owned()),
-                _ => None,
-            })
-            .collect(),
-    };
+    let presented = Presented::find(output)?;
     Ok(Session {
         version: version.to_owned(),
         cipher: cipher.to_owned(),
-        subject: certificate.subject().to_string(),
-        names,
+        subject: presented.subject,
+        names: presented.names,
         setup: setup.context("the handshake was not seen")?,
         output: output.to_owned(),
     })

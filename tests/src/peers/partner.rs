@@ -1,6 +1,6 @@
 //! A partner that talks to the Rust [`Edge`](super::Edge).
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -240,14 +240,9 @@ impl Partner<'_> {
     }
 
     pub(super) fn connect(&self, address: SocketAddr) -> Result<Channel> {
-        let socket: TcpStream = self.namespace.run(|| {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            if let Some(source) = self.source {
-                socket.bind(&SocketAddr::new(source, 0).into())?;
-            }
-            socket.connect_timeout(&address.into(), self.timeout)?;
-            Ok(socket.into())
-        })?;
+        let socket = self
+            .namespace
+            .run(|| Ok(open_socket(self.source, address, self.timeout)?))?;
         let tls = self.tls.map(PartnerTls::connect).transpose()?;
         let never = Arc::new(AtomicBool::new(false));
         Ok(Channel::new(
@@ -257,6 +252,20 @@ impl Partner<'_> {
             never,
         )?)
     }
+}
+
+/// Connects over TCP in the caller's own namespace.
+pub(super) fn open_socket(
+    source: Option<IpAddr>,
+    address: SocketAddr,
+    timeout: Duration,
+) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    socket.connect_timeout(&address.into(), timeout)?;
+    Ok(socket.into())
 }
 
 /// An open connection to an Edge that echoes.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
@@ -75,6 +76,17 @@ impl PartnerTls {
             server_name: ServerName::try_from(server_name.to_owned())
                 .with_context(|| format!("{server_name} is no server name"))?,
         })
+    }
+
+    /// The same, with a full handshake each time: a resumed session shows the certificate of the one it goes on from.
+    #[must_use]
+    pub fn without_resumption(self) -> Self {
+        let mut config = Arc::unwrap_or_clone(self.config);
+        config.resumption = Resumption::disabled();
+        Self {
+            config: Arc::new(config),
+            ..self
+        }
     }
 
     pub(crate) fn connect(&self) -> Result<rustls::Connection> {

@@ -38,13 +38,25 @@ fn neighbours_reach_what_has_been_made_local() {
 
         // Then the host answers ARP for nothing but what is on the interface itself: the strictest setting in common use.
         lab.gateway.sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
+        // A second in which the address can't be used yet, if it were asked for.
+        lab.gateway.sysctl("net/ipv6/conf/wan0/accept_dad", "1")?;
+        let routes = || {
+            let arguments = ["-6", "route", "show", "table", "main"];
+            lab.gateway.output("ip", &arguments)
+        };
+        let main = routes()?;
         let mut local = LocalAddresses::new(network.clone());
         let kept = local.keep(&wanted, &links).await?;
         let placed = [at(wan0, NEAR), at(LOOPBACK, ROUTED)].concat();
         ensure!(same(&kept.added, &placed) && kept.changed(), "{kept:?}");
-        for address in &wanted {
-            reach(lab, *address)?;
-            let listener = listen(&lab.gateway, SocketAddr::new(*address, SIP_TLS))?;
+        let listeners: Vec<_> = wanted
+            .iter()
+            .map(|address| listen(&lab.gateway, SocketAddr::new(*address, SIP_TLS)))
+            .collect::<Result<_>>()
+            .context("at once")?;
+        ensure_same(&routes()?, &main)?;
+        for listener in listeners {
+            reach(lab, listener.local_addr()?.ip())?;
             let client = lab
                 .partner
                 .run(|| Ok(TcpStream::connect(listener.local_addr()?)?))?;

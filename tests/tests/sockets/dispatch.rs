@@ -94,6 +94,10 @@ fn the_lookup_outlives_its_agent_and_goes_with_the_datapath() {
         ensure!(attached_interfaces(&pins)? == ["lan0", "wan0"]);
         let keep = lab.gateway.run(|| interfaces(&["wan0"]))?;
         ensure!(datapath.detach_others(&keep)? == ["lan0"]);
+        for (interface, attached) in [("wan0", true), ("lan0", false)] {
+            let shown = lab.gateway.output("ip", &["link", "show", interface])?;
+            ensure!(shown.contains(" xdp ") == attached, "{shown}");
+        }
         lab.partner.run(|| Ok(TcpStream::connect(to)?))?;
         listener.accept()?;
 

@@ -9,7 +9,7 @@ use super::is_grease;
 const SERVER_NAME: u16 = 0x0000;
 const ALPN: u16 = 0x0010;
 
-/// What the fingerprint is made from. Displaying it sorts and hashes, about a microsecond's work, which a connection that nobody
+/// What the fingerprint is made from. Displaying it sorts and hashes, some two microseconds of work, which a connection that nobody
 /// watches need not pay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ja4 {

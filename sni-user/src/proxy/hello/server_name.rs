@@ -14,11 +14,11 @@ const MAX_LABEL: usize = 63;
 
 /// The one host name in the extension's content, normalised.
 ///
-/// Several names, and names of another type, are legal in the list's format and read differently: OpenSSL takes the first, rustls
-/// stops at a type that it does not know. No client sends them, so they are refused.
+/// Names of another type are legal in the list's format, and read differently: rustls stops at them, OpenSSL refuses the hello. No
+/// client sends any, so they are refused, as is a second name.
 pub(super) fn read(content: &[u8]) -> Result<String, HelloError> {
     let what = "server_name";
-    // Some old clients send an empty extension, as servers do in their answer. rustls and OpenSSL refuse that, too.
+    // An empty extension is the server's form. rustls and OpenSSL refuse it, too.
     if content.is_empty() {
         return Err(HelloError::NameEmpty);
     }

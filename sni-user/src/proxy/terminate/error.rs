@@ -156,7 +156,8 @@ fn partner_sentence(error: &TlsError) -> String {
             )
         }
         TlsError::PeerIncompatible(
-            PeerIncompatible::Tls12NotOffered | PeerIncompatible::Tls12NotOfferedOrEnabled,
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled,
         ) => "the partner offers nothing newer than TLS 1.1".to_owned(),
         TlsError::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => {
             "the partner offers no cipher that the gateway has: it needs ECDHE with AES-GCM or ChaCha20 (Windows Server 2012 R2 has them for \

@@ -1,0 +1,237 @@
+//! The kernel's part: the datapath, and what the host's network needs so that inspected connections reach the agent and its own reach the
+//! Edges.
+
+use std::net::IpAddr;
+
+use sni_common::contract::TRANSPARENT_MARK;
+
+use super::{
+    AgentError,
+    host::{self, AttachTo},
+};
+use crate::{
+    config::{Config, Hook, Mode, SourceMode},
+    datapath::{Activated, Datapath, ReturnHook},
+    neighbours::Neighbours,
+    net::{Change, LocalAddresses, Network, Placed, ReturnRoute, host as net_host},
+};
+
+/// The way back to transparent sockets. The rule comes before everybody's own ones, and applies to nobody else's packets.
+pub(crate) const RETURN: ReturnRoute = ReturnRoute {
+    mark: TRANSPARENT_MARK,
+    table: 5061,
+    priority: 100,
+};
+
+/// Everything in the kernel that the agent has made, and keeps as its configuration says.
+pub(super) struct Kernel {
+    pub(super) datapath: Datapath,
+    pub(super) neighbours: Neighbours,
+    network: Network,
+    addresses: LocalAddresses,
+    interfaces: Vec<AttachTo>,
+    /// Interfaces that frames can leave by: `interfaces`, and VLANs on top of them.
+    leave_by: Vec<u32>,
+}
+
+/// What a configuration needs for its inspected connections.
+pub(crate) struct Needs {
+    /// Addresses that must be the host's own.
+    addresses: Vec<IpAddr>,
+    /// Whether the agent connects to Edges with clients' addresses.
+    pub(crate) transparent: bool,
+}
+
+impl Needs {
+    pub(crate) fn of(config: &Config) -> Self {
+        let inspected = |mode: &Mode| matches!(mode, Mode::Inspect { .. });
+        let sets = config.ip_sets.iter().filter(|set| inspected(&set.mode));
+        let addresses: Vec<_> = sets.flat_map(|set| set.addresses.clone()).collect();
+        let preserves = |edge: &crate::config::Edge| edge.source == SourceMode::Preserve;
+        Self {
+            transparent: !addresses.is_empty() && config.edges.iter().any(preserves),
+            addresses,
+        }
+    }
+
+    pub(crate) fn inspects(&self) -> bool {
+        !self.addresses.is_empty()
+    }
+}
+
+impl Kernel {
+    pub(super) fn new(datapath: Datapath, network: Network) -> Self {
+        Self {
+            datapath,
+            neighbours: Neighbours::new(network.clone(), Vec::new()),
+            addresses: LocalAddresses::new(network.clone()),
+            network,
+            interfaces: Vec::new(),
+            leave_by: Vec::new(),
+        }
+    }
+
+    /// Makes everything go by `config`, or leaves it all as it was `before`.
+    pub(super) async fn apply(
+        &mut self,
+        config: &Config,
+        before: Option<&Config>,
+    ) -> Result<Activated, AgentError> {
+        let applied = self.try_apply(config, before).await;
+        match (&applied, before) {
+            (Ok(_), _) => self.settle(config).await,
+            (Err(_), Some(before)) => self.settle(before).await,
+            // Whoever starts takes everything back, or leaves what was adopted as it was.
+            (Err(_), None) => {}
+        }
+        applied
+    }
+
+    /// First what is missing, which disturbs nobody; then the flip; what is too much afterwards, by `settle`.
+    async fn try_apply(
+        &mut self,
+        config: &Config,
+        before: Option<&Config>,
+    ) -> Result<Activated, AgentError> {
+        let interfaces = host::interfaces(&self.network, config).await?;
+        self.attach(&interfaces, config.gateway.hook)?;
+        let leave_by =
+            host::refresh_links(&mut self.datapath.maps, &self.network, &interfaces).await?;
+        let needs = Needs::of(config);
+        let mut addresses = before.map_or_else(Vec::new, |before| Needs::of(before).addresses);
+        addresses.extend(&needs.addresses);
+        self.make_local(&addresses, &leave_by).await?;
+        if needs.transparent {
+            self.lead_back(&interfaces).await?;
+        }
+        if needs.inspects() {
+            self.datapath.dispatch(true)?;
+        }
+        let activated = host::activate(&mut self.datapath.maps, &self.network, config).await?;
+        self.interfaces = interfaces;
+        self.leave_by = leave_by;
+        Ok(activated)
+    }
+
+    /// Attaches where the datapath is not attached yet.
+    fn attach(&mut self, interfaces: &[AttachTo], hook: Hook) -> Result<(), AgentError> {
+        let is_new = |interface: &&AttachTo| !self.interfaces.contains(interface);
+        let new: Vec<_> = interfaces.iter().filter(is_new).cloned().collect();
+        for attached in self.datapath.attach(&new, hook)? {
+            let interface = attached.interface;
+            match attached.mode {
+                Some(mode) => tracing::info!(%interface, ?mode, "attached"),
+                None => {
+                    tracing::info!(%interface, "took the place of the program that was attached, in its mode")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn make_local(
+        &mut self,
+        addresses: &[IpAddr],
+        interfaces: &[u32],
+    ) -> Result<(), AgentError> {
+        let kept = self.addresses.keep(addresses, interfaces).await?;
+        for Placed { address, ifindex } in &kept.added {
+            tracing::info!(%address, ifindex, "an inspected address was made local");
+        }
+        for Placed { address, ifindex } in &kept.removed {
+            tracing::info!(%address, ifindex, "an address that was made local is removed");
+        }
+        Ok(())
+    }
+
+    /// Edges' answers to the agent's transparent sockets.
+    async fn lead_back(&mut self, interfaces: &[AttachTo]) -> Result<(), AgentError> {
+        let added = RETURN.install(&self.network).await?.added;
+        for piece in &added {
+            tracing::info!("for Edges with `source = \"preserve\"`: {piece}");
+        }
+        for (name, _) in interfaces.iter().filter(|_| !added.is_empty()) {
+            if let Some(note) = net_host::source_mark_note(name)? {
+                tracing::warn!("{note}");
+            }
+        }
+        let hook = ReturnHook::of_this_kernel();
+        Ok(self.datapath.attach_return(interfaces, hook)?)
+    }
+
+    /// Removes what the configuration does not need. Trouble is said, and does no harm beyond that.
+    async fn settle(&mut self, config: &Config) {
+        if let Err(error) = self.remove_needless(config).await {
+            tracing::warn!(%error, "something that is needed no longer can't be removed");
+        }
+        self.neighbours.leave_by(self.leave_by.clone());
+        self.neighbours.keep_edges(&config.edges).await;
+    }
+
+    async fn remove_needless(&mut self, config: &Config) -> Result<(), AgentError> {
+        let needs = Needs::of(config);
+        for interface in self.datapath.detach_others(&self.interfaces)? {
+            tracing::info!(%interface, "detached from an interface that is gone or no longer configured");
+        }
+        self.datapath.dispatch(needs.inspects())?;
+        if !needs.transparent {
+            let hook = ReturnHook::of_this_kernel();
+            self.datapath.attach_return(&[], hook)?;
+            ReturnRoute::remove(&self.network).await?;
+        }
+        let leave_by = self.leave_by.clone();
+        self.make_local(&needs.addresses, &leave_by).await
+    }
+
+    /// The host's network has changed: what the configuration needs is brought back.
+    pub(super) async fn follow(&mut self, change: Change, config: &Config) {
+        if change.links
+            && let Err(error) = self.follow_links(config).await
+        {
+            tracing::error!(%error, "the datapath can't follow the change of interfaces; it stays as it is until the next one");
+        }
+        if let Err(error) = self.repair(change, config).await {
+            tracing::error!(%error, "what inspected connections need of the host's network is not complete; it is tried again with the next change");
+        }
+        if change.links || change.routes || change.addresses {
+            self.neighbours.keep_edges(&config.edges).await;
+        } else if change.neighbours {
+            self.neighbours.mend().await;
+        }
+    }
+
+    /// Attaches to interfaces that were made anew under their names, and learns the VLAN interfaces.
+    async fn follow_links(&mut self, config: &Config) -> Result<(), AgentError> {
+        let now = host::interfaces(&self.network, config).await?;
+        self.attach(&now, config.gateway.hook)?;
+        self.interfaces = now;
+        for interface in self.datapath.detach_others(&self.interfaces)? {
+            tracing::info!(%interface, "detached from an interface that is gone or no longer configured");
+        }
+        self.leave_by =
+            host::refresh_links(&mut self.datapath.maps, &self.network, &self.interfaces).await?;
+        self.neighbours.leave_by(self.leave_by.clone());
+        Ok(())
+    }
+
+    async fn repair(&mut self, change: Change, config: &Config) -> Result<(), AgentError> {
+        let needs = Needs::of(config);
+        if change.addresses || change.links {
+            let leave_by = self.leave_by.clone();
+            self.make_local(&needs.addresses, &leave_by).await?;
+        }
+        if needs.transparent && (change.routes || change.links) {
+            let interfaces = self.interfaces.clone();
+            self.lead_back(&interfaces).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything.
+    pub(super) async fn remove(mut self) -> Result<(), AgentError> {
+        self.datapath.remove()?;
+        ReturnRoute::remove(&self.network).await?;
+        self.addresses.release().await?;
+        Ok(())
+    }
+}
