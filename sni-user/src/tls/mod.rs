@@ -31,6 +31,7 @@ mod store;
 mod x509;
 
 pub(crate) use self::alert::linger;
+pub(crate) use self::ocsp::path_of as staple_path;
 pub use self::{
     alert::{fatal_alert, plaintext_alert},
     authority::{Authority, AuthorityError, PemPair},

@@ -172,7 +172,7 @@ fn an_edge_that_breaks_off_is_an_alert_to_the_partner() {
 
 #[test]
 fn a_partner_that_never_begins_is_not_waited_for() {
-    use sni_user::proxy::terminate::{Patience, TerminateError, terminate};
+    use sni_user::proxy::terminate::{TerminateError, establish};
 
     use crate::scene::Direct;
 
@@ -183,16 +183,13 @@ fn a_partner_that_never_begins_is_not_waited_for() {
         let address = listener.local_addr().expect("an address");
         let _silent = TcpStream::connect(address).await.expect("connected");
         let (client, _) = listener.accept().await.expect("accepted");
-        let patience = Patience {
-            handshake: Duration::from_millis(200),
-            idle: IDLE,
-        };
+        let patience = Duration::from_millis(200);
         let domain = store.domain(0).expect("terminated");
         let mut edges = Direct {
             edge: address,
             tls: store.edge(0).expect("verified").clone(),
         };
-        let outcome = terminate(client, domain, None, patience, &mut edges).await;
+        let outcome = establish(client, domain, None, patience, &mut edges).await;
         assert!(
             matches!(outcome, Err(TerminateError::PartnerTimeout)),
             "{outcome:?}"
