@@ -156,11 +156,11 @@ fn every_map_is_listed_and_decoded() {
             ),
             (
                 "FLOWS",
-                "198.51.100.1:4002 > 198.51.100.10:5061 203.0.113.129:20005 > 203.0.113.140:5061 edge-b to-edge fin 1000 2000 12 3.4 kB 1m 30s",
+                "198.51.100.1:4002 > 198.51.100.10:5061 203.0.113.129:20005 > 203.0.113.140:5061 edge-b to-edge fin 1000 2000 12 3.4 kB ",
             ),
             (
                 "HALF_OPEN",
-                "[2001:db8:1::1]:4004 > [2001:db8:1::10]:5061 [2001:db8:1::1]:4004 > [2001:db8:a::10]:5061 edge-six to-edge recovered 1000 2000 12 3.4 kB 1m 30s",
+                "[2001:db8:1::1]:4004 > [2001:db8:1::10]:5061 [2001:db8:1::1]:4004 > [2001:db8:a::10]:5061 edge-six to-edge recovered 1000 2000 12 3.4 kB ",
             ),
             ("SNI_ROUTES", "1 sip.fabrikam.example pass name edges edges"),
             (
@@ -169,21 +169,21 @@ fn every_map_is_listed_and_decoded() {
             ),
             (
                 "SNI_LEARNED",
-                "shared sip.voip.contoso.example wildcard pass edges - 2 7s ago",
+                "shared sip.voip.contoso.example wildcard pass edges - 2 ",
             ),
-            ("SNI_LEARNED", "shared (none) nothing refuse - - 1 3s ago"),
+            ("SNI_LEARNED", "shared (none) nothing refuse - - 1 "),
             ("LISTENERS", &format!("0 sk:{:x}", cookie(&listener)?)),
             ("ACL", "1 192.0.2.0/24 deny"),
             ("ACL", "1 192.0.2.7/32 allow"),
             ("ACL", "1 2001:db8:dead::/48 deny"),
-            ("BUDGET", "2001:db8:1::1/64 1.5 5s ago"),
+            ("BUDGET", "2001:db8:1::1/64 1.5 "),
             ("LINKS", "4711 lo (1) VLAN 200 (802.1ad), VLAN 7 (802.1Q)"),
             ("STATS", "38 drop no-edge 0"),
             ("LABELS", "ip-set 0 1 shared"),
         ] {
             let text = commands.text(&format!("map dump {map}"))?;
             ensure!(
-                text.lines().any(|shown| words(shown).ends_with(line)),
+                text.lines().any(|shown| words(shown).contains(line)),
                 "map dump {map} shows no {line:?} but:\n{text}"
             );
         }
