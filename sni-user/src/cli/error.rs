@@ -2,7 +2,9 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use crate::{agent::AgentError, datapath::DatapathError, tls::AuthorityError};
+use crate::{
+    agent::AgentError, control::ClientError, datapath::DatapathError, tls::AuthorityError,
+};
 
 /// A failed command; the sentence is what people see.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +15,15 @@ pub enum CliError {
     /// The agent.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// The running agent.
+    #[error(transparent)]
+    Control(#[from] ClientError),
+    /// An agent that does not answer.
+    #[error("the agent at {socket} does not answer", socket = socket.display())]
+    Silent {
+        /// Its control socket.
+        socket: PathBuf,
+    },
     /// Everything there is to say has been said, on standard error or as JSON.
     #[error("the findings were reported")]
     Reported,
@@ -53,8 +64,8 @@ pub enum CliError {
     /// A certificate could not be made.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// The configuration has no readable pin path.
-    #[error("{path} can't be read ({reason}): correct it (`snigate check` helps), or name the place of the maps with --pin-path", path = path.display())]
+    /// The configuration does not say where the gateway is.
+    #[error("{path} can't be read ({reason}): correct it (`snigate check` helps), or name the place of the maps with --pin-path, that of the agent's socket with --control", path = path.display())]
     Configuration {
         /// The configuration file.
         path: PathBuf,

@@ -11,7 +11,8 @@ use aya::{
     maps::{Map, MapData, MapError},
     programs::{SkLookup, links::FdLink},
 };
-use sni_common::contract::LISTENER;
+use sni_common::contract::{CONTROL_LISTENER_PORT, LISTENER};
+use socket2::SockRef;
 
 use super::{
     Datapath, DatapathError,
@@ -105,6 +106,16 @@ impl Datapath {
     /// # Errors
     /// When it is no listening TCP socket of a network namespace that this process may use.
     pub fn serve_listener(&mut self, socket: impl AsFd) -> Result<(), DatapathError> {
+        // The program keeps everybody away from the port itself; a service of that port would never be one.
+        let address = SockRef::from(&socket).local_addr();
+        let address = address.map_err(|e| {
+            DatapathError::kernel("asking where the agent's listener is bound to", e)
+        })?;
+        let port = address.as_socket().map_or(0, |address| address.port());
+        self.maps
+            .control
+            .set(CONTROL_LISTENER_PORT, u64::from(port), 0)
+            .map_err(|e| DatapathError::map("CONTROL", e))?;
         self.maps.listeners.set(socket).map_err(|e| {
             DatapathError::kernel("putting the agent's listener into the map LISTENERS", e)
         })

@@ -66,6 +66,11 @@ fn the_agents_listener_gets_inspected_connections_and_nobody_else_does() {
             ensure!(client.seen == [client.local()?, to], "{:?}", client.seen);
         }
         ensure!(agent.counter(Counter::Dispatched)? == 2);
+        // The port that the listener is bound to is no way in.
+        let own = listener.local_addr()?.port();
+        for to in at(GATEWAY_WAN, own) {
+            ensure!(is_refused(lab, to)?, "{to} is the listener's own port");
+        }
 
         drop(listener);
         for to in at(VIP_1, SIP_TLS) {
