@@ -339,12 +339,16 @@ impl<'a> Loader<'a> {
                 let concern = Concern::Edge(edge.name.clone());
                 let tls = edge.tls.as_ref();
                 let roots = tls.map_or(&Roots::System, |tls| &tls.roots);
-                let (roots, _) = wanted.then(|| self.roots(&concern, roots))??;
+                let (store, _) = wanted.then(|| self.roots(&concern, roots))??;
                 let name = tls.map(|tls| tls.name.clone());
-                let made = EdgeTls::new(name, roots, gateway.map(|gateway| gateway.key.as_ref()));
+                let made = EdgeTls::new(name, store, gateway.map(|gateway| gateway.key.as_ref()));
                 let made = made.map_err(|error| {
+                    let file = match roots {
+                        Roots::System => Path::new("system"),
+                        Roots::File(path) => path,
+                    };
                     Note::error(
-                        Path::new("roots"),
+                        file,
                         format!("it can't be verified: {error}"),
                         "name other roots in its `tls`",
                     )
