@@ -1,10 +1,12 @@
 //! The private CA that `snigate ca init` makes, and the gateway's certificate that it signs.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
+    BasicConstraints, CertificateParams, CrlDistributionPoint, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
 };
 use time::{Duration, OffsetDateTime};
+
+use super::mirror::ascii_url;
 
 /// Why it could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -72,9 +74,8 @@ impl Authority {
         ];
         params.use_authority_key_identifier_extension = true;
         params.crl_distribution_points = crl_url
-            .map(|url| rcgen::CrlDistributionPoint {
-                uris: vec![url.to_owned()],
-            })
+            .and_then(ascii_url)
+            .map(|url| CrlDistributionPoint { uris: vec![url] })
             .into_iter()
             .collect();
         let certificate = params.signed_by(&key, &self.issuer)?;
