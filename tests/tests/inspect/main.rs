@@ -1,5 +1,8 @@
 //! Inspected connections end to end: real peers, the agent, and the Edge or the certificate that the server name asks for.
 
+mod echo;
+mod hello;
+mod hellos;
 mod routes;
 
 use std::{
@@ -7,9 +10,12 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Context as _, Result};
 use snigate_tests::{
     Lab, Topology,
     addresses::{EDGE_A, EDGE_B, Host, SIP_TLS, VIP_1},
+    deadline::Deadline,
+    gateway::Gateway,
     peers::Partner,
 };
 
@@ -93,3 +99,24 @@ sip_domain = "adatum.example"
 names = ["sip.adatum.example", "*.voip.adatum.example"]
 pool = "edges-b"
 "#;
+
+/// What the agent has counted under a name.
+pub(crate) fn counted(gateway: &Gateway<'_>, name: &str) -> Result<u64> {
+    let status = gateway.agent()?;
+    let counters = &status["counters"];
+    let counters = counters.as_object().with_context(|| status.to_string())?;
+    // Nothing is listed before it has happened.
+    Ok(counters
+        .get(name)
+        .map_or(Some(0), |count| count.as_u64())
+        .with_context(|| status.to_string())?)
+}
+
+/// Waits until the agent has counted so many, which may be after the client has seen the end.
+pub(crate) fn ensure_counted(gateway: &Gateway<'_>, name: &str, expected: u64) -> Result<()> {
+    let what = format!("{expected} of {name}");
+    let reached = || Ok((counted(gateway, name)? == expected).then_some(()));
+    Deadline::after(TIMEOUT)
+        .poll(&what, reached)
+        .with_context(|| format!("{:?}", gateway.agent()))
+}
