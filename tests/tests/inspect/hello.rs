@@ -1,6 +1,11 @@
 //! Whatever shape a ClientHello comes in, the Edge gets it as it was sent; what is none, or must not be routed, reaches no Edge.
 
-use std::{net::Shutdown, thread, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::Shutdown,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use snigate_tests::{
@@ -13,7 +18,7 @@ use snigate_tests::{
 };
 
 use crate::{
-    THREE_DOMAINS, TIMEOUT, both, counted,
+    THREE_DOMAINS, TIMEOUT, at_once, both, counted,
     echo::{EchoEdge, connect, say},
     ensure_counted,
     hellos::{all_captured, asking_for, captured, padded, vector, with_server_name},
@@ -24,18 +29,6 @@ const ONE_BYTE: Segments = Segments::Of(1, Duration::ZERO);
 
 /// What clients may send right behind: a change of cipher spec and early data.
 const BEHIND: &[u8] = b"\x14\x03\x03\x00\x01\x01\x17\x03\x03\x00\x05hello";
-
-/// All bodies at once, and the first error of any.
-fn at_once<T: Sync>(items: &[T], body: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
-    thread::scope(|scope| {
-        let threads: Vec<_> = (items.iter())
-            .map(|item| scope.spawn(|| body(item)))
-            .collect();
-        let mut results = threads.into_iter().map(|thread| thread.join());
-        results
-            .try_for_each(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
-}
 
 fn arrives(lab: &Lab, edge: &str, what: &str, bytes: &[u8], segments: Segments) -> Result<()> {
     for address in both(VIP_1) {
@@ -142,11 +135,11 @@ fn slow_clients_have_until_the_deadline_and_disturb_nobody() {
 
         // Who gives up in the middle is neither answered nor routed.
         for address in both(VIP_1) {
-            let stream = connect(&lab.partner, None, address)?;
-            std::io::Write::write_all(&mut &stream, head)?;
+            let mut stream = connect(&lab.partner, None, address)?;
+            stream.write_all(head)?;
             stream.shutdown(Shutdown::Write)?;
             let mut answer = Vec::new();
-            std::io::Read::read_to_end(&mut &stream, &mut answer)?;
+            stream.read_to_end(&mut answer)?;
             ensure!(answer.is_empty(), "{answer:02x?}");
         }
         ensure_counted(&gateway, "hello-closed", 2)

@@ -3,10 +3,16 @@
 mod echo;
 mod hello;
 mod hellos;
+mod names;
+mod pass;
+mod pools;
 mod routes;
+mod sockets;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    panic::resume_unwind,
+    thread::{self, ScopedJoinHandle},
     time::Duration,
 };
 
@@ -106,10 +112,8 @@ pub(crate) fn counted(gateway: &Gateway<'_>, name: &str) -> Result<u64> {
     let counters = &status["counters"];
     let counters = counters.as_object().with_context(|| status.to_string())?;
     // Nothing is listed before it has happened.
-    Ok(counters
-        .get(name)
-        .map_or(Some(0), |count| count.as_u64())
-        .with_context(|| status.to_string())?)
+    let count = counters.get(name).map_or(Some(0), |count| count.as_u64());
+    count.with_context(|| status.to_string())
 }
 
 /// Waits until the agent has counted so many, which may be after the client has seen the end.
@@ -119,4 +123,17 @@ pub(crate) fn ensure_counted(gateway: &Gateway<'_>, name: &str, expected: u64) -
     Deadline::after(TIMEOUT)
         .poll(&what, reached)
         .with_context(|| format!("{:?}", gateway.agent()))
+}
+
+/// A thread for each item, and the first error of any.
+pub(crate) fn at_once<T: Sync>(items: &[T], body: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        let body = &body;
+        let start = |item| scope.spawn(move || body(item));
+        let threads: Vec<_> = items.iter().map(start).collect();
+        let result = |thread: ScopedJoinHandle<'_, Result<()>>| {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
+        threads.into_iter().try_for_each(result)
+    })
 }
