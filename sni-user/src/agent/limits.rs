@@ -23,7 +23,7 @@ pub(super) fn raise_open_files(connections: u32) {
     // Beyond the hard limit with CAP_SYS_RESOURCE only, and never beyond `fs.nr_open`.
     let within = maximum.map_or(wanted, |maximum| maximum.min(wanted));
     let enough = raise(wanted, maximum.map(|maximum| maximum.max(wanted)));
-    if !enough && !(raise(within, maximum) && within == wanted) {
+    if !enough && (!raise(within, maximum) || within < wanted) {
         tracing::warn!(
             limit = within,
             wanted,
