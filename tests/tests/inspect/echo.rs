@@ -14,8 +14,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use snigate_tests::{
-    Namespace,
-    addresses::SIP_TLS,
+    Lab, Namespace,
+    addresses::{PARTNER, SIP_TLS},
     deadline::Deadline,
     peers::{Segments, send_in_segments},
 };
@@ -108,24 +108,25 @@ fn echo(mut stream: TcpStream, name: &str, peer: SocketAddr) -> Result<()> {
     Ok(stream.write_all(&bytes)?)
 }
 
-/// A client's connection from `namespace`, bound to `source` where that is given.
+/// A connection of the partner's; without a `source` from its first address, which is not the kernel's choice where it has several.
 pub(crate) fn connect(
-    namespace: &Namespace,
+    lab: &Lab,
     source: Option<SocketAddr>,
     address: SocketAddr,
 ) -> Result<TcpStream> {
+    let [v4, v6] = PARTNER.both();
+    let first = if address.is_ipv4() { v4 } else { v6 };
+    let source = source.unwrap_or(SocketAddr::new(first, 0));
     let connect = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        if let Some(source) = source {
-            socket.set_reuse_address(true)?;
-            socket.bind(&source.into())?;
-        }
+        // A port of one's own choice may have been used before.
+        socket.set_reuse_address(source.port() != 0)?;
+        socket.bind(&source.into())?;
         socket.connect_timeout(&address.into(), TIMEOUT)?;
         Ok(TcpStream::from(socket))
     };
-    let stream = namespace
-        .run(connect)
-        .with_context(|| format!("connecting to {address}"))?;
+    let stream = lab.partner.run(connect);
+    let stream = stream.with_context(|| format!("connecting from {source} to {address}"))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     Ok(stream)
@@ -133,12 +134,12 @@ pub(crate) fn connect(
 
 /// Sends `bytes`, finishes, and returns what an [`EchoEdge`] makes of it.
 pub(crate) fn say(
-    namespace: &Namespace,
+    lab: &Lab,
     address: SocketAddr,
     bytes: &[u8],
     segments: Segments,
 ) -> Result<Echo> {
-    let stream = connect(namespace, None, address)?;
+    let stream = connect(lab, None, address)?;
     say_on(stream, bytes, segments)
 }
 

@@ -32,7 +32,7 @@ const BEHIND: &[u8] = b"\x14\x03\x03\x00\x01\x01\x17\x03\x03\x00\x05hello";
 
 fn arrives(lab: &Lab, edge: &str, what: &str, bytes: &[u8], segments: Segments) -> Result<()> {
     for address in both(VIP_1) {
-        let echo = say(&lab.partner, address, bytes, segments)?;
+        let echo = say(lab, address, bytes, segments)?;
         ensure!(echo.edge == edge, "{what} to {address}: {}", echo.edge);
         ensure!(echo.bytes == bytes, "{what}: other bytes arrived");
     }
@@ -108,13 +108,13 @@ fn slow_clients_have_until_the_deadline_and_disturb_nobody() {
                 let hello = &hello;
                 gaps.push(scope.spawn(move || {
                     let pause = Duration::from_millis(1300);
-                    say(&lab.partner, address, hello, Segments::Of(third, pause))
+                    say(lab, address, hello, Segments::Of(third, pause))
                 }));
             }
             let mut undisturbed = 0;
             loop {
                 for address in both(VIP_1) {
-                    say(&lab.partner, address, &hello, Segments::Few)?;
+                    say(lab, address, &hello, Segments::Few)?;
                 }
                 if endless.iter().any(|thread| thread.is_finished()) {
                     break;
@@ -135,7 +135,7 @@ fn slow_clients_have_until_the_deadline_and_disturb_nobody() {
 
         // Who gives up in the middle is neither answered nor routed.
         for address in both(VIP_1) {
-            let mut stream = connect(&lab.partner, None, address)?;
+            let mut stream = connect(lab, None, address)?;
             stream.write_all(head)?;
             stream.shutdown(Shutdown::Write)?;
             let mut answer = Vec::new();

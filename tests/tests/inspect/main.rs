@@ -3,9 +3,12 @@
 mod echo;
 mod hello;
 mod hellos;
+mod limits;
+mod local;
 mod names;
 mod pass;
 mod pools;
+mod proxy_protocol;
 mod routes;
 mod sockets;
 

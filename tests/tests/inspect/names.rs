@@ -51,7 +51,7 @@ fn the_most_specific_rule_decides() {
         let gateway = Gateway::start(lab, &shared("preserve", "", RULES))?;
         let goes = |hello: &[u8], edge: &str| -> Result<()> {
             for address in both(VIP_1) {
-                let echo = say(&lab.partner, address, hello, Segments::Few)?;
+                let echo = say(lab, address, hello, Segments::Few)?;
                 ensure!(echo.edge == edge && echo.bytes == hello, "{}", echo.edge);
             }
             Ok(())

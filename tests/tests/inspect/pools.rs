@@ -63,7 +63,7 @@ default = "both"
 /// So many connections reach edge-b, one after the other.
 fn all_reach_b(lab: &Lab, count: usize, address: SocketAddr, hello: &[u8]) -> Result<()> {
     for _ in 0..count {
-        let echo = say(&lab.partner, address, hello, Segments::Few)?;
+        let echo = say(lab, address, hello, Segments::Few)?;
         ensure!(echo.edge == "b" && echo.bytes == hello, "{}", echo.edge);
     }
     Ok(())
@@ -173,7 +173,7 @@ fn least_connections_are_kept_even() {
             let mut open = Vec::new();
             for n in 1..=10 {
                 for address in both(VIP_1) {
-                    let mut client = connect(&lab.partner, None, address)?;
+                    let mut client = connect(lab, None, address)?;
                     client.write_all(&hello)?;
                     open.push(client);
                 }
@@ -209,7 +209,7 @@ fn maglev_agrees_with_the_datapath() {
                 let source = SocketAddr::new(source, port);
                 let chosen = [VIP_2, VIP_1].map(|vip| -> Result<String> {
                     let address = at(vip.both()[family]);
-                    let client = connect(&lab.partner, Some(source), address)?;
+                    let client = connect(lab, Some(source), address)?;
                     Ok(say_on(client, &hello, Segments::Few)?.edge)
                 });
                 let [steered, inspected] = chosen;

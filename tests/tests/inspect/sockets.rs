@@ -33,7 +33,7 @@ fn both_sides_are_kept_alive_and_undelayed() {
             let hello = asking_for("sip.contoso.example")?;
             let mut clients = Vec::new();
             for address in both(VIP_1) {
-                let mut client = connect(&lab.partner, None, address)?;
+                let mut client = connect(lab, None, address)?;
                 client.write_all(&hello)?;
                 clients.push(client);
             }
