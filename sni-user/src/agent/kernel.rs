@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The way back to transparent sockets. The rule comes before everybody's own ones, and applies to nobody else's packets.
-const RETURN: ReturnRoute = ReturnRoute {
+pub(crate) const RETURN: ReturnRoute = ReturnRoute {
     mark: TRANSPARENT_MARK,
     table: 5061,
     priority: 100,
@@ -35,15 +35,15 @@ pub(super) struct Kernel {
 }
 
 /// What a configuration needs for its inspected connections.
-struct Needs {
+pub(crate) struct Needs {
     /// Addresses that must be the host's own.
     addresses: Vec<IpAddr>,
     /// Whether the agent connects to Edges with clients' addresses.
-    transparent: bool,
+    pub(crate) transparent: bool,
 }
 
 impl Needs {
-    fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         let inspected = |mode: &Mode| matches!(mode, Mode::Inspect { .. });
         let sets = config.ip_sets.iter().filter(|set| inspected(&set.mode));
         let addresses: Vec<_> = sets.flat_map(|set| set.addresses.clone()).collect();
@@ -54,7 +54,7 @@ impl Needs {
         }
     }
 
-    fn inspects(&self) -> bool {
+    pub(crate) fn inspects(&self) -> bool {
         !self.addresses.is_empty()
     }
 }

@@ -11,12 +11,13 @@ mod files;
 mod host;
 mod kernel;
 mod learn;
-mod limits;
+pub(crate) mod open_files;
 mod serve;
 
 use std::path::PathBuf;
 
 pub use self::error::AgentError;
+pub(crate) use self::kernel::{Needs, RETURN};
 
 use self::{candidate::Candidate, kernel::Kernel, serve::Agent};
 use crate::{
@@ -58,7 +59,7 @@ pub async fn run(options: RunOptions) -> Result<(), AgentError> {
             pin_path: pin_path.display().to_string(),
         });
     };
-    limits::raise_open_files(gateway.max_connections);
+    open_files::raise(gateway.max_connections);
     let network = Network::new()?;
     // Before the first look at the network, so that no change is missed.
     let changes = Changes::new()?;

@@ -114,20 +114,24 @@ impl Routing {
     /// Where a connection to `service` goes; nothing where it is to be refused.
     pub fn decide(&self, service: &Service, hello: &ClientHello) -> Option<Decision> {
         let name = hello.server_name.as_deref();
-        let named = name.and_then(|name| {
-            candidates(name).find_map(|(matched, candidate)| {
-                let domain = self.domain(candidate.as_str(), &hello.alpn)?;
-                Some(Decision {
-                    matched,
-                    target: Target::Domain(domain),
-                })
-            })
+        let named = name.and_then(|name| self.named(name, &hello.alpn));
+        let named = named.map(|(matched, domain)| Decision {
+            matched,
+            target: Target::Domain(domain),
         });
         named.or_else(|| {
             Some(Decision {
                 matched: Matched::Default,
                 target: Target::Pool(service.default?),
             })
+        })
+    }
+
+    /// The domain that a server name means to a client that offers these application protocols, by its position in the configuration.
+    pub fn named(&self, name: &str, offered: &[Vec<u8>]) -> Option<(Matched, usize)> {
+        candidates(name).find_map(|(matched, candidate)| {
+            let domain = self.domain(candidate.as_str(), offered)?;
+            Some((matched, domain))
         })
     }
 

@@ -20,6 +20,7 @@ pub mod crl;
 mod edge;
 mod files;
 mod finding;
+mod inventory;
 mod loader;
 mod mirror;
 mod ocsp;
@@ -33,9 +34,10 @@ pub(crate) use self::alert::linger;
 pub use self::{
     alert::{fatal_alert, plaintext_alert},
     authority::{Authority, AuthorityError, PemPair},
-    certificate::Facts,
+    certificate::{Facts, date},
     edge::{EdgeTls, Identity},
     finding::{Concern, Finding},
+    inventory::{Kept, Purpose, inventory, mirror_ca},
     mirror::{Mirror, MirrorError, Mirrored},
     server::Terminating,
     store::Store,

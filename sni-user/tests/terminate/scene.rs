@@ -75,7 +75,7 @@ impl Files {
     }
 
     /// A configuration with `contoso.example`, which has these further lines, and `fabrikam.example`.
-    pub(crate) fn config(&self, contoso: &str) -> Config {
+    pub(crate) fn text(&self, contoso: &str) -> String {
         let mut text = format!(
             r#"
             [gateway]
@@ -110,6 +110,11 @@ impl Files {
             )
             .expect("text");
         }
+        text
+    }
+
+    pub(crate) fn config(&self, contoso: &str) -> Config {
+        let text = self.text(contoso);
         match Config::parse(&self.path().join("snigate.toml"), &text) {
             Ok(loaded) => loaded.config,
             Err(diagnostics) => panic!("{diagnostics:?}"),
