@@ -25,7 +25,7 @@ use crate::{
     datapath::{Datapath, Maps, Origin, map_kind},
     instance::Instance,
     net::{Changes, Network, host as net_host},
-    proxy::{Active, Numbers, Proxy},
+    proxy::{Active, Numbers, Proxy, Steered},
 };
 
 /// How `snigate run` was called.
@@ -135,7 +135,7 @@ async fn start(
         "configuration active"
     );
     let pin_path = &candidate.config.gateway.pin_path;
-    let maps = Maps::open(pin_path)?;
+    let (maps, flows) = (Maps::open(pin_path)?, Maps::open(pin_path)?);
     let Candidate {
         config,
         tls,
@@ -143,7 +143,13 @@ async fn start(
         ..
     } = candidate;
     let active = Active::new(config, tls, Numbers::from(&activated), &Default::default());
-    let (proxy, lessons) = Proxy::new(active);
+    let steered = Steered::new(move |client, edge| {
+        flows.is_steered(client, edge).unwrap_or_else(|error| {
+            tracing::error!(%error, "steered flows can't be looked up");
+            false
+        })
+    });
+    let (proxy, lessons) = Proxy::new(active, steered);
     learn::start(lessons, maps);
     Agent::new(options, proxy, listener, stamps)
 }

@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::socket;
+use super::{Steered, socket};
 use crate::{
     config::SourceMode,
     edges::{Edge, Entered, Pool},
@@ -30,8 +30,9 @@ pub(super) struct Connected {
 
 /// The Edges of a pool, to be tried one after the other on behalf of one client.
 #[derive(Debug)]
-pub(super) struct Attempts {
+pub(super) struct Attempts<'a> {
     pool: String,
+    steered: &'a Steered,
     client: SocketAddr,
     left: std::iter::Take<std::vec::IntoIter<Arc<Edge>>>,
     failed: Vec<Failed>,
@@ -84,10 +85,11 @@ impl Failed {
     }
 }
 
-impl Attempts {
+impl<'a> Attempts<'a> {
     /// The Edges of `pool`, the best one for `client` first.
-    pub(super) fn new(pool: &Pool, client: SocketAddr) -> Self {
+    pub(super) fn new(pool: &Pool, client: SocketAddr, steered: &'a Steered) -> Self {
         Self {
+            steered,
             pool: pool.name().to_string(),
             client,
             left: pool.order(client).into_iter().take(ATTEMPTS),
@@ -100,7 +102,7 @@ impl Attempts {
         for edge in self.left.by_ref() {
             // Before the attempt, so that a burst of connections is spread by those that are under way.
             let entered = edge.enter();
-            match to_edge(&edge, self.client).await {
+            match to_edge(&edge, self.client, self.steered).await {
                 Ok(stream) => {
                     return Ok(Connected {
                         stream,
@@ -130,17 +132,21 @@ impl Attempts {
     }
 }
 
-async fn to_edge(edge: &Edge, client: SocketAddr) -> io::Result<TcpStream> {
+async fn to_edge(edge: &Edge, client: SocketAddr, steered: &Steered) -> io::Result<TcpStream> {
     let address = edge.config.address;
     let stream = match edge.config.source {
         SourceMode::Gateway => connect(socket::plain(address)?, address).await?,
         SourceMode::Preserve => {
-            let own_port = match socket::transparent(client, true) {
-                Ok(socket) => connect(socket, address).await,
-                Err(error) => Err(error),
+            let own_port = if steered.has(client, address) {
+                Err(io::ErrorKind::AddrInUse.into())
+            } else {
+                match socket::transparent(client, true) {
+                    Ok(socket) => connect(socket, address).await,
+                    Err(error) => Err(error),
+                }
             };
             match own_port {
-                // Another connection to this Edge has the client's address and port already.
+                // Another connection to this Edge has the client's address and port already: the agent's or the datapath's.
                 Err(error) if is_taken(&error) => {
                     connect(socket::transparent(client, false)?, address).await?
                 }

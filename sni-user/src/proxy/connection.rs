@@ -100,13 +100,13 @@ async fn first_words(
 }
 
 /// The Edges that a connection may go to.
-fn attempts(story: &Story<'_>, pool: usize) -> Result<Attempts, Refusal> {
+fn attempts<'a>(story: &Story<'a>, pool: usize) -> Result<Attempts<'a>, Refusal> {
     let pool = story.active.edges.pool(pool).ok_or(Refusal::NoService)?;
-    Ok(Attempts::new(pool, story.source))
+    Ok(Attempts::new(pool, story.source, story.proxy.steered()))
 }
 
 /// Connects to the next Edge that answers, and tells it who the client is if it wants to know.
-async fn reach(story: &Story<'_>, attempts: &mut Attempts) -> Result<Connected, Refusal> {
+async fn reach(story: &Story<'_>, attempts: &mut Attempts<'_>) -> Result<Connected, Refusal> {
     let before = attempts.failed().len();
     let mut connected = attempts.next().await?;
     story.failed_over(&attempts.failed()[before..], &connected.edge);
@@ -162,7 +162,7 @@ async fn end_tls(story: &Story<'_>, client: TcpStream, index: usize) -> Result<(
 /// The Edges of a terminated connection.
 struct Candidates<'a> {
     story: &'a Story<'a>,
-    attempts: Attempts,
+    attempts: Attempts<'a>,
 }
 
 impl Reach for Candidates<'_> {

@@ -18,10 +18,12 @@ mod relay;
 mod routing;
 mod shared;
 mod socket;
+mod steered;
 mod story;
 pub mod terminate;
 
 pub use self::{
     routing::{Decision, Routing, Service, Target},
     shared::{Active, Lesson, Numbers, Proxy},
+    steered::Steered,
 };

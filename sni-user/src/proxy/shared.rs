@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    accept,
+    Steered, accept,
     budget::{Allowance, Budgets, Claim},
     counters::Counters,
     routing::{Decision, Routing},
@@ -94,6 +94,7 @@ pub struct Proxy {
     open: AtomicU64,
     watchers: broadcast::Sender<Arc<HelloSeen>>,
     lessons: mpsc::Sender<Lesson>,
+    steered: Steered,
 }
 
 impl Active {
@@ -112,7 +113,7 @@ impl Active {
 
 impl Proxy {
     /// A proxy that goes by `active`; the receiver gets what there is to learn.
-    pub fn new(active: Active) -> (Arc<Self>, mpsc::Receiver<Lesson>) {
+    pub fn new(active: Active, steered: Steered) -> (Arc<Self>, mpsc::Receiver<Lesson>) {
         let limit = active.config.gateway.max_connections as usize;
         let (lessons, learner) = mpsc::channel(LESSONS);
         let proxy = Self {
@@ -124,6 +125,7 @@ impl Proxy {
             open: AtomicU64::new(0),
             watchers: broadcast::Sender::new(WATCHED),
             lessons,
+            steered,
         };
         (Arc::new(proxy), learner)
     }
@@ -173,6 +175,10 @@ impl Proxy {
     /// What has been counted, by name.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         self.counters.all()
+    }
+
+    pub(super) fn steered(&self) -> &Steered {
+        &self.steered
     }
 
     pub(super) async fn permit(&self) -> OwnedSemaphorePermit {
