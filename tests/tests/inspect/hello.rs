@@ -207,6 +207,9 @@ fn what_must_not_be_routed_reaches_no_edge() {
                 "lengths-overrun",
             )?;
         }
+        // Three times the bound of 64 KiB, in records of one byte each.
+        let endless = in_records(&padded(33_000)?, 1)?;
+        is(&endless, &Answer::Alert(2, 47), "too-large")?;
         for edge in &edges {
             ensure!(edge.connections() == 0, "an Edge was reached");
         }
