@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::{
     config::Domain,
     datapath::{DatapathError, Maps},
-    proxy::{Lesson, Target},
+    proxy::{Lesson, Target, Verdict},
     sweeper::monotonic_ns,
 };
 
@@ -43,7 +43,10 @@ fn learn(maps: &mut Maps, lesson: &Lesson) -> Result<(), DatapathError> {
         pool_v6: NO_POOL,
         ..Learned::default()
     };
-    if let Some(decision) = lesson.decision {
+    if let Verdict::WrongProtocol(matched) = lesson.verdict {
+        learned.matched = matched as u8;
+    }
+    if let Verdict::Goes(decision) = lesson.verdict {
         let domain = |index: usize| active.config.domains.get(index);
         let (pool, action) = match decision.target {
             Target::Pool(pool) => (Some(pool), RouteAction::Pass),

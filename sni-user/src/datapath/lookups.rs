@@ -1,7 +1,5 @@
 //! Single entries of the maps, as the datapath itself looks them up.
 
-use std::net::SocketAddr;
-
 use aya::maps::lpm_trie::Key;
 use sni_common::{
     Address,
@@ -107,21 +105,6 @@ impl Maps {
     /// When the map can't be read.
     pub fn half_open(&self, key: &FlowKey) -> Result<Option<Flow>, DatapathError> {
         found("HALF_OPEN", self.half_open.get(key, 0))
-    }
-
-    /// Whether there is a flow whose packets go from `client` to `edge`; that is not always the client's own port.
-    ///
-    /// # Errors
-    /// When a map can't be read.
-    pub fn is_steered(&self, client: SocketAddr, edge: SocketAddr) -> Result<bool, DatapathError> {
-        let answer = FlowKey {
-            source: edge.ip().into(),
-            destination: client.ip().into(),
-            source_port_be: edge.port().to_be(),
-            destination_port_be: client.port().to_be(),
-        };
-        // In this order: a flow that is established meanwhile is in FLOWS before it leaves HALF_OPEN.
-        Ok(self.half_open(&answer)?.is_some() || self.established(&answer)?.is_some())
     }
 
     /// What came of a name of an IP set.

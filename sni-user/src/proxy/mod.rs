@@ -18,12 +18,12 @@ mod relay;
 mod routing;
 mod shared;
 mod socket;
-mod steered;
 mod story;
 pub mod terminate;
+mod uses;
 
 pub use self::{
-    routing::{Decision, Routing, Service, Target},
-    shared::{Active, Lesson, Numbers, Proxy},
-    steered::Steered,
+    routing::{Decision, Routing, Service, Target, Verdict},
+    shared::{Active, Flows, Lesson, Numbers, Proxy},
+    uses::Uses,
 };

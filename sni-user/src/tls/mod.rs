@@ -30,7 +30,12 @@ mod server;
 mod store;
 mod x509;
 
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::CryptoProvider;
+
 pub(crate) use self::alert::linger;
+pub(crate) use self::ocsp::path_of as staple_path;
 pub use self::{
     alert::{fatal_alert, plaintext_alert},
     authority::{Authority, AuthorityError, PemPair},
@@ -42,3 +47,9 @@ pub use self::{
     server::Terminating,
     store::Store,
 };
+/// The ciphers, key exchanges and signatures of both sides; one for all, because ten thousand domains would have as many copies.
+fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    &PROVIDER
+}

@@ -133,6 +133,6 @@ fn routes_are_listed_and_traced() {
             "trace packet --from [2001:db8:2::1]:40000 --to [2001:db8:1::10]:5061",
         )?;
         ensure!(trace["edge"] == "edge-six", "{trace}");
-        commands.shows("status", &["agent no agent answers at /run/snigate/control.sock: start one with `snigate run`, or name its socket with --control"])
+        commands.shows("status --control /nonexistent/control.sock", &["agent no agent answers at /nonexistent/control.sock: start one with `snigate run`, or name its socket with --control"])
     });
 }

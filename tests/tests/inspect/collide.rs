@@ -75,7 +75,7 @@ fn a_direct_connection_of_the_same_port_lives_on() {
             inspected.push(client);
         }
         // The Edge takes the agent's SYN for a part of the direct connection, and the agent gives up.
-        ensure_counted(&gateway, "edge-timeout", 2)?;
+        ensure_counted(&gateway, "edge-silent", 2)?;
         for client in direct {
             ensure!(say_on(client, &hello, Segments::Few)?.bytes == hello);
         }

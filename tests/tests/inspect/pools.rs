@@ -116,7 +116,7 @@ fn the_next_edge_takes_over_from_one_that_refuses_or_is_silent() {
             faults::lose_incoming(edge, 100)?;
         }
         at_once(&both(VIP_1), |address| refused(lab, *address, &hello))?;
-        ensure_counted(&gateway, "edge-timeout", 2)
+        ensure_counted(&gateway, "edge-silent", 2)
     });
 }
 

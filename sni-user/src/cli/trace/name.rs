@@ -80,6 +80,10 @@ pub(super) fn trace(
     let decided = match found(question, tables, rules, &mut steps)? {
         Lookup::Found(decided) => decided,
         Lookup::Depends(because) => return Ok(steps.end(Outcome::Depends, because)),
+        Lookup::WrongProtocol => {
+            let because = "refused with the TLS alert `no_application_protocol`";
+            return Ok(steps.end(Outcome::Refused, because));
+        }
         Lookup::Nothing => match (service, question.to) {
             (Some(service), _) if service.pool != NO_POOL => {
                 let pool = tables.names().pool(service.pool);
@@ -137,6 +141,7 @@ fn service(
 enum Lookup {
     Found(Decided),
     Nothing,
+    WrongProtocol,
     Depends(String),
 }
 
@@ -204,10 +209,17 @@ fn by_protocol(
         }
     };
     let named = rules.routing.named(&question.name, &question.alpn);
-    let Some((_, index)) = named else {
-        let says = format!("no domain takes the name with {offered}");
-        steps.add("configuration", says);
-        return Ok(Lookup::Nothing);
+    let index = match named {
+        Some((_, Some(index))) => index,
+        Some((_, None)) => {
+            let says = format!("no domain takes the name with {offered}");
+            steps.add("configuration", says);
+            return Ok(Lookup::WrongProtocol);
+        }
+        None => {
+            steps.add("configuration", "no domain has the name any longer");
+            return Ok(Lookup::Nothing);
+        }
     };
     let domain = &rules.config.domains[index];
     let says = format!(

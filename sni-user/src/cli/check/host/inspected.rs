@@ -10,7 +10,7 @@ use crate::{
 impl Findings {
     pub(super) async fn inspected(&mut self, config: &Config, network: &Network) {
         let needs = Needs::of(config);
-        if !needs.inspects() {
+        if !needs.inspects {
             return;
         }
         let connections = config.gateway.max_connections;
