@@ -1,7 +1,7 @@
 //! Bounds: connections in all, hellos that a source leaves incomplete, sources that get nothing.
 
 use std::{
-    io::{ErrorKind, Write as _},
+    io::Write as _,
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -20,7 +20,7 @@ use crate::{
     echo::{EchoEdge, connect, say, say_on},
     ensure_counted,
     hellos::asking_for,
-    quiet, shared,
+    is_reset, quiet, shared,
 };
 
 /// For what is not to happen.
@@ -132,15 +132,6 @@ fn half(
 
 fn source(host: snigate_tests::addresses::Host, family: usize) -> SocketAddr {
     SocketAddr::new(host.both()[family], 0)
-}
-
-fn is_reset(error: &anyhow::Error) -> bool {
-    let kind = error.downcast_ref().map(std::io::Error::kind);
-    // Whether the RST is met by a read or by the write before it.
-    matches!(
-        kind,
-        Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected)
-    )
 }
 
 #[test]

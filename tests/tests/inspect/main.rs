@@ -14,6 +14,7 @@ mod routes;
 mod sockets;
 
 use std::{
+    io::ErrorKind,
     net::{IpAddr, SocketAddr},
     panic::resume_unwind,
     thread::{self, ScopedJoinHandle},
@@ -127,6 +128,16 @@ pub(crate) fn ensure_counted(gateway: &Gateway<'_>, name: &str, expected: u64) -
     Deadline::after(TIMEOUT)
         .poll(&what, reached)
         .with_context(|| format!("{:?}", gateway.agent()))
+}
+
+/// Whether a connection was reset.
+pub(crate) fn is_reset(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref().map(std::io::Error::kind);
+    // Whether the RST is met by a read or by the write before it.
+    matches!(
+        kind,
+        Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected)
+    )
 }
 
 /// A thread for each item, and the first error of any.

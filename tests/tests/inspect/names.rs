@@ -39,6 +39,11 @@ pool = "edges-a"
 sip_domain = "fabrikam.example"
 alpn = ["sip/2"]
 pool = "edges-b"
+
+[[domain]]
+sip_domain = "west.contoso.example"
+alpn = ["sip/2"]
+pool = "edges-b"
 "#;
 
 #[test]
@@ -69,11 +74,15 @@ fn the_most_specific_rule_decides() {
         }
         // The wildcards' own stems are not below them.
         for name in ["contoso.example", "sip.fabrikam.example.contoso"] {
-            refused(lab, &asking_for(name)?)?;
+            refused(lab, &asking_for(name)?, &Answer::UNRECOGNIZED_NAME)?;
         }
         // "sip.fabrikam.example", without application protocols and with "sip/2" among them.
         goes(&captured("openssl-tls13")?, "a")?;
         goes(&captured("openssl-alpn")?, "b")?;
+        // Whose protocol is not offered does not go where a wider wildcard leads.
+        let hello = asking_for("sip.west.contoso.example")?;
+        refused(lab, &hello, &Answer::Alert(2, 120))?;
+        ensure_counted(&gateway, "wrong-protocol", 2)?;
 
         let learned = learned(&gateway)?;
         for (name, matched, hits) in [
@@ -155,10 +164,10 @@ fn unknown_and_missing_names_are_refused_or_take_the_default() {
     });
 }
 
-fn refused(lab: &Lab, hello: &[u8]) -> Result<()> {
+fn refused(lab: &Lab, hello: &[u8], alert: &Answer) -> Result<()> {
     for address in both(VIP_1) {
         let answer = replay(&lab.partner, address, hello, Segments::Few, TIMEOUT)?;
-        ensure!(answer == Answer::UNRECOGNIZED_NAME, "{answer:?}");
+        ensure!(answer == *alert, "{answer:?}");
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::{
     echo::{EchoEdge, connect, say, say_on},
     ensure_counted,
     hellos::asking_for,
-    quiet, shared,
+    is_reset, quiet, shared,
 };
 
 /// What version 2 begins with.
@@ -32,6 +32,11 @@ const PROXY: u8 = 0x21;
 const BEHIND_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 const BEHIND_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 7);
 const PORT: u16 = 40_007;
+/// Others behind it, who get nothing.
+const DENIED: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 200)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 200)),
+];
 
 fn version_1(client: SocketAddr, local: SocketAddr) -> Vec<u8> {
     let family = if client.is_ipv4() { "TCP4" } else { "TCP6" };
@@ -135,7 +140,9 @@ fn only_trusted_load_balancers_say_who_the_client_is() {
     );
     lab_test("inspect-proxy-in", &topology, |lab| {
         let edge = EchoEdge::start(&lab.edge_a, "a")?;
-        let gateway = Gateway::start(lab, &shared("preserve", &ip_set, THREE_DOMAINS))?;
+        let [v4, v6] = DENIED;
+        let tables = format!("{THREE_DOMAINS}\n[limits]\ndeny = [\"{v4}\", \"{v6}\"]\n");
+        let gateway = Gateway::start(lab, &shared("preserve", &ip_set, &tables))?;
         let hello = asking_for("sip.contoso.example")?;
         let balancers = trusted.both().map(|source| SocketAddr::new(source, 0));
         let clients = [
@@ -177,7 +184,15 @@ fn only_trusted_load_balancers_say_who_the_client_is() {
                 ensure!(answer.is_empty(), "{answer:02x?}");
             }
         }
-        ensure_counted(&gateway, "proxy-header", 4)?;
+        ensure_counted(&gateway, "proxy-header", 2)?;
+        ensure_counted(&gateway, "proxy-header-missing", 2)?;
+        // Behind a load balancer `deny` is about whom it names.
+        for ((address, balancer), client) in both(VIP_1).into_iter().zip(balancers).zip(DENIED) {
+            let header = version_2(PROXY, SocketAddr::new(client, PORT), address);
+            let error = through(balancer, address, header).expect_err("it is denied");
+            ensure!(is_reset(&error), "{error:#}");
+        }
+        ensure_counted(&gateway, "denied", 2)?;
         // Whoever else sends one speaks another protocol than TLS.
         for (address, client) in both(VIP_1).into_iter().zip(clients) {
             for header in [
