@@ -131,7 +131,7 @@ impl Agent {
                     let change = change?;
                     tracing::debug!(?change, "the host's network changed");
                     let active = self.active();
-                    kernel.follow(change, &active.config).await;
+                    kernel.follow(change, &active.config, &self.proxy.uses()).await;
                 }
                 Some(request) = requests.recv() => self.answer(kernel, request).await,
                 () = self.watch.changed() => {
@@ -187,12 +187,16 @@ impl Agent {
                 }
             }
         }
-        self.watch.listen(&self.stamps);
+        self.listen_on();
         self.revocation.follow(&active.config, &self.proxy).await;
     }
 
-    /// Listens where the stamps say; after a configuration was refused.
+    /// Listens where the stamps say.
     pub(super) fn listen_on(&mut self) {
         self.watch.listen(&self.stamps);
+        // While all of it was loaded, nobody listened there.
+        if self.stamps.have_changed() {
+            self.watch.begin();
+        }
     }
 }

@@ -73,7 +73,9 @@ fn a_source_that_completes_nothing_is_stopped_and_disturbs_nobody() {
     );
     lab_test("inspect-budget", &topology, |lab| {
         let _edge = EchoEdge::start(&lab.edge_a, "a")?;
-        let gateway = Gateway::start(lab, &shared("preserve", "", &limits))?;
+        // Time enough for the half hellos on a busy machine.
+        let tables = shared("preserve", "", &limits);
+        let gateway = Gateway::start_with(lab, "hello_timeout = \"1m\"", &tables)?;
         let hello = asking_for("sip.contoso.example")?;
         for (family, address) in both(VIP_1).into_iter().enumerate() {
             let source = |host| source(host, family);
@@ -147,7 +149,9 @@ fn denied_sources_get_no_connection() {
     );
     lab_test("inspect-denied", &topology, |lab| {
         let _edge = EchoEdge::start(&lab.edge_a, "a")?;
-        let gateway = Gateway::start(lab, &shared("preserve", "", &limits))?;
+        // Time enough for the half hellos on a busy machine.
+        let tables = shared("preserve", "", &limits);
+        let gateway = Gateway::start_with(lab, "hello_timeout = \"1m\"", &tables)?;
         let hello = asking_for("sip.contoso.example")?;
         for (family, address) in both(VIP_1).into_iter().enumerate() {
             let refused = lab.partner.run(|| {
