@@ -4,14 +4,9 @@
 //! others are left alone: connections between clients and Edges that are only routed through this host go on as ever. ICMP errors about such a
 //! connection go the same way, or path MTU discovery would fail.
 
-use core::{mem::offset_of, ptr};
+use core::mem::offset_of;
 
-use aya_ebpf::{
-    EbpfContext as _,
-    bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple},
-    helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
-    programs::TcContext,
-};
+use aya_ebpf::programs::TcContext;
 use network_types::{
     eth::EthHdr,
     icmp::{Icmpv4Hdr, Icmpv6Hdr},
@@ -28,62 +23,20 @@ use crate::{
         ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, ICMP, ICMPV6, TCP,
         is_icmp_error, is_icmpv6_error,
     },
+    socket::{self, Socket},
 };
-
-/// States of a socket (include/net/tcp_states.h) that is no end of a connection: a listener, and a connection that a listener has not accepted yet.
-/// TIME_WAIT is one: the last acknowledgements of the Edge belong there.
-const TCP_LISTEN: u32 = 10;
-const TCP_NEW_SYN_RECV: u32 = 12;
 
 /// Marks a packet that an Edge sends to a socket of this host, and an ICMP error about what such a socket has sent. Never drops.
 #[inline(always)]
 pub fn mark(ctx: &TcContext) {
     let Some(key) = from_edge(ctx) else { return };
     if in_filter(FILTER_EDGES + filter_bit(&key.source, key.source_port_be))
-        && has_socket(ctx, &key)
+        && matches!(socket::of(ctx, &key), Some(Socket::Connection))
     {
         // SAFETY: a field of a valid context.
         let mark = unsafe { (*ctx.skb.skb).mark };
         ctx.set_mark(mark | TRANSPARENT_MARK);
     }
-}
-
-/// Whether this host has a socket for the connection of a packet that arrives.
-#[inline(always)]
-fn has_socket(ctx: &TcContext, key: &FlowKey) -> bool {
-    const _: () = assert!(size_of::<FlowKey>() == 36 && offset_of!(FlowKey, source_port_be) == 32);
-    let v4 = [
-        key.source.v4_word(),
-        key.destination.v4_word(),
-        key.ports_word(),
-    ];
-    // The kernel's tuple: an IPv6 one is laid out like a key.
-    let (tuple, size) = if key.source.is_v4() {
-        (
-            ptr::from_ref(&v4).cast::<bpf_sock_tuple>(),
-            size_of_val(&v4),
-        )
-    } else {
-        (ptr::from_ref(key).cast(), size_of::<FlowKey>())
-    };
-    // SAFETY: the tuple is as long as said; the helper does not write to it.
-    let socket = unsafe {
-        bpf_skc_lookup_tcp(
-            ctx.as_ptr(),
-            tuple.cast_mut(),
-            size as u32,
-            BPF_F_CURRENT_NETNS as i64 as u64,
-            0,
-        )
-    };
-    if socket.is_null() {
-        return false;
-    }
-    // SAFETY: a live socket; volatile, because the verifier takes loads of the field's own size only.
-    let state = unsafe { (&raw const (*socket).state).read_volatile() };
-    // SAFETY: the reference that the lookup has taken, released once.
-    unsafe { bpf_sk_release(socket.cast()) };
-    state != TCP_LISTEN && state != TCP_NEW_SYN_RECV
 }
 
 /// Addresses and ports of a TCP packet; of an ICMP error, those that an answer to the quoted packet would have.
