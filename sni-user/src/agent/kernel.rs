@@ -226,14 +226,14 @@ impl Kernel {
         Ok(())
     }
 
-    /// The host's network has changed: what the configuration needs is brought back.
-    pub(super) async fn follow(&mut self, change: Change, config: &Config) {
+    /// The host's network has changed: what the configuration and open connections need is brought back.
+    pub(super) async fn follow(&mut self, change: Change, config: &Config, uses: &Uses) {
         if change.links
             && let Err(error) = self.follow_links(config).await
         {
             tracing::error!(%error, "the datapath can't follow the change of interfaces; it stays as it is until the next one");
         }
-        if let Err(error) = self.repair(change, config).await {
+        if let Err(error) = self.repair(change, config, uses).await {
             tracing::error!(%error, "what inspected connections need of the host's network is not complete; it is tried again with the next change");
         }
         if change.links || change.routes || change.addresses {
@@ -255,8 +255,13 @@ impl Kernel {
         Ok(())
     }
 
-    async fn repair(&mut self, change: Change, config: &Config) -> Result<(), AgentError> {
-        let needs = Needs::of(config);
+    async fn repair(
+        &mut self,
+        change: Change,
+        config: &Config,
+        uses: &Uses,
+    ) -> Result<(), AgentError> {
+        let needs = Needs::of(config).with(uses);
         if change.addresses || change.links {
             let leave_by = self.leave_by.clone();
             self.make_local(&needs.addresses, &leave_by).await?;

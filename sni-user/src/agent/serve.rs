@@ -131,7 +131,7 @@ impl Agent {
                     let change = change?;
                     tracing::debug!(?change, "the host's network changed");
                     let active = self.active();
-                    kernel.follow(change, &active.config).await;
+                    kernel.follow(change, &active.config, &self.proxy.uses()).await;
                 }
                 Some(request) = requests.recv() => self.answer(kernel, request).await,
                 () = self.watch.changed() => {
