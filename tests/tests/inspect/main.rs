@@ -1,5 +1,8 @@
 //! Inspected connections end to end: real peers, the agent, and the Edge or the certificate that the server name asks for.
 
+mod control;
+mod federation;
+mod reload;
 mod routes;
 
 use std::{
