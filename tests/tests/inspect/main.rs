@@ -2,6 +2,7 @@
 
 mod control;
 mod federation;
+mod load;
 mod reload;
 mod routes;
 
