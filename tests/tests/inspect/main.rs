@@ -5,6 +5,7 @@ mod federation;
 mod load;
 mod reload;
 mod routes;
+mod watch;
 
 use std::{
     net::{IpAddr, SocketAddr},
