@@ -2,9 +2,11 @@
 
 mod control;
 mod federation;
+mod life;
 mod load;
 mod reload;
 mod routes;
+mod trace;
 mod watch;
 
 use std::{

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// An address that the host does not have by itself.
-const OTHER: Host = Host {
+pub(crate) const OTHER: Host = Host {
     v4: Ipv4Addr::new(198, 51, 100, 30),
     v6: Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x30),
 };
