@@ -4,6 +4,7 @@ mod control;
 mod federation;
 mod life;
 mod load;
+mod permissions;
 mod reload;
 mod routes;
 mod trace;
