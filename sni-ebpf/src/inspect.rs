@@ -21,15 +21,21 @@ const FLAGS: usize = offset_of!(TcpHdr, ack_seq) + 5;
 /// Charges a SYN to its source, as steering does. Everything else is for the host to judge, also what is malformed: no Edge sees it.
 #[inline(always)]
 pub fn packet(ctx: &XdpContext, packet: &Packet) -> Step {
-    let Some(header) = at::<TcpHdr>(ctx, packet.transport) else {
-        return Step::Pass(Counter::Inspected);
-    };
-    // SAFETY: bounds checked by `at`.
-    let flags: u8 = unsafe { load(header, FLAGS) };
-    if matches!(opening(flags), Opening::Syn)
+    if begins(ctx, packet)
         && let Err(reason) = admit_source(&packet.key.source)
     {
         return Step::Drop(reason);
     }
     Step::Pass(Counter::Inspected)
+}
+
+/// Whether a packet begins a connection.
+#[inline(always)]
+pub fn begins(ctx: &XdpContext, packet: &Packet) -> bool {
+    let Some(header) = at::<TcpHdr>(ctx, packet.transport) else {
+        return false;
+    };
+    // SAFETY: bounds checked by `at`.
+    let flags: u8 = unsafe { load(header, FLAGS) };
+    matches!(opening(flags), Opening::Syn)
 }

@@ -8,10 +8,10 @@ use aya_ebpf::{
 };
 use sni_common::contract::FlowKey;
 
-/// States of a socket (include/net/tcp_states.h). A listener is no end of a connection, and one that a listener has not accepted yet is none of
-/// the agent's. TIME_WAIT is one: the last acknowledgements of the Edge belong there.
+/// States of a socket (include/net/tcp_states.h). A listener is no end of a connection. TIME_WAIT is one: the last acknowledgements belong there.
 const LISTEN: u32 = 10;
-const NEW_SYN_RECV: u32 = 12;
+/// A connection that a listener has not accepted yet.
+pub const NEW_SYN_RECV: u32 = 12;
 /// Connecting, without an answer so far.
 pub const SYN_SENT: u32 = 2;
 
@@ -50,5 +50,5 @@ pub fn state(ctx: *mut c_void, key: &FlowKey) -> Option<u32> {
     let state = unsafe { (&raw const (*socket).state).read_volatile() };
     // SAFETY: the reference that the lookup has taken, released once.
     unsafe { bpf_sk_release(socket.cast()) };
-    (state != LISTEN && state != NEW_SYN_RECV).then_some(state)
+    (state != LISTEN).then_some(state)
 }

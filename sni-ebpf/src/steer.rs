@@ -1,7 +1,8 @@
 //! A packet that no flow knows, to a service whose address decides: choose an Edge and make the flow.
 
 use aya_ebpf::{
-    bindings::BPF_ANY, helpers::generated::bpf_ktime_get_coarse_ns, programs::XdpContext,
+    EbpfContext as _, bindings::BPF_ANY, helpers::generated::bpf_ktime_get_coarse_ns,
+    programs::XdpContext,
 };
 use sni_common::{
     Address,
@@ -15,12 +16,13 @@ use sni_common::{
 
 use crate::{
     admit::admit,
-    ethernet,
+    ethernet, inspect,
     lookup::Steering,
     maps::{EDGES, FLOWS, HALF_OPEN, MAGLEV, SETTINGS, control},
     packet::{Packet, Segment},
     port, rewrite,
     scratch::scratch,
+    socket,
     verdict::Step,
 };
 
@@ -33,6 +35,10 @@ pub fn first_packet(ctx: &XdpContext, packet: &Packet, service: &Steering) -> St
     // Between the look into FLOWS and the one into HALF_OPEN, another CPU may have moved the flow from the latter to the former.
     if let Some(flow) = FLOWS.get_ptr_mut(&packet.key) {
         return Step::send(flow, Counter::Forwarded);
+    }
+    // A connection from when the service was inspected is the agent's to its end.
+    if !inspect::begins(ctx, packet) && socket::state(ctx.as_ptr(), &packet.key).is_some() {
+        return Step::Pass(Counter::Inspected);
     }
     match start(ctx, packet, service) {
         Ok(()) => match HALF_OPEN.get_ptr_mut(&packet.key) {

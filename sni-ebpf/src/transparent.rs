@@ -51,7 +51,8 @@ pub fn mark(ctx: &TcContext) {
     };
     // Where the client itself has a connection of this port to the Edge, the Edge answers a SYN with what belongs to that one (RFC 9293 section
     // 3.10.7.4). The socket would answer with a RST, and end it.
-    if state == socket::SYN_SENT && !packet.answers_syn {
+    // One that a listener has not accepted yet is not the agent's.
+    if state == socket::NEW_SYN_RECV || state == socket::SYN_SENT && !packet.answers_syn {
         return;
     }
     // SAFETY: a field of a valid context.

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::Output,
+    process::{Command, Output},
     time::Duration,
 };
 
@@ -123,10 +123,18 @@ impl<'lab> Gateway<'lab> {
     /// # Errors
     /// When the file can't be written.
     pub fn configure(&mut self, gateway: &str, tables: &str) -> Result<()> {
+        self.configure_on(&["wan0", "lan0", "lan1"], gateway, tables)
+    }
+
+    /// Likewise, with the datapath on these interfaces.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn configure_on(&mut self, interfaces: &[&str], gateway: &str, tables: &str) -> Result<()> {
         let text = format!(
-            "[gateway]\ninterfaces = [\"wan0\", \"lan0\", \"lan1\"]\npin_path = \"{}\"\ncontrol = \"{}\"\n{gateway}\n{tables}",
+            "[gateway]\ninterfaces = {interfaces:?}\npin_path = \"{}\"\ncontrol = \"{}\"\n{gateway}\n{tables}",
             self.pin_path.display(),
-            self.lab.dir().join("control.sock").display(),
+            self.control().display(),
         );
         self.config = self.lab.write_file("snigate.toml", &text)?;
         Ok(())
@@ -167,6 +175,15 @@ impl<'lab> Gateway<'lab> {
         agent.signal(Signal::SIGKILL)?;
         agent.wait_for_exit(Duration::from_secs(5))?;
         Ok(())
+    }
+
+    /// Sends the running agent a signal.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let agent = self.agent.as_ref().context("the agent does not run")?;
+        agent.signal(signal)
     }
 
     /// Ends the agent as an operator would, and checks that it ends well.
@@ -224,17 +241,57 @@ impl<'lab> Gateway<'lab> {
         &self.pin_path
     }
 
-    /// Runs a command of `snigate` on the pinned maps.
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// The agent's control socket.
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.lab.dir().join("control.sock")
+    }
+
+    /// Runs a command of `snigate` on the pinned maps, or has it ask the running agent.
     ///
     /// # Errors
     /// When it can't be run; not when it fails.
     pub fn command(&self, arguments: &[&str]) -> Result<Output> {
+        output_within(&mut self.prepared(arguments)?, COMMAND)
+    }
+
+    /// The same command, to be run otherwise.
+    ///
+    /// # Errors
+    /// When `snigate` is not built.
+    pub fn prepared(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = self.lab.gateway.command(binary()?);
+        // All that the configuration would say: it may be broken, which is what some tests are about.
         command
+            .arg("--config")
+            .arg(&self.config)
             .arg("--pin-path")
             .arg(&self.pin_path)
+            .arg("--control")
+            .arg(self.control())
             .args(arguments);
-        output_within(&mut command, COMMAND)
+        Ok(command)
+    }
+
+    /// What a command says that must fail, with status 1.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn refusal(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.command(arguments)?;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(
+            output.status.code() == Some(1),
+            "snigate {arguments:?} ended with {}: {errors}",
+            output.status
+        );
+        Ok(errors)
     }
 
     /// The output of a command that must succeed.

@@ -160,7 +160,7 @@ fn execute(cli: &Cli, environment: &mut Environment<'_>) -> Result<u8, CliError>
         Command::Run(arguments) => run::run(arguments, place, environment),
         Command::Check(arguments) => check::run(arguments, place, environment),
         Command::Reload => reload::run(place, environment),
-        Command::Status(arguments) => status::run(arguments, &maps(place)?, place, environment),
+        Command::Status(arguments) => status::run(arguments, maps(place), place, environment),
         Command::Watch(arguments) => watch::run(arguments, place, environment),
         Command::Trace(verb) => trace::run(verb, place, environment),
         Command::Route(verb) => route::run(verb, place, environment),

@@ -39,7 +39,7 @@ pub(super) fn run(
                 .into(),
         ));
     }
-    start_log(arguments.log_format)?;
+    start_log(arguments.log_format, environment.colour)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -63,14 +63,15 @@ pub(super) fn run(
     }
 }
 
-/// Logs go to standard error, at the levels that RUST_LOG names, else at `info`.
-fn start_log(format: LogFormat) -> Result<(), CliError> {
+/// Logs go to standard error, at the levels that RUST_LOG names, else at `info`; coloured where people read them as they come.
+fn start_log(format: LogFormat, colour: bool) -> Result<(), CliError> {
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
         .from_env()
         .map_err(|error| CliError::Usage(format!("RUST_LOG can't be understood: {error}")))?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(colour)
         .with_writer(io::stderr);
     match format {
         LogFormat::Human => subscriber.try_init(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use sni_common::contract::{ABI_VERSION, Direction, Flow, FlowKey};
 use tokio::time::timeout;
 
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     control::{AgentStatus, Client},
-    datapath::{Maps, attached_interfaces},
+    datapath::{DatapathError, Maps, attached_interfaces},
 };
 
 /// How long an agent may take to tell of itself: what the maps say must not wait for one that hangs.
@@ -34,11 +35,20 @@ pub(super) struct Arguments {
 
 pub(super) fn run(
     arguments: &Arguments,
-    maps: &Maps,
+    maps: Result<Maps, CliError>,
     place: &Place,
     environment: &mut Environment<'_>,
 ) -> Result<(), CliError> {
     let agent = agent(place);
+    let maps = match (maps, &agent) {
+        (Ok(maps), _) => maps,
+        // The group that may ask the agent may not open the maps.
+        (Err(error @ CliError::Datapath(DatapathError::Privileges { .. })), Ok(agent)) => {
+            return tell_agent(agent, &error, arguments, environment);
+        }
+        (Err(error), _) => return Err(error),
+    };
+    let maps = &maps;
     let stats = maps.stats()?;
     let flows = read::flows(maps)?;
     let lines = map::lines(maps, &flows)?;
@@ -138,6 +148,32 @@ fn summarize(status: &Status, environment: &mut Environment<'_>) -> Result<(), C
         writeln!(environment.out, "{what:<12} {value}")?;
     }
     Ok(())
+}
+
+/// The agent's part alone, and on standard error why the rest is missing.
+fn tell_agent(
+    agent: &AgentStatus,
+    error: &CliError,
+    arguments: &Arguments,
+    environment: &mut Environment<'_>,
+) -> Result<(), CliError> {
+    writeln!(environment.err, "only the agent is shown: {error}")?;
+    if arguments.output.json {
+        return write_json(environment, &AgentAlone { agent });
+    }
+    summarize_agent(agent, environment)?;
+    let counters = status::agent_counters(agent, arguments.all);
+    if !counters.is_empty() {
+        writeln!(environment.out)?;
+        show::<AgentCounterLine>(environment, false, counters)?;
+    }
+    Ok(())
+}
+
+/// What is left of a [`Status`] without the maps.
+#[derive(Serialize)]
+struct AgentAlone<'a> {
+    agent: &'a AgentStatus,
 }
 
 /// What the agent says of itself; without one, that there is none.

@@ -1,17 +1,25 @@
 //! Inspected connections end to end: real peers, the agent, and the Edge or the certificate that the server name asks for.
 
 mod collide;
+mod control;
 mod echo;
+mod federation;
 mod hello;
 mod hellos;
+mod life;
 mod limits;
+mod load;
 mod local;
 mod names;
 mod pass;
+mod permissions;
 mod pools;
 mod proxy_protocol;
+mod reload;
 mod routes;
 mod sockets;
+mod trace;
+mod watch;
 
 use std::{
     io::ErrorKind,
