@@ -46,6 +46,21 @@ impl OpensslServer {
         identity: &Identity,
         pki: &Pki,
     ) -> Result<Self> {
+        Self::start_for(lab, name, namespace, port, identity, pki.roots())
+    }
+
+    /// The same, for clients with a certificate of an authority in the file `clients`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_for(
+        lab: &Lab,
+        name: &str,
+        namespace: &Namespace,
+        port: u16,
+        identity: &Identity,
+        clients: &Path,
+    ) -> Result<Self> {
         let mut command = namespace.command("openssl");
         command
             .args(["s_server", "-rev", "-accept", &port.to_string()])
@@ -54,7 +69,7 @@ impl OpensslServer {
             .arg("-key")
             .arg(&identity.key)
             .arg("-CAfile")
-            .arg(pki.roots())
+            .arg(clients)
             .args(["-Verify", "3", "-verify_return_error"]);
         let mut process = lab.spawn(name, command)?;
         process.wait_for_listener(namespace, port, SERVER_START)?;
@@ -77,6 +92,8 @@ pub struct OpensslClient<'a> {
     pub version: Option<TlsVersion>,
     /// The address it connects from; `None` leaves it to the kernel.
     pub source: Option<IpAddr>,
+    /// Further arguments of `s_client`.
+    pub options: Vec<&'a str>,
 }
 
 /// What a client learned from a connection that carried data both ways.
@@ -112,6 +129,16 @@ impl<'a> OpensslClient<'a> {
             roots: pki.roots(),
             version: None,
             source: None,
+            options: Vec::new(),
+        }
+    }
+
+    /// The same client, with further arguments of `s_client`.
+    #[must_use]
+    pub fn options(self, options: &[&'a str]) -> Self {
+        Self {
+            options: options.to_vec(),
+            ..self
         }
     }
 
@@ -152,7 +179,7 @@ impl<'a> OpensslClient<'a> {
             command.arg("-cert").arg(&identity.chain);
             command.arg("-key").arg(&identity.key);
         }
-        command.args(self.version.map(option));
+        command.args(self.version.map(option)).args(&self.options);
         if let Some(source) = self.source {
             let bind = SocketAddr::new(source, 0).to_string();
             command.args(["-bind", &bind]);

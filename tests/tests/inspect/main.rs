@@ -1,6 +1,7 @@
 //! Inspected connections end to end: real peers, the agent, and the Edge or the certificate that the server name asks for.
 
 mod routes;
+mod terminate;
 
 use std::{
     net::{IpAddr, SocketAddr},
