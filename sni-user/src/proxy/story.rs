@@ -1,7 +1,7 @@
 //! What is known of a connection so far, and who is told of it: the counters, the log, those who watch, SNI_LEARNED.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -15,6 +15,7 @@ use super::{
     refusal::Refusal,
     relay::{End, Relayed},
     routing::{Decision, Service, Verdict},
+    socket::canonical,
     terminate,
 };
 use crate::{control::HelloSeen, edges::Edge};
@@ -239,14 +240,5 @@ fn version(number: u16) -> String {
         0x0303 => "1.2".to_owned(),
         0x0304 => "1.3".to_owned(),
         other => format!("{other:#06x}"),
-    }
-}
-
-/// The address itself, where a socket of both families shows an IPv4 address as a mapped one.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        // An IPv6 address keeps its scope.
-        IpAddr::V6(_) => address,
-        v4 => SocketAddr::new(v4, address.port()),
     }
 }

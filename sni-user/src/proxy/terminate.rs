@@ -27,7 +27,7 @@ pub use self::{
 
 use crate::tls::{EdgeTls, Terminating, fatal_alert, linger, plaintext_alert};
 
-/// Edges that are tried for one connection.
+/// Handshakes with Edges that are tried for one connection, whatever [`Reach`] would give.
 const ATTEMPTS: usize = 3;
 
 /// A connection to an Edge, its handshake complete.

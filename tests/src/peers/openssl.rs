@@ -46,14 +46,14 @@ impl OpensslServer {
         identity: &Identity,
         pki: &Pki,
     ) -> Result<Self> {
-        Self::start_for(lab, name, namespace, port, identity, pki.roots())
+        Self::start_trusting(lab, name, namespace, port, identity, pki.roots())
     }
 
-    /// The same, for clients with a certificate of an authority in the file `clients`.
+    /// Likewise, with the file of an authority that clients must be of.
     ///
     /// # Errors
-    /// As [`Self::start`].
-    pub fn start_for(
+    /// As for [`Self::start`].
+    pub fn start_trusting(
         lab: &Lab,
         name: &str,
         namespace: &Namespace,

@@ -24,7 +24,7 @@ fn a_certificate_of_its_own_beside_two_that_pass_through() {
             let scene = Scene::new(lab)?;
             let clients = scene.both_authorities()?;
             let start = |name, namespace, identity| {
-                OpensslServer::start_for(lab, name, namespace, SIP_TLS, identity, &clients)
+                OpensslServer::start_trusting(lab, name, namespace, SIP_TLS, identity, &clients)
             };
             let edges = [
                 start("edge-a", &lab.edge_a, &scene.edge)?,

@@ -22,7 +22,7 @@ const TAILSPIN: &str = "sip.tailspin.example";
 fn sessions_are_resumed_within_their_domain_only() {
     lab_test("terminate-sessions", &quiet(), |lab| {
         let scene = Scene::new(lab)?;
-        let _edge = OpensslServer::start_for(
+        let _edge = OpensslServer::start_trusting(
             lab,
             "edge-a",
             &lab.edge_a,
@@ -65,7 +65,7 @@ fn sessions_are_resumed_within_their_domain_only() {
 fn an_ocsp_response_is_stapled_once_it_is_there() {
     lab_test("terminate-ocsp", &quiet(), |lab| {
         let scene = Scene::new(lab)?;
-        let _edge = OpensslServer::start_for(
+        let _edge = OpensslServer::start_trusting(
             lab,
             "edge-a",
             &lab.edge_a,
