@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{
     Proxy, Target,
-    connect::{Attempts, Connected, Hold},
+    connect::{Attempts, Connected, Failed, Hold},
     farewell,
     hello::ClientHello,
     peek, proxy_header,
@@ -128,7 +128,8 @@ fn attempts(story: &Story<'_>, pool: usize) -> Result<Attempts, Refusal> {
 async fn reach(story: &Story<'_>, attempts: &mut Attempts) -> Result<Connected, Refusal> {
     let before = attempts.failed().len();
     let mut connected = attempts.next(story.proxy).await?;
-    story.failed_over(&attempts.failed()[before..], &connected.edge);
+    let failed = attempts.failed()[before..].iter().map(Failed::sentence);
+    story.failed_over(&failed.collect::<Vec<_>>(), &connected.edge);
     if connected.edge.config.proxy_protocol {
         let written = proxy_header::write(&mut connected.stream, story.source, story.address);
         written.await.map_err(|reason| Refusal::EdgeBroken {
@@ -160,26 +161,32 @@ async fn end_tls(
     let mut edges = Candidates {
         story: &story,
         attempts,
+        failed: Vec::new(),
     };
     let server_name = story.server_name();
     let established =
         terminate::establish(client, domain, server_name, HANDSHAKE, &mut edges).await;
     let (session, (edge, hold)) = match established {
         Ok(established) => established,
-        Err(error) => return story.refused(&reason(error)),
+        Err(error) => return story.refused(&reason(error, &edges.failed)),
     };
+    story.failed_over(&edges.failed, &edge);
     let carried = story.carried("terminated", edge);
     let relayed = session.relay(idle).await;
     carried.terminated(&relayed);
     drop(hold);
 }
 
-/// Why there was no Edge, rather than that there was none.
-fn reason(error: TerminateError) -> Refusal {
+/// Why there was no Edge, rather than that there was none; and of which Edges it is true.
+fn reason(error: TerminateError, failed: &[String]) -> Refusal {
     match error {
         TerminateError::NoEdge(reason) => match reason.downcast::<Refusal>() {
             Ok(refusal) => *refusal,
             Err(reason) => TerminateError::NoEdge(reason).into(),
+        },
+        reason if !failed.is_empty() => Refusal::NoHandshake {
+            reason,
+            tried: failed.join("; "),
         },
         other => other.into(),
     }
@@ -189,6 +196,8 @@ fn reason(error: TerminateError) -> Refusal {
 struct Candidates<'a> {
     story: &'a Story<'a>,
     attempts: Attempts,
+    /// Those whose handshakes have failed, and why.
+    failed: Vec<String>,
 }
 
 impl Reach for Candidates<'_> {
@@ -202,5 +211,11 @@ impl Reach for Candidates<'_> {
         let tls = self.story.active.tls.edge(edge.index);
         let tls = Arc::clone(tls.ok_or(Refusal::Incoherent("roots of an Edge"))?);
         Ok((connected.stream, tls, (edge, connected.hold)))
+    }
+
+    fn failed(&mut self, (edge, _): Self::Tag, error: &TerminateError) {
+        let config = &edge.config;
+        let sentence = format!("{} ({}): {error}", config.name, config.address);
+        self.failed.push(sentence);
     }
 }

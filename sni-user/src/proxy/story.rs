@@ -10,7 +10,6 @@ use sni_common::contract::Matched;
 
 use super::{
     Active, Lesson, Proxy, Target,
-    connect::Failed,
     hello::ClientHello,
     refusal::Refusal,
     relay::{End, Relayed},
@@ -86,11 +85,11 @@ impl<'a> Story<'a> {
         self.hello.as_ref()?.server_name.as_deref()
     }
 
-    /// An Edge has answered where others have not.
-    pub(super) fn failed_over(&self, failed: &[Failed], edge: &Edge) {
+    /// An Edge has answered where others, each with its reason, have not.
+    pub(super) fn failed_over(&self, failed: &[String], edge: &Edge) {
         for failed in failed {
             if let Some(unsaid) = self.proxy.note("edge-failed-over") {
-                tracing::warn!(failed = failed.sentence(), edge = %edge.config.name, unsaid, "an Edge could not be reached, the next one of its pool was");
+                tracing::warn!(failed, edge = %edge.config.name, unsaid, "an Edge could not be used, the next one of its pool was");
             }
         }
     }

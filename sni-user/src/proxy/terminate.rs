@@ -94,6 +94,9 @@ pub trait Reach: Send {
     /// # Errors
     /// There is none (any longer).
     fn reach(&mut self) -> impl Future<Output = Reached<Self::Tag>> + Send;
+
+    /// Takes note that the handshake on the last connection has failed.
+    fn failed(&mut self, tag: Self::Tag, error: &TerminateError);
 }
 
 /// A terminated connection whose two handshakes are complete.
@@ -141,6 +144,7 @@ pub async fn establish<R: Reach>(
         match connect_edge(tcp, &edge, domain, server_name, &partner, deadline).await {
             Ok(edge) => return Ok((Established { partner, edge }, tag)),
             Err(error) => {
+                edges.failed(tag, &error);
                 let last = !error.may_differ_elsewhere();
                 failure = Some(error);
                 if last {
