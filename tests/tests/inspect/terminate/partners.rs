@@ -108,7 +108,7 @@ fn cases(scene: &Scene<'_>, revoked: Identity) -> Result<Vec<Case>> {
             Some(others.server("stranger", &names)?),
             "client-certificate-unknown-issuer",
             UNKNOWN_CA,
-            "the partner's certificate was refused",
+            "no authority among the domain's `client_roots` has issued it",
         ),
         case(
             Some(expired),
@@ -120,7 +120,7 @@ fn cases(scene: &Scene<'_>, revoked: Identity) -> Result<Vec<Case>> {
             Some(revoked),
             "client-certificate-revoked",
             CERTIFICATE_REVOKED,
-            "the partner's certificate was refused",
+            "the partner's certificate was refused: its authority has revoked it",
         ),
         case(
             Some(certificate("signer").usages(&signing).issue()?),

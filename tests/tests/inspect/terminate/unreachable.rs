@@ -40,19 +40,19 @@ const FAULTS: [Fault; 6] = [
         name: "hanging",
         port: 5073,
         counter: "edge-timeout",
-        words: "the Edge did not complete its handshake in time",
+        words: "hanging (203.0.113.10:5073): the Edge did not complete its handshake in time",
     },
     Fault {
         name: "misnamed",
         port: 5074,
         counter: "edge-certificate",
-        words: "the Edge's certificate was refused: certificate not valid for name \"other.hoster.example\"",
+        words: "misnamed (203.0.113.10:5074): the Edge's certificate was refused: certificate not valid for name \"other.hoster.example\"",
     },
     Fault {
         name: "untrusted",
         port: 5075,
         counter: "edge-certificate",
-        words: "the Edge's certificate was refused: invalid peer certificate: UnknownIssuer",
+        words: "untrusted (203.0.113.10:5075): the Edge's certificate was refused: no authority among the Edge's `tls.roots` has issued it",
     },
     Fault {
         name: "strict",
@@ -130,6 +130,8 @@ fn partners_are_told_of_edges_that_fail() {
         for _ in 0..4 {
             partner.exchange(address, 1000, 1000)?;
         }
+        let words = ["untrusted (203.0.113.10:5075)", "the next one of its pool was"];
+        wait_for_log(&gateway, &words)?;
         other.close().map(drop)
     });
 }
