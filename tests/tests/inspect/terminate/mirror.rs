@@ -1,17 +1,13 @@
 //! Mutual TLS through a gateway that ends it: an Edge that checks its partners' certificates goes on doing so.
 
-use std::{
-    fs::File,
-    net::SocketAddr,
-};
+use std::{fs::File, net::SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
     Namespace, Process, Topology,
     addresses::{EDGE_A, EDGE_B, PARTNER, SIP_TLS, VIP_1},
     gateway::Gateway,
-    lab_test,
-    output_within,
+    lab_test, output_within,
     peers::{KamailioEdge, KamailioPartner, Method, Partner, PartnerTls, TlsVersion, sipp},
     pki::{Attribute, Identity},
 };
@@ -95,7 +91,9 @@ fn an_edge_checks_mirrored_partners_as_it_checks_partners() {
             ensure!(ask(&scene.partner, &["contoso.example", "example"])? == [403; 4]);
 
             let seen = edge.requests()?;
-            let last = seen.iter().rfind(|seen| seen.from_domain == "customer39.example");
+            let last = seen
+                .iter()
+                .rfind(|seen| seen.from_domain == "customer39.example");
             let last = last.context("a request of the hoster's")?;
             ensure!(
                 last.subject == "CN=sip.hoster.example,OU=Edge,OU=Realtime,O=Bäckerei & Söhne"
@@ -157,9 +155,7 @@ fn the_gateways_own_certificate_breaks_federation_and_pass_through_keeps_it() {
     lab_test("mirror-others", &quiet(), |lab| {
         let scene = Scene::new(lab)?;
         let edge = kamailio(&scene)?;
-        let identity = scene
-            .federation
-            .server("fabrikam", &[FABRIKAM])?;
+        let identity = scene.federation.server("fabrikam", &[FABRIKAM])?;
         let other = KamailioEdge::start(
             lab,
             "kamailio-other",
@@ -212,7 +208,8 @@ fn an_edge_that_checks_revocation_fetches_the_list_from_the_gateway() {
         let _gateway = Gateway::start(lab, &scene.tables("preserve", &domains))?;
 
         // OpenSSL as an Edge that looks for the list where the certificate says; the other one looks nowhere, and has none.
-        let edge = |name, namespace, option: &[&str]| checking_edge(&scene, name, namespace, option);
+        let edge =
+            |name, namespace, option: &[&str]| checking_edge(&scene, name, namespace, option);
         let mut looks = edge("edge-a", &lab.edge_a, &["-crl_download"])?;
         let mut does_not = edge("edge-b", &lab.edge_b, &[])?;
         say_a_line(&scene, CONTOSO)?;
@@ -238,17 +235,28 @@ fn an_edge_that_checks_revocation_fetches_the_list_from_the_gateway() {
             Ok(said(&output))
         };
         let url = crl_url();
-        let verified = openssl(&[
-            "crl", "-in", &url, "-CAfile", &ca, "-out", &list, "-text",
-        ])?;
+        let verified = openssl(&["crl", "-in", &url, "-CAfile", &ca, "-out", &list, "-text"])?;
         ensure!(verified.contains("verify OK"), "{verified}");
-        openssl(&["verify", "-crl_check", "-CAfile", &ca, "-CRLfile", &list, &shown])?;
+        openssl(&[
+            "verify",
+            "-crl_check",
+            "-CAfile",
+            &ca,
+            "-CRLfile",
+            &list,
+            &shown,
+        ])?;
         let text = openssl(&["x509", "-in", &shown, "-noout", "-text"])?;
         for part in [&format!("URI:{url}"), &format!("DNS:{PARTNER_NAME}")] {
             ensure!(text.contains(part), "{text}");
         }
-        let headers = lab.edge_a.output("curl", &["-sSi", "-o", "/dev/null", "-D", "-", &url])?;
-        ensure!(headers.contains("content-type: application/pkix-crl"), "{headers}");
+        let headers = lab
+            .edge_a
+            .output("curl", &["-sSi", "-o", "/dev/null", "-D", "-", &url])?;
+        ensure!(
+            headers.contains("content-type: application/pkix-crl"),
+            "{headers}"
+        );
         Ok(())
     });
 }
@@ -277,7 +285,9 @@ fn checking_edge(
 
 /// One line from a partner, whatever comes of it.
 fn say_a_line(scene: &Scene<'_>, name: &str) -> Result<()> {
-    let line = scene.lab.write_file("line.txt", "what the partner says\n")?;
+    let line = scene
+        .lab
+        .write_file("line.txt", "what the partner says\n")?;
     let mut command = scene.lab.partner.command("openssl");
     command
         .args(["s_client", "-connect", &at(VIP_1.v4.into()).to_string()])

@@ -13,7 +13,6 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Output, Stdio},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -29,7 +28,7 @@ use snigate_tests::{
 };
 use x509_parser::pem::Pem;
 
-use crate::{TIMEOUT, tcp};
+use crate::TIMEOUT;
 
 /// The domain whose TLS ends at the gateway.
 const CONTOSO: &str = "sip.contoso.example";
@@ -98,8 +97,8 @@ gateway_key = "ca/gateway.key"
 
     /// Both authorities in one file, for an Edge that partners reach in both ways.
     fn both_authorities(&self) -> Result<PathBuf> {
-        let both = fs::read_to_string(self.federation.roots())?
-            + &fs::read_to_string(self.mirror_ca())?;
+        let both =
+            fs::read_to_string(self.federation.roots())? + &fs::read_to_string(self.mirror_ca())?;
         self.lab.write_file("both.ca.pem", &both)
     }
 
@@ -202,9 +201,7 @@ client_roots = "{roots}"
 /// The inspected IP set.
 fn ip_set() -> String {
     let (v4, v6) = (VIP_1.v4, VIP_1.v6);
-    format!(
-        "\n[[ip_set]]\nname = \"shared\"\naddresses = [\"{v4}\", \"{v6}\"]\ninspect = true\n"
-    )
+    format!("\n[[ip_set]]\nname = \"shared\"\naddresses = [\"{v4}\", \"{v6}\"]\ninspect = true\n")
 }
 
 fn edge_table(name: &str, address: &str, source: &str, verified: &str, roots: &Path) -> String {

@@ -6,9 +6,7 @@ use snigate_tests::{
     addresses::{PARTNER, SIP_TLS, VIP_1},
     gateway::Gateway,
     lab_test,
-    peers::{
-        Edge, EdgeTls, End, GnutlsClient, OpensslServer, Partner, PartnerTls, TlsVersion,
-    },
+    peers::{Edge, EdgeTls, End, GnutlsClient, OpensslServer, Partner, PartnerTls, TlsVersion},
 };
 
 use super::{ADATUM, CONTOSO, EDGE_NAME, FABRIKAM, Scene};
@@ -65,10 +63,7 @@ fn a_certificate_of_its_own_beside_two_that_pass_through() {
 }
 
 /// An Edge of the test's own behind a terminated domain, and what is asked of it.
-fn with_an_edge(
-    name: &str,
-    body: impl FnOnce(&Lab, &Scene<'_>, &Edge) -> Result<()>,
-) {
+fn with_an_edge(name: &str, body: impl FnOnce(&Lab, &Scene<'_>, &Edge) -> Result<()>) {
     lab_test(name, &quiet(), |lab| {
         let scene = Scene::new(lab)?;
         let tls = EdgeTls::for_clients_of(&scene.mirror_ca(), &scene.edge)?;
@@ -101,10 +96,16 @@ fn fifty_megabytes_each_way_and_half_closed() {
 
             partner.half_close(address, 100_000, MEGABYTE)?;
             let report = edge.report(TIMEOUT)?;
-            ensure!(report.received == 100_000 && report.end == End::Clean, "{report:?}");
+            ensure!(
+                report.received == 100_000 && report.end == End::Clean,
+                "{report:?}"
+            );
             partner.half_closed(address, MEGABYTE, 100_000)?;
             let report = edge.report(TIMEOUT)?;
-            ensure!(report.received == MEGABYTE && report.end == End::Clean, "{report:?}");
+            ensure!(
+                report.received == MEGABYTE && report.end == End::Clean,
+                "{report:?}"
+            );
         }
         scene.ensure_counted("terminated", 6)?;
         scene.ensure_counted("closed", 6)

@@ -15,7 +15,7 @@ use snigate_tests::{
 };
 
 use super::{ADATUM, CONTOSO, FABRIKAM, PARTNER_NAME, Scene, alert, wait_for_log};
-use crate::{TIMEOUT, at, both, quiet, tcp};
+use crate::{TIMEOUT, both, quiet, tcp};
 
 /// Alerts (RFC 8446 section 6, RFC 6066 section 3).
 const UNSUPPORTED_CERTIFICATE: u8 = 43;
@@ -151,7 +151,11 @@ fn a_certificate_that_will_not_do_is_refused_with_its_reason() {
                 let mut client = scene.openssl(CONTOSO).version(version);
                 client.identity = case.identity.as_ref();
                 let told = alert(&client, address).context(case.counter)?;
-                ensure!(told == case.alert, "{}: {told} in {version:?}", case.counter);
+                ensure!(
+                    told == case.alert,
+                    "{}: {told} in {version:?}",
+                    case.counter
+                );
             }
             scene.ensure_counted(case.counter, 2)?;
             let source = format!("{}", PARTNER.v4);
@@ -184,7 +188,9 @@ fn old_versions_and_unknown_names_are_told_so() {
         let old = ["-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0"];
         let hellos = concat!(env!("CARGO_MANIFEST_DIR"), "/../sni-user/tests/hellos");
         let hellos = captured_hellos(hellos.as_ref())?;
-        let tls10 = hellos.iter().find(|(path, _)| path.ends_with("openssl-tls10.bin"));
+        let tls10 = hellos
+            .iter()
+            .find(|(path, _)| path.ends_with("openssl-tls10.bin"));
         let (_, tls10) = tls10.context("the captured hello")?;
         for address in both(VIP_1) {
             let told = alert(&scene.openssl(CONTOSO).options(&old), address)?;
@@ -196,7 +202,10 @@ fn old_versions_and_unknown_names_are_told_so() {
         }
         scene.ensure_counted("no-common-version", 4)?;
         scene.ensure_counted("unrecognized-name", 2)?;
-        wait_for_log(&gateway, &["no-common-version", "nothing newer than TLS 1.1"])?;
+        wait_for_log(
+            &gateway,
+            &["no-common-version", "nothing newer than TLS 1.1"],
+        )?;
         wait_for_log(&gateway, &["unrecognized-name", "sip.northwind.example"])?;
         others.are_undisturbed()?;
         others.close()

@@ -41,7 +41,9 @@ fn sessions_are_resumed_within_their_domain_only() {
 
         let (tls13, tls12) = (TlsVersion::V13, TlsVersion::V12);
         for (version, option) in [(tls13, None), (tls12, None), (tls12, Some("-no_ticket"))] {
-            let file = lab.dir().join(format!("{}{}", version.name(), option.is_some()));
+            let file = lab
+                .dir()
+                .join(format!("{}{}", version.name(), option.is_some()));
             let file = file.to_string_lossy();
             let connect = |name, session: &str| -> Result<Session> {
                 let mut options = vec![session, &file];
@@ -53,9 +55,17 @@ fn sessions_are_resumed_within_their_domain_only() {
             let first = connect(CONTOSO, "-sess_out")?;
             ensure!(first.output.contains(&summary("New")), "{}", first.output);
             let elsewhere = connect(TAILSPIN, "-sess_in")?;
-            ensure!(elsewhere.output.contains(&summary("New")), "{}", elsewhere.output);
+            ensure!(
+                elsewhere.output.contains(&summary("New")),
+                "{}",
+                elsewhere.output
+            );
             let again = connect(CONTOSO, "-sess_in")?;
-            ensure!(again.output.contains(&summary("Reused")), "{}", again.output);
+            ensure!(
+                again.output.contains(&summary("Reused")),
+                "{}",
+                again.output
+            );
         }
         Ok(())
     });
@@ -76,12 +86,18 @@ fn an_ocsp_response_is_stapled_once_it_is_there() {
         let tables = scene.tables("preserve", &scene.three_domains("mirror"));
         let _gateway = Gateway::start(lab, &tables)?;
         let status = |version| -> Result<String> {
-            let client = scene.openssl(CONTOSO).version(version).options(&["-status"]);
+            let client = scene
+                .openssl(CONTOSO)
+                .version(version)
+                .options(&["-status"]);
             Ok(client.connect(at(VIP_1.v6.into()), TIMEOUT)?.output)
         };
         for version in TlsVersion::BOTH {
             let output = status(version)?;
-            ensure!(output.contains("OCSP response: no response sent"), "{output}");
+            ensure!(
+                output.contains("OCSP response: no response sent"),
+                "{output}"
+            );
         }
         // Beside the certificate's file, and noticed there.
         let staple = lab.dir().join("contoso.pem.ocsp");

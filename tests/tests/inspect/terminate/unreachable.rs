@@ -11,7 +11,7 @@ use snigate_tests::{
 };
 
 use super::{CONTOSO, EDGE_NAME, Scene, alert, edge_table, ip_set, wait_for_log};
-use crate::{TIMEOUT, at, quiet, tcp};
+use crate::{at, quiet, tcp};
 
 const INTERNAL_ERROR: u8 = 80;
 
@@ -84,7 +84,9 @@ fn partners_are_told_of_edges_that_fail() {
             lab.edge_a.output("nft", &[rule])?;
         }
         // The kernel takes its connections, and nobody ever reads from them.
-        let _hanging = lab.edge_a.run(|| Ok(TcpListener::bind((EDGE_A.v4, 5073))?))?;
+        let _hanging = lab
+            .edge_a
+            .run(|| Ok(TcpListener::bind((EDGE_A.v4, 5073))?))?;
         let gateway = Gateway::start(lab, &tables(&scene))?;
 
         let tls = PartnerTls::new(CONTOSO, &scene.partner, &scene.federation, None)?;
@@ -112,12 +114,19 @@ fn partners_are_told_of_edges_that_fail() {
                 other.ping()?;
                 partner.exchange(address, 1000, 1000)?;
                 let told = client.join().map_err(|_| anyhow!("a client panicked"))??;
-                ensure!(told == INTERNAL_ERROR, "{told}, {}, {version:?}", fault.name);
+                ensure!(
+                    told == INTERNAL_ERROR,
+                    "{told}, {}, {version:?}",
+                    fault.name
+                );
             }
             Ok(())
         })?;
         for fault in &FAULTS {
-            let counted = FAULTS.iter().filter(|it| it.counter == fault.counter).count();
+            let counted = FAULTS
+                .iter()
+                .filter(|it| it.counter == fault.counter)
+                .count();
             scene.ensure_counted(fault.counter, 2 * u64::try_from(counted)?)?;
             wait_for_log(&gateway, &[fault.counter, fault.name, fault.words])?;
         }
@@ -130,7 +139,10 @@ fn partners_are_told_of_edges_that_fail() {
         for _ in 0..4 {
             partner.exchange(address, 1000, 1000)?;
         }
-        let words = ["untrusted (203.0.113.10:5075)", "the next one of its pool was"];
+        let words = [
+            "untrusted (203.0.113.10:5075)",
+            "the next one of its pool was",
+        ];
         wait_for_log(&gateway, &words)?;
         other.close().map(drop)
     });
@@ -151,8 +163,13 @@ fn tables(scene: &Scene<'_>) -> String {
     let own = scene.federation.server("all", &names);
     let own = own.as_ref().expect("the names are names");
     let edge = |name: &str, port: u16, verified: &str, roots: &std::path::Path| {
-        edge_table(name, &format!("{}:{port}", EDGE_A.v4), "preserve", verified, roots)
-            + &format!("\n[[pool]]\nname = \"{name}\"\nedges = [\"{name}\"]\n")
+        edge_table(
+            name,
+            &format!("{}:{port}", EDGE_A.v4),
+            "preserve",
+            verified,
+            roots,
+        ) + &format!("\n[[pool]]\nname = \"{name}\"\nedges = [\"{name}\"]\n")
     };
     let federation = scene.federation.roots();
     text += &edge("contoso", SIP_TLS, EDGE_NAME, federation);
@@ -166,6 +183,6 @@ fn tables(scene: &Scene<'_>) -> String {
         text += &edge(fault.name, fault.port, verified, &roots);
         text += &domain(fault.name, fault.name, own);
     }
-    text += "\n[[pool]]\nname = \"both\"\nedges = [\"untrusted\", \"contoso\"]\n";
+    text += "\n[[pool]]\nname = \"both\"\nbalance = \"least-connections\"\nedges = [\"untrusted\", \"contoso\"]\n";
     text + &domain("both", "both", own)
 }
