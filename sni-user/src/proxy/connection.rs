@@ -28,6 +28,9 @@ use crate::{
 /// How long each of the two TLS handshakes of a terminated connection may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// A ClientHello that is complete by then is nobody's attack, however many come at once.
+const PROMPT: Duration = Duration::from_secs(1);
+
 /// The datapath goes by a new configuration some milliseconds before the agent does.
 const CATCH_UP: Duration = Duration::from_millis(100);
 
@@ -109,12 +112,21 @@ async fn first_words(
             }
         }
     }
-    let claim = story.proxy.claim(&story.active, story.source.ip());
-    let claim = claim.ok_or(Refusal::HelloBudget)?;
-    // Whoever speaks another protocol, or nonsense, has not completed a ClientHello either.
-    let hello = peek::client_hello(stream).await?;
-    claim.give_back();
-    Ok(hello)
+    let claim = || story.proxy.claim(&story.active, story.source.ip());
+    match timeout(PROMPT, peek::client_hello(stream)).await {
+        Ok(Ok(hello)) => Ok(hello),
+        Ok(Err(refusal)) => {
+            // Whoever speaks another protocol, or nonsense, has not completed a ClientHello either. There is nothing left to be refused.
+            drop(claim());
+            Err(refusal.into())
+        }
+        Err(_) => {
+            let claim = claim().ok_or(Refusal::HelloBudget)?;
+            let hello = peek::client_hello(stream).await?;
+            claim.give_back();
+            Ok(hello)
+        }
+    }
 }
 
 /// The Edges that a connection may go to.
