@@ -81,6 +81,7 @@ fn openssl_edge_refuses_a_partner_without_certificate() {
                 roots: pki.roots(),
                 version: Some(version),
                 source: None,
+                options: Vec::new(),
             };
             let refused = client.connect(SocketAddr::new(EDGE_A.v4.into(), SIP_TLS), TIMEOUT);
             let error = refused

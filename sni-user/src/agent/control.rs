@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::AgentError;
+use super::{AgentError, error::FileFindings};
 use crate::{
     config::{Name, ServerName},
     control::{
@@ -125,6 +125,11 @@ pub(super) fn remembered(error: &AgentError) -> RefusedConfiguration {
         AgentError::Configuration(found) => found
             .errors()
             .next()
+            .map_or_else(String::new, ToString::to_string),
+        // Warnings are among them, and may come first.
+        AgentError::Files(FileFindings(found)) => found
+            .iter()
+            .find(|finding| finding.is_error())
             .map_or_else(String::new, ToString::to_string),
         other => other.to_string(),
     };

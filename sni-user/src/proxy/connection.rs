@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{
     Proxy, Target,
-    connect::{Attempts, Connected, Hold},
+    connect::{Attempts, Connected, Failed, Hold},
     farewell,
     hello::ClientHello,
     peek, proxy_header,
@@ -151,7 +151,8 @@ fn attempts(story: &Story<'_>, pool: usize) -> Result<Attempts, Refusal> {
 async fn reach(story: &Story<'_>, attempts: &mut Attempts) -> Result<Connected, Refusal> {
     let before = attempts.failed().len();
     let mut connected = attempts.next(story.proxy).await?;
-    story.failed_over(&attempts.failed()[before..], &connected.edge);
+    let failed = attempts.failed()[before..].iter().map(Failed::sentence);
+    story.failed_over(&failed.collect::<Vec<_>>(), &connected.edge);
     if connected.edge.config.proxy_protocol {
         let written = proxy_header::write(&mut connected.stream, story.source, story.address);
         written.await.map_err(|reason| Refusal::EdgeBroken {
@@ -183,27 +184,35 @@ async fn end_tls(
     let mut edges = Candidates {
         story: &story,
         attempts,
+        failed: Vec::new(),
     };
     let server_name = story.server_name();
     let established =
         terminate::establish(client, &domain, server_name, HANDSHAKE, &mut edges).await;
-    drop((edges, domain));
+    // Let go of what a connection that lives for days does not need.
+    let Candidates { failed, .. } = edges;
+    drop(domain);
     let (session, (edge, hold)) = match established {
         Ok(established) => established,
-        Err(error) => return story.refused(&reason(error)),
+        Err(error) => return story.refused(&reason(error, &failed)),
     };
+    story.failed_over(&failed, &edge);
     let carried = story.carried("terminated", edge);
     let relayed = session.relay(idle).await;
     carried.terminated(&relayed);
     drop(hold);
 }
 
-/// Why there was no Edge, rather than that there was none.
-fn reason(error: TerminateError) -> Refusal {
+/// Why there was no Edge, rather than that there was none; and of which Edges it is true.
+fn reason(error: TerminateError, failed: &[String]) -> Refusal {
     match error {
         TerminateError::NoEdge(reason) => match reason.downcast::<Refusal>() {
             Ok(refusal) => *refusal,
             Err(reason) => TerminateError::NoEdge(reason).into(),
+        },
+        reason if !failed.is_empty() => Refusal::NoHandshake {
+            reason,
+            tried: failed.join("; "),
         },
         other => other.into(),
     }
@@ -213,6 +222,8 @@ fn reason(error: TerminateError) -> Refusal {
 struct Candidates<'a> {
     story: &'a Story<'a>,
     attempts: Attempts,
+    /// Those whose handshakes have failed, and why.
+    failed: Vec<String>,
 }
 
 impl Reach for Candidates<'_> {
@@ -228,7 +239,9 @@ impl Reach for Candidates<'_> {
         Ok((connected.stream, tls, (edge, connected.hold)))
     }
 
-    fn failed(&self, (edge, _): &Self::Tag, error: &TerminateError) {
-        self.story.edge_failed(edge, error);
+    fn failed(&mut self, (edge, _): Self::Tag, error: &TerminateError) {
+        let config = &edge.config;
+        let sentence = format!("{} ({}): {error}", config.name, config.address);
+        self.failed.push(sentence);
     }
 }

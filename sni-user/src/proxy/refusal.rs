@@ -68,6 +68,14 @@ pub(super) enum Refusal {
     /// Terminating.
     #[error(transparent)]
     Terminate(#[from] TerminateError),
+    /// No Edge with which TLS could be agreed on.
+    #[error("no Edge of its pool could be used: {tried}")]
+    NoHandshake {
+        /// Of the last one.
+        reason: TerminateError,
+        /// Each Edge that was tried, with its reason.
+        tried: String,
+    },
     /// The Edge has answered, and broke off before it had the ClientHello.
     #[error("the Edge {edge} broke the connection at its start: {reason}")]
     EdgeBroken {
@@ -114,7 +122,7 @@ impl Refusal {
             Self::UnrecognizedName => "unrecognized-name",
             Self::NoEdge(error) => error.name(),
             Self::EdgeBroken { .. } => "edge-broken",
-            Self::Terminate(error) => error.name(),
+            Self::Terminate(error) | Self::NoHandshake { reason: error, .. } => error.name(),
         }
     }
 
@@ -139,7 +147,8 @@ impl Refusal {
             | Self::HelloClosed
             | Self::NotTls(_)
             // TLS has said what there is to say.
-            | Self::Terminate(_) => Farewell::Close,
+            | Self::Terminate(_)
+            | Self::NoHandshake { .. } => Farewell::Close,
         }
     }
 
@@ -151,7 +160,7 @@ impl Refusal {
             | Self::ProxyHeader(NoHeader::Invalid)
             | Self::NoEdge(_)
             | Self::EdgeBroken { .. } => true,
-            Self::Terminate(error) => error.is_ours(),
+            Self::Terminate(error) | Self::NoHandshake { reason: error, .. } => error.is_ours(),
             _ => false,
         }
     }

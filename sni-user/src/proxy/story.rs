@@ -10,13 +10,12 @@ use sni_common::contract::Matched;
 
 use super::{
     Active, Lesson, Proxy, Target,
-    connect::Failed,
     hello::ClientHello,
     refusal::Refusal,
     relay::{End, Relayed},
     routing::{Decision, Service, Verdict},
     socket::canonical,
-    terminate::{self, TerminateError},
+    terminate,
 };
 use crate::{control::HelloSeen, edges::Edge};
 
@@ -90,21 +89,12 @@ impl<'a> Story<'a> {
         self.hello.as_ref()?.server_name.as_deref()
     }
 
-    /// An Edge has answered where others have not.
-    pub(super) fn failed_over(&self, failed: &[Failed], edge: &Edge) {
+    /// An Edge has answered where others, each with its reason, have not.
+    pub(super) fn failed_over(&self, failed: &[String], edge: &Edge) {
         for failed in failed {
             if let Some(unsaid) = self.proxy.note("edge-failed-over") {
-                tracing::warn!(failed = failed.sentence(), edge = %edge.config.name, unsaid, "an Edge could not be reached, the next one of its pool was");
+                tracing::warn!(failed, edge = %edge.config.name, unsaid, "an Edge could not be used, the next one of its pool was");
             }
-        }
-    }
-
-    /// An Edge has answered, and TLS with it has failed; another one may follow.
-    pub(super) fn edge_failed(&self, edge: &Edge, error: &TerminateError) {
-        if let Some(unsaid) = self.proxy.note("edge-handshake-failed") {
-            let (reason, server_name) = (error.name(), self.server_name());
-            let Edge { config, .. } = edge;
-            tracing::warn!(reason, edge = %config.name, address = %config.address, server_name, unsaid, "TLS with an Edge failed: {error}");
         }
     }
 

@@ -95,8 +95,8 @@ pub trait Reach: Send {
     /// There is none (any longer).
     fn reach(&mut self) -> impl Future<Output = Reached<Self::Tag>> + Send;
 
-    /// The handshake on this connection has failed.
-    fn failed(&self, tag: &Self::Tag, error: &TerminateError);
+    /// Takes note that the handshake on the last connection has failed.
+    fn failed(&mut self, tag: Self::Tag, error: &TerminateError);
 }
 
 /// A terminated connection whose two handshakes are complete.
@@ -144,7 +144,7 @@ pub async fn establish<R: Reach>(
         match connect_edge(tcp, &edge, domain, server_name, &partner, deadline).await {
             Ok(edge) => return Ok((Established { partner, edge }, tag)),
             Err(error) => {
-                edges.failed(&tag, &error);
+                edges.failed(tag, &error);
                 let last = !error.may_differ_elsewhere();
                 failure = Some(error);
                 if last {

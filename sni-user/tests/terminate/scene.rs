@@ -144,7 +144,7 @@ impl Reach for Direct {
         Ok((TcpStream::connect(self.edge).await?, self.tls.clone(), ()))
     }
 
-    fn failed(&self, (): &(), _error: &TerminateError) {}
+    fn failed(&mut self, _tag: (), _error: &TerminateError) {}
 }
 
 /// A gateway that serves a store.

@@ -92,6 +92,8 @@ pub struct OpensslClient<'a> {
     pub version: Option<TlsVersion>,
     /// The address it connects from; `None` leaves it to the kernel.
     pub source: Option<IpAddr>,
+    /// Further arguments of `s_client`.
+    pub options: Vec<&'a str>,
 }
 
 /// What a client learned from a connection that carried data both ways.
@@ -127,6 +129,16 @@ impl<'a> OpensslClient<'a> {
             roots: pki.roots(),
             version: None,
             source: None,
+            options: Vec::new(),
+        }
+    }
+
+    /// The same client, with further arguments of `s_client`.
+    #[must_use]
+    pub fn options(self, options: &[&'a str]) -> Self {
+        Self {
+            options: options.to_vec(),
+            ..self
         }
     }
 
@@ -167,7 +179,7 @@ impl<'a> OpensslClient<'a> {
             command.arg("-cert").arg(&identity.chain);
             command.arg("-key").arg(&identity.key);
         }
-        command.args(self.version.map(option));
+        command.args(self.version.map(option)).args(&self.options);
         if let Some(source) = self.source {
             let bind = SocketAddr::new(source, 0).to_string();
             command.args(["-bind", &bind]);

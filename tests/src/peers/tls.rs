@@ -35,8 +35,16 @@ impl EdgeTls {
     /// # Errors
     /// The certificate or key does not fit.
     pub fn new(identity: &Identity, pki: &Pki) -> Result<Self> {
+        Self::for_clients_of(pki.roots(), identity)
+    }
+
+    /// The same, for clients with a certificate of an authority in the file `clients`.
+    ///
+    /// # Errors
+    /// The certificate or key does not fit, or there is no authority in the file.
+    pub fn for_clients_of(clients: &Path, identity: &Identity) -> Result<Self> {
         let provider = provider();
-        let roots = Arc::new(roots(pki.roots())?);
+        let roots = Arc::new(roots(clients)?);
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
             .context("the authority that partners are verified with")?;

@@ -18,6 +18,7 @@ mod proxy_protocol;
 mod reload;
 mod routes;
 mod sockets;
+mod terminate;
 mod trace;
 mod watch;
 

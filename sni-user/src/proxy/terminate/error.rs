@@ -148,7 +148,8 @@ fn partner_sentence(error: &TlsError) -> String {
             "the partner's certificate is neither for servers nor for clients".to_owned()
         }
         TlsError::InvalidCertificate(reason) => {
-            format!("the partner's certificate was refused: {reason}")
+            let why = certificate_sentence(reason, "the domain's `client_roots`");
+            format!("the partner's certificate was refused: {why}")
         }
         TlsError::InvalidCertRevocationList(reason) => {
             format!(
@@ -175,12 +176,27 @@ fn partner_sentence(error: &TlsError) -> String {
 fn edge_sentence(error: &TlsError) -> String {
     match error {
         TlsError::InvalidCertificate(reason) => {
-            format!("the Edge's certificate was refused: {reason}")
+            let why = certificate_sentence(reason, "the Edge's `tls.roots`");
+            format!("the Edge's certificate was refused: {why}")
         }
         TlsError::AlertReceived(alert) => format!(
             "the Edge refused the connection, most likely for the certificate it was shown: {alert:?}"
         ),
         other => format!("the Edge's TLS is wrong: {other}"),
+    }
+}
+
+/// rustls has sentences for some reasons, and the bare words of its source for others.
+fn certificate_sentence(reason: &CertificateError, roots: &str) -> String {
+    match reason {
+        CertificateError::UnknownIssuer => format!(
+            "no authority among {roots} has issued it, or the certificate between the two was not sent along"
+        ),
+        CertificateError::Revoked => "its authority has revoked it".to_owned(),
+        CertificateError::BadSignature => {
+            "it is not signed by the authority that it names".to_owned()
+        }
+        other => other.to_string(),
     }
 }
 
