@@ -27,6 +27,16 @@ pub struct Gateway<'lab> {
     pin_path: PathBuf,
     agent: Option<Process>,
     starts: usize,
+    tuning: Tuning,
+}
+
+/// What a test and a bench want differently of the agent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tuning {
+    /// It logs what an installed one logs, and no more: every line costs time.
+    pub quiet: bool,
+    /// Its threads; one for each CPU if nothing is said.
+    pub workers: Option<usize>,
 }
 
 /// The built `snigate`: beside the program that asks, or one directory above a test of the same profile.
@@ -103,6 +113,19 @@ impl<'lab> Gateway<'lab> {
     /// # Errors
     /// As for [`Gateway::start`].
     pub fn start_with(lab: &'lab Lab, gateway: &str, tables: &str) -> Result<Self> {
+        Self::start_tuned(lab, Tuning::default(), gateway, tables)
+    }
+
+    /// Likewise, tuned.
+    ///
+    /// # Errors
+    /// As for [`Gateway::start`].
+    pub fn start_tuned(
+        lab: &'lab Lab,
+        tuning: Tuning,
+        gateway: &str,
+        tables: &str,
+    ) -> Result<Self> {
         let pin_path = lab.bpffs()?.join("snigate");
         let mut this = Self {
             config: lab.dir().join("snigate.toml"),
@@ -110,6 +133,7 @@ impl<'lab> Gateway<'lab> {
             lab,
             agent: None,
             starts: 0,
+            tuning,
         };
         this.configure(gateway, tables)?;
         this.run(&[])?;
@@ -142,7 +166,16 @@ impl<'lab> Gateway<'lab> {
             .args(["run", "--config"])
             .arg(&self.config)
             .args(options);
-        command.env("RUST_LOG", "info,sni_user=debug");
+        let log = if self.tuning.quiet {
+            "info"
+        } else {
+            "info,sni_user=debug"
+        };
+        command.env("RUST_LOG", log);
+        if let Some(workers) = self.tuning.workers {
+            // tokio's own variable.
+            command.env("TOKIO_WORKER_THREADS", workers.to_string());
+        }
         let mut agent = self
             .lab
             .spawn(&format!("snigate-{}", self.starts), command)?;
@@ -191,6 +224,15 @@ impl<'lab> Gateway<'lab> {
             .as_ref()
             .context("the agent does not run")?
             .stderr()
+    }
+
+    /// The running agent's process id.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        let agent = self.agent.as_ref().context("the agent does not run")?;
+        Ok(agent.pid())
     }
 
     /// The directory of its pins.

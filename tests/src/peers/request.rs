@@ -20,6 +20,8 @@ pub enum Action {
     Reset,
     /// Say which address and port the connection comes from.
     WhoAmI,
+    /// Receive until the partner half-closes, without a look at it, then say how much it was: 8 bytes, big-endian.
+    Count,
 }
 
 /// An action with its amounts, in bytes.
@@ -35,13 +37,14 @@ pub struct Request {
     pub seed: u64,
 }
 
-const ACTIONS: [Action; 6] = [
+const ACTIONS: [Action; 7] = [
     Action::Exchange,
     Action::Echo,
     Action::AnswerAfterEnd,
     Action::EndThenReceive,
     Action::Reset,
     Action::WhoAmI,
+    Action::Count,
 ];
 
 impl Request {
