@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Kind, Sample, Subject, Way, cpu, load};
 use crate::Lab;
-use crate::addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1, VIP_2};
+use crate::addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1};
 use crate::gateway::{Gateway, Tuning};
 use crate::peers::{
     self, Edge, EdgeTls, Limit, Make, Partner, PartnerTls, Proxy, Storm, TlsVersion, Upstream,
@@ -20,6 +20,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const PASSED: &str = "sip.contoso.example";
 const TERMINATED: &str = "sip.fabrikam.example";
 const EDGE: &str = "edge-a.hoster.example";
+
+/// Where HAProxy and nginx terminate; the usual port is for what they pass through.
+const TERMINATING: u16 = SIP_TLS + 1;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +191,7 @@ impl<'lab> Stand<'lab> {
     fn address(&self, way: Way) -> SocketAddr {
         match (&self.proxies, way) {
             (Proxies::None, _) => edge_address(),
-            (Proxies::Others(_), Way::Terminate) => (VIP_2.v4, SIP_TLS).into(),
+            (Proxies::Others(_), Way::Terminate) => (VIP_1.v4, TERMINATING).into(),
             _ => (VIP_1.v4, SIP_TLS).into(),
         }
     }
@@ -272,16 +275,16 @@ fn others(
     pki: &Pki,
     edge: &Identity,
 ) -> Result<Proxies<'static>> {
-    let start = |vip: crate::addresses::Host, way: &peers::Way<'_>| {
-        let address = (vip.v4, SIP_TLS).into();
+    let start = |port: u16, way: &peers::Way<'_>| {
+        let address = (VIP_1.v4, port).into();
         Proxy::start(lab, make, &lab.gateway, address, workers, way)
             .with_context(|| format!("{} at {address}", make.name()))
     };
     let routes = [(PASSED, edge_address())];
     Ok(Proxies::Others([
-        start(VIP_1, &peers::Way::PassThrough(&routes))?,
+        start(SIP_TLS, &peers::Way::PassThrough(&routes))?,
         start(
-            VIP_2,
+            TERMINATING,
             &peers::Way::Terminate {
                 identity: served,
                 clients: None,

@@ -267,13 +267,14 @@ fn perform(
             let mut count = 0_u64;
             loop {
                 let length = channel.read(&mut buffer)?;
-                if length == 0 {
+                count += length as u64;
+                if buffer[..length].last() != Some(&0) {
                     break;
                 }
-                count += length as u64;
             }
             channel.write_all(&count.to_be_bytes())?;
             channel.finish_sending()?;
+            channel.transfer(nothing, Until::End)?;
         }
         Action::WhoAmI => {
             channel.write_all(peer.to_string().as_bytes())?;

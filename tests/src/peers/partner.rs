@@ -217,7 +217,8 @@ impl Partner<'_> {
             connection.channel.write_all(&zeros)?;
             sent += zeros.len() as u64;
         }
-        connection.channel.finish_sending()?;
+        connection.channel.write_all(&[1])?;
+        connection.channel.flush()?;
         let mut received = [0; 8];
         connection
             .channel
@@ -225,10 +226,12 @@ impl Partner<'_> {
             .context("the Edge's count")?;
         let received = u64::from_be_bytes(received);
         ensure!(
-            received == sent,
-            "the Edge at {address} has received {received} of {sent} bytes"
+            received == sent + 1,
+            "the Edge at {address} has received {received} of {sent} bytes and the last"
         );
-        Ok((received, connection.summary()?))
+        let conversation = connection.summary()?;
+        connection.channel.finish_sending()?;
+        Ok((received, conversation))
     }
 
     fn request(

@@ -20,7 +20,8 @@ pub enum Action {
     Reset,
     /// Say which address and port the connection comes from.
     WhoAmI,
-    /// Receive until the partner half-closes, without a look at it, then say how much it was: 8 bytes, big-endian.
+    /// Receive zeros up to a byte that is none, then say how many bytes it were: 8 bytes, big-endian. Not up to the partner's half-close, which
+    /// not every proxy keeps.
     Count,
 }
 
