@@ -31,8 +31,10 @@ pub struct Gateway<'lab> {
 }
 
 /// What a test and a bench want differently of the agent.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Tuning {
+    /// Another `snigate` than the built one.
+    pub binary: Option<PathBuf>,
     /// It logs what an installed one logs, and no more: every line costs time.
     pub quiet: bool,
     /// Its threads; one for each CPU if nothing is said.
@@ -161,7 +163,10 @@ impl<'lab> Gateway<'lab> {
     pub fn run(&mut self, options: &[&str]) -> Result<()> {
         ensure!(self.agent.is_none(), "the agent runs already");
         self.starts += 1;
-        let mut command = self.lab.gateway.command(binary()?);
+        let mut command = self.lab.gateway.command(match &self.tuning.binary {
+            Some(other) => other.clone(),
+            None => binary()?,
+        });
         command
             .args(["run", "--config"])
             .arg(&self.config)

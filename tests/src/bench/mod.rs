@@ -8,6 +8,8 @@ mod load;
 mod report;
 mod stand;
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result};
 
 pub use self::load::Sample;
@@ -137,28 +139,41 @@ pub struct Table {
     pub rows: Vec<Row>,
 }
 
-/// Measures every subject whose key contains `only`, so many times.
+/// How it is measured.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How often.
+    pub rounds: u32,
+    /// Threads or processes of each proxy.
+    pub workers: usize,
+    /// Only subjects whose key contains this.
+    pub only: String,
+    /// Another build of snigate, to be measured beside the built one.
+    pub beside: Option<PathBuf>,
+}
+
+/// Measures.
 ///
 /// # Errors
 /// Something does not start, or a single connection fails.
-pub fn run(
-    rounds: u32,
-    workers: usize,
-    only: &str,
-    mut progress: impl FnMut(&str),
-) -> Result<Vec<Table>> {
+pub fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Vec<Table>> {
+    let Options { rounds, only, .. } = options;
+    let systems: Vec<_> = System::ALL
+        .into_iter()
+        .filter(|system| options.beside.is_some() || *system != System::SnigateBeside)
+        .collect();
     let topology = Topology {
         capture: false,
         ..Topology::default()
     };
-    let labs = System::ALL
+    let labs = systems
         .iter()
         .map(|_| Lab::new("bench-proxy", &topology))
         .collect::<Result<Vec<_>>>()?;
     let mut stands = Vec::new();
-    for (system, lab) in System::ALL.into_iter().zip(&labs) {
+    for (system, lab) in systems.into_iter().zip(&labs) {
         progress(&format!("starting {}", system.name()));
-        let stand = Stand::start(lab, system, workers)
+        let stand = Stand::start(lab, system, options)
             .with_context(|| format!("the stand of {}", system.name()))?;
         stand
             .prove()
@@ -167,7 +182,7 @@ pub fn run(
     }
     let mut tables: Vec<_> = SUBJECTS
         .into_iter()
-        .filter(|subject| subject.key.contains(only))
+        .filter(|subject| subject.key.contains(only.as_str()))
         .map(|subject| Table {
             subject,
             rows: (stands.iter().map(Stand::system))
@@ -179,7 +194,7 @@ pub fn run(
                 .collect(),
         })
         .collect();
-    for round in 1..=rounds {
+    for round in 1..=*rounds {
         for Table { subject, rows } in &mut tables {
             // Another one begins each time: the first one after a change of the subject meets colder caches.
             let first = round as usize % rows.len().max(1);

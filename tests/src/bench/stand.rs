@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Kind, Sample, Subject, Way, cpu, load};
+use super::{Kind, Options, Sample, Subject, Way, cpu, load};
 use crate::Lab;
 use crate::addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1};
 use crate::gateway::{Gateway, Tuning};
@@ -33,6 +33,8 @@ pub enum System {
     Snigate,
     /// snigate, with the partner's address toward the Edge.
     SnigatePreserve,
+    /// Another build of snigate, with its own address toward the Edge.
+    SnigateBeside,
     /// HAProxy.
     Haproxy,
     /// nginx.
@@ -41,9 +43,10 @@ pub enum System {
 
 impl System {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Direct,
         Self::Snigate,
+        Self::SnigateBeside,
         Self::SnigatePreserve,
         Self::Haproxy,
         Self::Nginx,
@@ -56,6 +59,7 @@ impl System {
             Self::Direct => "no proxy",
             Self::Snigate => "snigate",
             Self::SnigatePreserve => "snigate, preserve",
+            Self::SnigateBeside => "the other snigate",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
         }
@@ -93,7 +97,7 @@ enum Proxies<'lab> {
 }
 
 impl<'lab> Stand<'lab> {
-    pub(super) fn start(lab: &'lab Lab, system: System, workers: usize) -> Result<Self> {
+    pub(super) fn start(lab: &'lab Lab, system: System, options: &Options) -> Result<Self> {
         let pki = Pki::new("federation", &lab.dir())?;
         // The Edge's handshakes are the cheap ones, so that the proxy's weigh.
         let edge = pki
@@ -105,10 +109,20 @@ impl<'lab> Stand<'lab> {
         let partner = pki.server("partner", &["sip.partner.example"])?;
         // A proxy leaves its connections to the Edge in TIME_WAIT, for a minute each.
         lab.gateway.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
+        let workers = options.workers;
+        let tuning = |binary| Tuning {
+            binary,
+            quiet: true,
+            workers: Some(workers),
+        };
         let proxies = match system {
             System::Direct => Proxies::None,
-            System::Snigate => snigate(lab, "gateway", workers, &served, &pki)?,
-            System::SnigatePreserve => snigate(lab, "preserve", workers, &served, &pki)?,
+            System::Snigate => snigate(lab, "gateway", tuning(None), &served, &pki)?,
+            System::SnigateBeside => {
+                let other = options.beside.clone();
+                snigate(lab, "gateway", tuning(other), &served, &pki)?
+            }
+            System::SnigatePreserve => snigate(lab, "preserve", tuning(None), &served, &pki)?,
             System::Haproxy => others(lab, Make::Haproxy, workers, &served, &pki, &edge)?,
             System::Nginx => others(lab, Make::Nginx, workers, &served, &pki, &edge)?,
         };
@@ -216,7 +230,7 @@ fn edge_address() -> SocketAddr {
 fn snigate<'lab>(
     lab: &'lab Lab,
     source: &str,
-    workers: usize,
+    tuning: Tuning,
     served: &Identity,
     pki: &Pki,
 ) -> Result<Proxies<'lab>> {
@@ -259,10 +273,6 @@ allow = ["{partner}/32"]
         key = served.key.display(),
         partner = PARTNER.v4,
     );
-    let tuning = Tuning {
-        quiet: true,
-        workers: Some(workers),
-    };
     let gateway = Gateway::start_tuned(lab, tuning, "", &tables)?;
     Ok(Proxies::Snigate(gateway))
 }

@@ -1,5 +1,6 @@
 //! Inspected connections, beside other proxies.
 
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use anyhow::{Context as _, Result};
@@ -22,12 +23,21 @@ pub(crate) struct Options {
     /// Threads or processes of each proxy; one for each CPU if nothing is said.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
+    /// Another build of snigate, measured beside this one: what a change has brought shows in one run alone.
+    #[arg(long, value_name = "FILE")]
+    beside: Option<PathBuf>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let cpus = available_parallelism().context("the number of CPUs")?.get();
     let workers = options.workers.map_or(cpus, usize::from);
-    let tables = bench::run(options.rounds, workers, &options.only, progress)?;
+    let how = bench::Options {
+        rounds: options.rounds,
+        workers,
+        only: options.only.clone(),
+        beside: options.beside.clone(),
+    };
+    let tables = bench::run(&how, progress)?;
     progress("");
     if options.json {
         let measured = json!({
