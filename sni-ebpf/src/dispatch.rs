@@ -15,8 +15,8 @@ use aya_ebpf::{
 use sni_common::{
     Address,
     contract::{
-        CONTROL_GENERATION, Counter, DropReason, FILTER_SERVICES, LISTENER, Mode, ServiceKey,
-        filter_bit,
+        CONTROL_GENERATION, CONTROL_LISTENER_PORT, Counter, DropReason, FILTER_SERVICES, LISTENER,
+        Mode, ServiceKey, filter_bit,
     },
 };
 
@@ -33,12 +33,22 @@ const IPPROTO_TCP: u32 = 6;
 /// program of the host that listens on every address must not get it.
 #[inline(always)]
 pub fn dispatch(ctx: &SkLookupContext) -> u32 {
-    if !is_inspected(ctx.lookup) {
+    let purpose = purpose(ctx.lookup);
+    if purpose == Purpose::Foreign {
         return SK_PASS;
     }
     let key = LISTENER;
     // SAFETY: the map and a key of its type, on the stack.
     let socket = unsafe { bpf_map_lookup_elem(LISTENERS.as_ptr(), (&raw const key).cast()) };
+    if purpose == Purpose::OwnPort {
+        if socket.is_null() {
+            // It was the port of an agent that has ended, and may be anybody's now.
+            return SK_PASS;
+        }
+        // SAFETY: the reference of above, released once.
+        unsafe { bpf_sk_release(socket) };
+        return SK_DROP;
+    }
     if socket.is_null() {
         count_drop(DropReason::NoListener);
         return SK_DROP;
@@ -55,9 +65,19 @@ pub fn dispatch(ctx: &SkLookupContext) -> u32 {
     SK_PASS
 }
 
-/// Whether the packet is TCP to a service where the ClientHello decides.
+/// What a packet that looks for a listening socket is after.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A service where the ClientHello decides.
+    Inspected,
+    /// The port that the agent's listener is bound to, where nobody should find it.
+    OwnPort,
+    /// Something else.
+    Foreign,
+}
+
 #[inline(always)]
-fn is_inspected(lookup: *mut bpf_sk_lookup) -> bool {
+fn purpose(lookup: *mut bpf_sk_lookup) -> Purpose {
     // SAFETY: fields of a valid context; the address of the other family reads as zero. Volatile and on no branch, because the verifier takes
     // loads of a field's own size at a constant offset only, and LLVM would join them.
     let (protocol, family, v4, v6, port) = unsafe {
@@ -77,7 +97,10 @@ fn is_inspected(lookup: *mut bpf_sk_lookup) -> bool {
         )
     };
     if protocol != IPPROTO_TCP {
-        return false;
+        return Purpose::Foreign;
+    }
+    if control(CONTROL_LISTENER_PORT) == u64::from(port) {
+        return Purpose::OwnPort;
     }
     let address = if family == AF_INET {
         Address::from_v4_word(v4)
@@ -86,9 +109,11 @@ fn is_inspected(lookup: *mut bpf_sk_lookup) -> bool {
     };
     let port_be = port.to_be();
     if !in_filter(FILTER_SERVICES + filter_bit(&address, port_be)) {
-        return false;
+        return Purpose::Foreign;
     }
     let generation = control(CONTROL_GENERATION) as u32;
-    entry(&ServiceKey::tcp(generation, address, port_be))
-        .is_some_and(|service| service.mode == Mode::Inspect as u8)
+    match entry(&ServiceKey::tcp(generation, address, port_be)) {
+        Some(service) if service.mode == Mode::Inspect as u8 => Purpose::Inspected,
+        _ => Purpose::Foreign,
+    }
 }

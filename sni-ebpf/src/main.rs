@@ -27,6 +27,7 @@ mod packet;
 mod port;
 mod rewrite;
 mod scratch;
+mod socket;
 mod steer;
 mod transparent;
 mod verdict;

@@ -95,7 +95,7 @@ fn start(ctx: &XdpContext, packet: &Packet, service: &Steering) -> Result<(), Dr
     to_client(ctx, packet, &segment, entry)?;
     entry.ip_set = service.ip_set;
     entry.state = if recovering { state::RECOVERED } else { 0 };
-    let out = port::claim(&packet.key, settings, edge)?;
+    let out = port::claim(ctx, &packet.key, settings, edge)?;
     to_edge(packet, &segment, entry, out);
     if HALF_OPEN
         .insert(&packet.key, &*entry, BPF_ANY.into())

@@ -4,14 +4,9 @@
 //! others are left alone: connections between clients and Edges that are only routed through this host go on as ever. ICMP errors about such a
 //! connection go the same way, or path MTU discovery would fail.
 
-use core::{mem::offset_of, ptr};
+use core::mem::offset_of;
 
-use aya_ebpf::{
-    EbpfContext as _,
-    bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple},
-    helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
-    programs::TcContext,
-};
+use aya_ebpf::{EbpfContext as _, programs::TcContext};
 use network_types::{
     eth::EthHdr,
     icmp::{Icmpv4Hdr, Icmpv6Hdr},
@@ -20,6 +15,7 @@ use network_types::{
 use sni_common::{
     Address,
     contract::{FILTER_EDGES, FlowKey, TRANSPARENT_MARK, filter_bit},
+    tcp::{RST, SYN},
 };
 
 use crate::{
@@ -28,67 +24,43 @@ use crate::{
         ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, ICMP, ICMPV6, TCP,
         is_icmp_error, is_icmpv6_error,
     },
+    socket,
 };
 
-/// States of a socket (include/net/tcp_states.h) that is no end of a connection: a listener, and a connection that a listener has not accepted yet.
-/// TIME_WAIT is one: the last acknowledgements of the Edge belong there.
-const TCP_LISTEN: u32 = 10;
-const TCP_NEW_SYN_RECV: u32 = 12;
+/// Where a TCP header has its flags.
+const TCP_FLAGS: usize = 13;
+
+/// What an Edge sends, or what is said about it.
+struct FromEdge {
+    /// Addresses and ports of a TCP packet; of an ICMP error, those that an answer to the quoted packet would have.
+    key: FlowKey,
+    /// Whether it can be an answer to a SYN.
+    answers_syn: bool,
+}
 
 /// Marks a packet that an Edge sends to a socket of this host, and an ICMP error about what such a socket has sent. Never drops.
 #[inline(always)]
 pub fn mark(ctx: &TcContext) {
-    let Some(key) = from_edge(ctx) else { return };
-    if in_filter(FILTER_EDGES + filter_bit(&key.source, key.source_port_be))
-        && has_socket(ctx, &key)
-    {
-        // SAFETY: a field of a valid context.
-        let mark = unsafe { (*ctx.skb.skb).mark };
-        ctx.set_mark(mark | TRANSPARENT_MARK);
+    let Some(packet) = from_edge(ctx) else { return };
+    let key = &packet.key;
+    if !in_filter(FILTER_EDGES + filter_bit(&key.source, key.source_port_be)) {
+        return;
     }
+    let Some(state) = socket::state(ctx.as_ptr(), key) else {
+        return;
+    };
+    // Where the client itself has a connection of this port to the Edge, the Edge answers a SYN with what belongs to that one (RFC 9293 section
+    // 3.10.7.4). The socket would answer with a RST, and end it.
+    if state == socket::SYN_SENT && !packet.answers_syn {
+        return;
+    }
+    // SAFETY: a field of a valid context.
+    let mark = unsafe { (*ctx.skb.skb).mark };
+    ctx.set_mark(mark | TRANSPARENT_MARK);
 }
 
-/// Whether this host has a socket for the connection of a packet that arrives.
 #[inline(always)]
-fn has_socket(ctx: &TcContext, key: &FlowKey) -> bool {
-    const _: () = assert!(size_of::<FlowKey>() == 36 && offset_of!(FlowKey, source_port_be) == 32);
-    let v4 = [
-        key.source.v4_word(),
-        key.destination.v4_word(),
-        key.ports_word(),
-    ];
-    // The kernel's tuple: an IPv6 one is laid out like a key.
-    let (tuple, size) = if key.source.is_v4() {
-        (
-            ptr::from_ref(&v4).cast::<bpf_sock_tuple>(),
-            size_of_val(&v4),
-        )
-    } else {
-        (ptr::from_ref(key).cast(), size_of::<FlowKey>())
-    };
-    // SAFETY: the tuple is as long as said; the helper does not write to it.
-    let socket = unsafe {
-        bpf_skc_lookup_tcp(
-            ctx.as_ptr(),
-            tuple.cast_mut(),
-            size as u32,
-            BPF_F_CURRENT_NETNS as i64 as u64,
-            0,
-        )
-    };
-    if socket.is_null() {
-        return false;
-    }
-    // SAFETY: a live socket; volatile, because the verifier takes loads of the field's own size only.
-    let state = unsafe { (&raw const (*socket).state).read_volatile() };
-    // SAFETY: the reference that the lookup has taken, released once.
-    unsafe { bpf_sk_release(socket.cast()) };
-    state != TCP_LISTEN && state != TCP_NEW_SYN_RECV
-}
-
-/// Addresses and ports of a TCP packet; of an ICMP error, those that an answer to the quoted packet would have.
-#[inline(always)]
-fn from_edge(ctx: &TcContext) -> Option<FlowKey> {
+fn from_edge(ctx: &TcContext) -> Option<FromEdge> {
     let mut ethertype: u16 = load(ctx, offset_of!(EthHdr, ether_type))?;
     let mut network = EthHdr::LEN;
     // The kernel has taken the outer tag out of the frame already.
@@ -104,7 +76,13 @@ fn from_edge(ctx: &TcContext) -> Option<FlowKey> {
     const _: () = assert!(Icmpv4Hdr::LEN == 8 && Icmpv6Hdr::LEN == 8);
     let outer = header(ctx, network, v4)?;
     match outer.protocol {
-        TCP => ports(ctx, &outer),
+        TCP => {
+            let flags: u8 = load(ctx, outer.transport + TCP_FLAGS)?;
+            Some(FromEdge {
+                key: ports(ctx, &outer)?,
+                answers_syn: flags & (SYN | RST) != 0,
+            })
+        }
         ICMP | ICMPV6 => {
             let kind = load(ctx, outer.transport)?;
             if !(if v4 {
@@ -116,7 +94,10 @@ fn from_edge(ctx: &TcContext) -> Option<FlowKey> {
             }
             let quoted = header(ctx, outer.transport + Icmpv4Hdr::LEN, v4)?;
             match quoted.protocol {
-                TCP => Some(ports(ctx, &quoted)?.reversed()),
+                TCP => Some(FromEdge {
+                    key: ports(ctx, &quoted)?.reversed(),
+                    answers_syn: true,
+                }),
                 _ => None,
             }
         }

@@ -1,4 +1,4 @@
-//! One agent per datapath.
+//! One agent per network namespace.
 
 use std::{
     io,
@@ -6,22 +6,20 @@ use std::{
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr, UnixListener},
     },
-    path::Path,
 };
 
-/// Held while an agent runs on a pin path.
+/// Held while an agent runs in a network namespace: what it adds to the host's network is known by a mark that says only that it is an agent's.
 ///
-/// An abstract Unix socket: it vanishes with the process, however that ends, where a lock file would stay behind, and a BPF filesystem
-/// takes no locks. Its name belongs to the network namespace, as the interfaces do.
+/// An abstract Unix socket: it vanishes with the process, however that ends, where a lock file would stay behind. Its name belongs to the network
+/// namespace, as the interfaces do. Anybody on the host can take the name, and keep an agent from starting; the error says how to see who.
 pub(crate) struct Instance {
     _socket: UnixListener,
 }
 
 impl Instance {
-    /// Claims a pin path; `None` when another agent has it.
-    pub(crate) fn claim(pin_path: &Path) -> io::Result<Option<Self>> {
-        let address =
-            SocketAddr::from_abstract_name(format!("snigate-agent:{}", pin_path.display()))?;
+    /// Claims the namespace of the calling thread; `None` when another agent has it.
+    pub(crate) fn claim() -> io::Result<Option<Self>> {
+        let address = SocketAddr::from_abstract_name("snigate-agent")?;
         match UnixListener::bind_addr(&address) {
             Ok(socket) => Ok(Some(Self { _socket: socket })),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),

@@ -44,8 +44,10 @@ fn the_example_of_the_design() {
         config,
         warnings,
         files,
+        directories,
         domains_at,
     } = load(&path);
+    assert_eq!(directories, [fixture("domains.d")]);
     assert_eq!(files, [path.clone(), fixture("domains.d/edge-b.toml")]);
     let places: Vec<_> = domains_at.iter().map(Location::line).collect();
     assert_eq!(places, [Some(36), Some(40)]);
@@ -150,8 +152,10 @@ fn the_defaults() {
         config,
         warnings,
         files,
+        directories,
         domains_at,
     } = parse(SMALLEST);
+    assert!(directories.is_empty());
     assert!(domains_at.is_empty());
     assert!(warnings.is_empty(), "{warnings}");
     assert_eq!(files, [Path::new("/etc/snigate/test.toml")]);

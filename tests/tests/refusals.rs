@@ -161,7 +161,10 @@ fn a_second_agent() {
     lab_test("refuse-second", &quiet(), |lab| {
         let mut gateway = Gateway::start(lab, &two_ip_sets())?;
         let config = config(lab, "interfaces = [\"wan0\", \"lan0\", \"lan1\"]")?;
-        refused(&run(lab, &config, &[])?, &["another agent runs on"])?;
+        refused(
+            &run(lab, &config, &[])?,
+            &["another agent runs in this network namespace"],
+        )?;
         gateway.output(&["status"])?;
         gateway.stop()
     });

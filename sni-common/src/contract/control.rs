@@ -10,6 +10,8 @@ pub const CONTROL_ABI: u32 = 0;
 pub const CONTROL_GENERATION: u32 = 1;
 /// Slot of CONTROL: feature flags.
 pub const CONTROL_FLAGS: u32 = 2;
+/// Slot of CONTROL: the port that the agent's listener is bound to, host byte order; meaningful while LISTENERS holds it.
+pub const CONTROL_LISTENER_PORT: u32 = 3;
 
 /// Feature flag: diagnostics of every packet of a service through aya-log.
 pub const FLAG_LOG: u64 = 1;

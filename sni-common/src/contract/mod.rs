@@ -16,7 +16,9 @@ mod sni;
 mod socket;
 pub mod stats;
 
-pub use control::{CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION, FLAG_LOG, Settings, bank};
+pub use control::{
+    CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION, CONTROL_LISTENER_PORT, FLAG_LOG, Settings, bank,
+};
 pub use event::{Event, EventKind};
 pub use filter::{FILTER_BITS, FILTER_EDGES, FILTER_SERVICES, filter_bit};
 pub use flow::{Direction, Flow, FlowKey, NextHop, VlanTag};

@@ -7,21 +7,22 @@ use std::{
 
 use super::{AgentError, error::FileFindings, files::Stamps};
 use crate::{
-    config::{Config, Diagnostics, Gateway, Loaded, Name, ServerName},
-    tls::{self, Finding, Store},
+    config::{Config, Diagnostics, Gateway, Loaded, Name, Roots, ServerName},
+    tls::{Finding, Store, staple_path},
 };
 
 /// Routes that were added by command: they hold until the agent ends, or the configuration defines the name.
 pub(super) type LiveRoutes = BTreeMap<ServerName, Name>;
 
+/// Warnings that are shown of one configuration: ten thousand domains can have twenty thousand, and the first hundred say it all.
+const WARNINGS: usize = 100;
+
 /// What is to become active.
 pub(super) struct Candidate {
     pub(super) config: Config,
     pub(super) tls: Store,
-    /// The configuration's own files.
-    pub(super) files: Vec<PathBuf>,
-    /// All files, as they were before they were read.
-    pub(super) stamps: Stamps,
+    /// How many files the configuration was read from.
+    pub(super) files: usize,
     warnings: Diagnostics,
     findings: Vec<Finding>,
 }
@@ -29,44 +30,52 @@ pub(super) struct Candidate {
 impl Candidate {
     /// Reads everything. Certificates that have not changed are taken from `previous`. Live routes whose name the configuration defines, or whose
     /// pool is gone, are taken out of `live`.
+    ///
+    /// `stamps` become those of everything that was looked for, also where it fails: as it was before it was read.
     pub(super) fn load(
         main: &Path,
         live: &mut LiveRoutes,
         previous: Option<&Store>,
+        stamps: &mut Stamps,
     ) -> Result<Self, AgentError> {
-        let before = Stamps::of_directory(main);
+        let known = stamps.anew();
+        *stamps = Stamps::of([&main.to_owned()]);
+        let loaded = Config::load(main).inspect_err(|_| stamps.add(known.clone()))?;
         let Loaded {
             mut config,
             warnings,
             files,
+            directories,
             domains_at: _,
-        } = Config::load(main)?;
+        } = loaded;
+        let paths: Vec<_> = files.iter().chain(&directories).cloned().collect();
+        let named: HashSet<_> = paths.iter().cloned().chain(named_by(&config)).collect();
+        *stamps = known.only(&named);
+        stamps.add(Stamps::of(&named));
         overlay(&mut config, live);
         let (tls, findings) = Store::load(&config, previous).map_err(FileFindings)?;
-        let mut stamps = before;
-        stamps.add(&files);
-        stamps.add(tls.files());
         Ok(Self {
             config,
             tls,
-            files,
-            stamps,
+            files: files.len(),
             warnings,
             findings,
         })
     }
 
-    /// What is allowed but probably not meant, a sentence each.
+    /// What is allowed but probably not meant, a sentence each; the first of them.
     pub(super) fn warnings(&self) -> Vec<String> {
         let warnings = self.warnings.iter().map(ToString::to_string);
-        let findings = self.findings.iter().map(tls::Finding::to_string);
-        warnings.chain(findings).collect()
-    }
-
-    pub(super) fn log_warnings(&self) {
-        for warning in self.warnings() {
-            tracing::warn!("{warning}");
+        let findings = self.findings.iter().map(ToString::to_string);
+        let all = self.warnings.len() + self.findings.len();
+        let mut shown: Vec<_> = warnings.chain(findings).take(WARNINGS).collect();
+        if all > WARNINGS {
+            shown.push(format!(
+                "and {} warnings more: `snigate check` shows them all",
+                all - WARNINGS
+            ));
         }
+        shown
     }
 
     /// Whether a running agent can go from `before` to this.
@@ -99,6 +108,30 @@ impl Candidate {
         }
         Ok(())
     }
+}
+
+/// The files that a configuration names and does not consist of.
+fn named_by(config: &Config) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let roots = |roots: &Roots| match roots {
+        Roots::File(file) => Some(file.clone()),
+        Roots::System => None,
+    };
+    for termination in config.domains.iter().filter_map(|it| it.terminate.as_ref()) {
+        files.push(termination.certificate.clone());
+        files.push(termination.key.clone());
+        files.push(staple_path(&termination.certificate));
+        files.extend(roots(&termination.client_roots));
+        files.extend(termination.client_crls.iter().cloned());
+    }
+    let edges = config.edges.iter().filter_map(|edge| edge.tls.as_ref());
+    files.extend(edges.filter_map(|tls| roots(&tls.roots)));
+    let identity = &config.identity;
+    files.extend((identity.mirror.iter()).flat_map(|ca| [ca.certificate.clone(), ca.key.clone()]));
+    files.extend(
+        (identity.gateway.iter()).flat_map(|own| [own.certificate.clone(), own.key.clone()]),
+    );
+    files
 }
 
 /// Adds the live routes that still apply.

@@ -33,12 +33,9 @@ pub enum AgentError {
     Control(#[from] ControlError),
     /// Somebody else is at it.
     #[error(
-        "another agent runs on {pin_path}: stop it first, or set `gateway.pin_path` to another place"
+        "another agent runs in this network namespace, or somebody holds its name (the abstract socket @snigate-agent, see `ss -xlp`): stop it first"
     )]
-    AlreadyRunning {
-        /// The pin path.
-        pin_path: String,
-    },
+    AlreadyRunning,
     /// A change that a running agent can't make.
     #[error(
         "`gateway.{key}` can't change from {from} to {to} while the agent runs: restart it, or take the change back"
@@ -50,6 +47,12 @@ pub enum AgentError {
         from: String,
         /// What it was to become.
         to: String,
+    },
+    /// A part of the agent has ended.
+    #[error("a part of the agent has ended unexpectedly ({why}): restart it, and report this")]
+    Task {
+        /// What is known.
+        why: String,
     },
     /// A refusal of the operating system.
     #[error("{what}: {source}")]

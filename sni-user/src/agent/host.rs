@@ -1,7 +1,6 @@
 //! What the configuration needs of the host's network, found and kept true.
 
-use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use crate::{
     config::{self, Config},
@@ -71,31 +70,36 @@ fn own_address(
         .unwrap_or_else(|| Err("its route was not looked up".to_owned()))
 }
 
-/// VLAN interfaces that routes may name: frames for them leave tagged by what carries them. Returns every interface that frames can leave by.
-pub(super) async fn refresh_links(
+/// Learns the VLAN interfaces that routes may name: frames for them leave tagged by what carries them. Returns every interface that frames can
+/// leave by.
+pub(super) async fn learn_links(
     maps: &mut Maps,
     network: &Network,
     attached: &[AttachTo],
 ) -> Result<Vec<u32>, AgentError> {
     let mut indices: Vec<_> = attached.iter().map(|(_, index)| *index).collect();
-    let links = vlan_links(&network.interfaces().await?, &indices);
-    let known: HashSet<u32> = links.iter().map(|(index, _)| *index).collect();
-    for (index, link) in links {
+    for (index, link) in vlan_links(&network.interfaces().await?, &indices.clone()) {
         maps.links
             .insert(index, link, 0)
             .map_err(|e| DatapathError::map("LINKS", e))?;
+        indices.push(index);
     }
-    let gone: Vec<_> = maps
-        .links
-        .keys()
-        .filter_map(Result::ok)
-        .filter(|index| !known.contains(index))
-        .collect();
+    Ok(indices)
+}
+
+/// The same, and forgets those that are gone.
+pub(super) async fn refresh_links(
+    maps: &mut Maps,
+    network: &Network,
+    attached: &[AttachTo],
+) -> Result<Vec<u32>, AgentError> {
+    let leave_by = learn_links(maps, network, attached).await?;
+    let known = maps.links.keys().filter_map(Result::ok);
+    let gone: Vec<_> = known.filter(|index| !leave_by.contains(index)).collect();
     for index in gone {
         maps.links
             .remove(&index)
             .map_err(|e| DatapathError::map("LINKS", e))?;
     }
-    indices.extend(known);
-    Ok(indices)
+    Ok(leave_by)
 }

@@ -14,10 +14,11 @@ use crate::{
     datapath::{Activated, Datapath, ReturnHook},
     neighbours::Neighbours,
     net::{Change, LocalAddresses, Network, Placed, ReturnRoute, host as net_host},
+    proxy::Uses,
 };
 
 /// The way back to transparent sockets. The rule comes before everybody's own ones, and applies to nobody else's packets.
-const RETURN: ReturnRoute = ReturnRoute {
+pub(crate) const RETURN: ReturnRoute = ReturnRoute {
     mark: TRANSPARENT_MARK,
     table: 5061,
     priority: 100,
@@ -32,30 +33,42 @@ pub(super) struct Kernel {
     interfaces: Vec<AttachTo>,
     /// Interfaces that frames can leave by: `interfaces`, and VLANs on top of them.
     leave_by: Vec<u32>,
+    /// Something is there for open connections only.
+    leftovers: bool,
 }
 
 /// What a configuration needs for its inspected connections.
-struct Needs {
+pub(crate) struct Needs {
     /// Addresses that must be the host's own.
     addresses: Vec<IpAddr>,
+    /// Whether there are any that the configuration asks for.
+    pub(crate) inspects: bool,
     /// Whether the agent connects to Edges with clients' addresses.
-    transparent: bool,
+    pub(crate) transparent: bool,
 }
 
 impl Needs {
-    fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         let inspected = |mode: &Mode| matches!(mode, Mode::Inspect { .. });
         let sets = config.ip_sets.iter().filter(|set| inspected(&set.mode));
         let addresses: Vec<_> = sets.flat_map(|set| set.addresses.clone()).collect();
         let preserves = |edge: &crate::config::Edge| edge.source == SourceMode::Preserve;
         Self {
+            inspects: !addresses.is_empty(),
             transparent: !addresses.is_empty() && config.edges.iter().any(preserves),
             addresses,
         }
     }
 
-    fn inspects(&self) -> bool {
-        !self.addresses.is_empty()
+    /// And what open connections need.
+    fn with(mut self, uses: &Uses) -> Self {
+        for address in &uses.addresses {
+            if !self.addresses.contains(address) {
+                self.addresses.push(*address);
+            }
+        }
+        self.transparent |= uses.transparent;
+        self
     }
 }
 
@@ -68,48 +81,56 @@ impl Kernel {
             network,
             interfaces: Vec::new(),
             leave_by: Vec::new(),
+            leftovers: false,
         }
     }
 
-    /// Makes everything go by `config`, or leaves it all as it was `before`.
+    /// Makes everything go by `config`, or leaves it all as it was `before`. What connections that are open use stays.
     pub(super) async fn apply(
         &mut self,
         config: &Config,
         before: Option<&Config>,
+        uses: &Uses,
     ) -> Result<Activated, AgentError> {
-        let applied = self.try_apply(config, before).await;
+        let applied = self.try_apply(config, before, uses).await;
         match (&applied, before) {
-            (Ok(_), _) => self.settle(config).await,
-            (Err(_), Some(before)) => self.settle(before).await,
+            (Ok(_), _) => self.settle(config, uses).await,
+            (Err(_), Some(before)) => self.settle(before, uses).await,
             // Whoever starts takes everything back, or leaves what was adopted as it was.
             (Err(_), None) => {}
         }
         applied
     }
 
-    /// First what is missing, which disturbs nobody; then the flip; what is too much afterwards, by `settle`.
+    /// First what is missing, which disturbs nobody; then the flip. What is too much is for `settle`.
     async fn try_apply(
         &mut self,
         config: &Config,
         before: Option<&Config>,
+        uses: &Uses,
     ) -> Result<Activated, AgentError> {
         let interfaces = host::interfaces(&self.network, config).await?;
         self.attach(&interfaces, config.gateway.hook)?;
-        let leave_by =
-            host::refresh_links(&mut self.datapath.maps, &self.network, &interfaces).await?;
-        let needs = Needs::of(config);
+        let mut both = self.interfaces.clone();
+        both.extend(
+            interfaces
+                .iter()
+                .filter(|it| !self.interfaces.contains(it))
+                .cloned(),
+        );
+        let leave_by = host::learn_links(&mut self.datapath.maps, &self.network, &both).await?;
+        let needs = Needs::of(config).with(uses);
         let mut addresses = before.map_or_else(Vec::new, |before| Needs::of(before).addresses);
         addresses.extend(&needs.addresses);
         self.make_local(&addresses, &leave_by).await?;
         if needs.transparent {
-            self.lead_back(&interfaces).await?;
+            self.lead_back(&both).await?;
         }
-        if needs.inspects() {
+        if needs.inspects {
             self.datapath.dispatch(true)?;
         }
         let activated = host::activate(&mut self.datapath.maps, &self.network, config).await?;
         self.interfaces = interfaces;
-        self.leave_by = leave_by;
         Ok(activated)
     }
 
@@ -159,28 +180,50 @@ impl Kernel {
         Ok(self.datapath.attach_return(interfaces, hook)?)
     }
 
-    /// Removes what the configuration does not need. Trouble is said, and does no harm beyond that.
-    async fn settle(&mut self, config: &Config) {
-        if let Err(error) = self.remove_needless(config).await {
+    /// Removes what neither the configuration nor an open connection needs. Trouble is said, and does no harm beyond that.
+    async fn settle(&mut self, config: &Config, uses: &Uses) {
+        if let Err(error) = self.remove_needless(config, uses).await {
             tracing::warn!(%error, "something that is needed no longer can't be removed");
         }
         self.neighbours.leave_by(self.leave_by.clone());
         self.neighbours.keep_edges(&config.edges).await;
     }
 
-    async fn remove_needless(&mut self, config: &Config) -> Result<(), AgentError> {
-        let needs = Needs::of(config);
-        for interface in self.datapath.detach_others(&self.interfaces)? {
-            tracing::info!(%interface, "detached from an interface that is gone or no longer configured");
-        }
-        self.datapath.dispatch(needs.inspects())?;
-        if !needs.transparent {
+    async fn remove_needless(&mut self, config: &Config, uses: &Uses) -> Result<(), AgentError> {
+        let own = Needs::of(config);
+        let needs = Needs::of(config).with(uses);
+        self.leftovers =
+            needs.addresses.len() > own.addresses.len() || needs.transparent != own.transparent;
+        self.detach_others()?;
+        self.datapath.dispatch(own.inspects)?;
+        self.leave_by =
+            host::refresh_links(&mut self.datapath.maps, &self.network, &self.interfaces).await?;
+        if needs.transparent {
+            let interfaces = self.interfaces.clone();
+            self.lead_back(&interfaces).await?;
+        } else {
             let hook = ReturnHook::of_this_kernel();
             self.datapath.attach_return(&[], hook)?;
             ReturnRoute::remove(&self.network).await?;
         }
         let leave_by = self.leave_by.clone();
         self.make_local(&needs.addresses, &leave_by).await
+    }
+
+    /// Connections may have ended that needed what the configuration does not need.
+    pub(super) async fn clear_leftovers(&mut self, config: &Config, uses: &Uses) {
+        if self.leftovers
+            && let Err(error) = self.remove_needless(config, uses).await
+        {
+            tracing::warn!(%error, "something that is needed no longer can't be removed");
+        }
+    }
+
+    fn detach_others(&mut self) -> Result<(), AgentError> {
+        for interface in self.datapath.detach_others(&self.interfaces)? {
+            tracing::info!(%interface, "detached from an interface that is gone or no longer configured");
+        }
+        Ok(())
     }
 
     /// The host's network has changed: what the configuration needs is brought back.
@@ -205,9 +248,7 @@ impl Kernel {
         let now = host::interfaces(&self.network, config).await?;
         self.attach(&now, config.gateway.hook)?;
         self.interfaces = now;
-        for interface in self.datapath.detach_others(&self.interfaces)? {
-            tracing::info!(%interface, "detached from an interface that is gone or no longer configured");
-        }
+        self.detach_others()?;
         self.leave_by =
             host::refresh_links(&mut self.datapath.maps, &self.network, &self.interfaces).await?;
         self.neighbours.leave_by(self.leave_by.clone());
@@ -229,9 +270,13 @@ impl Kernel {
 
     /// Removes everything.
     pub(super) async fn remove(mut self) -> Result<(), AgentError> {
-        self.datapath.remove()?;
-        ReturnRoute::remove(&self.network).await?;
-        self.addresses.release().await?;
+        // All of it, whatever becomes of the parts.
+        let datapath = self.datapath.remove();
+        let back = ReturnRoute::remove(&self.network).await;
+        let addresses = self.addresses.release().await;
+        datapath?;
+        back?;
+        addresses?;
         Ok(())
     }
 }

@@ -6,10 +6,10 @@ use sni_common::contract::{Learned, Matched, NO_POOL, RouteAction, SniName};
 use tokio::sync::mpsc;
 
 use crate::{
+    clock::monotonic_ns,
     config::Domain,
     datapath::{DatapathError, Maps},
-    proxy::{Lesson, Target},
-    sweeper::monotonic_ns,
+    proxy::{Lesson, Target, Verdict},
 };
 
 /// Writes what there is to learn, in a thread of its own: each lesson is two system calls. It ends with the proxy.
@@ -43,7 +43,10 @@ fn learn(maps: &mut Maps, lesson: &Lesson) -> Result<(), DatapathError> {
         pool_v6: NO_POOL,
         ..Learned::default()
     };
-    if let Some(decision) = lesson.decision {
+    if let Verdict::WrongProtocol(matched) = lesson.verdict {
+        learned.matched = matched as u8;
+    }
+    if let Verdict::Goes(decision) = lesson.verdict {
         let domain = |index: usize| active.config.domains.get(index);
         let (pool, action) = match decision.target {
             Target::Pool(pool) => (Some(pool), RouteAction::Pass),

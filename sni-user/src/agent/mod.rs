@@ -2,29 +2,40 @@
 //! all down again.
 //!
 //! `candidate` reads a configuration and its files; `kernel` makes the datapath and the host's network go by it; the proxy takes over when
-//! both have succeeded, at the start and at every reload. `serve` is the agent's life in between, `control` what it does when it is asked.
+//! both have succeeded, at the start and at every `reload`. `serve` is the agent's life in between, `control` what it can be asked.
 
 mod candidate;
 mod control;
 mod error;
+mod events;
 mod files;
 mod host;
 mod kernel;
 mod learn;
-mod limits;
+pub(crate) mod open_files;
+mod reload;
+mod revocation;
 mod serve;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::net::TcpListener;
 
 pub use self::error::AgentError;
+pub(crate) use self::kernel::{Needs, RETURN};
 
-use self::{candidate::Candidate, kernel::Kernel, serve::Agent};
+use self::{
+    candidate::Candidate,
+    files::{Stamps, Watch},
+    kernel::Kernel,
+    serve::{Agent, Signals},
+};
 use crate::{
     config::Config,
     datapath::{Datapath, Maps, Origin, map_kind},
     instance::Instance,
     net::{Changes, Network, host as net_host},
-    proxy::{Active, Numbers, Proxy},
+    proxy::{Active, Numbers, Proxy, Uses},
 };
 
 /// How `snigate run` was called.
@@ -43,22 +54,29 @@ pub struct RunOptions {
 /// # Errors
 /// What keeps the agent from starting; nothing is attached then that was not attached before.
 pub async fn run(options: RunOptions) -> Result<(), AgentError> {
-    let candidate = Candidate::load(&options.config, &mut Default::default(), None)?;
-    candidate.log_warnings();
+    let main = std::path::absolute(&options.config)
+        .map_err(|source| AgentError::io("finding the configuration", source))?;
+    let mut stamps = Stamps::default();
+    let candidate = Candidate::load(&main, &mut Default::default(), None, &mut stamps)?;
+    for warning in candidate.warnings() {
+        tracing::warn!("{warning}");
+    }
     let gateway = &candidate.config.gateway;
     let (major, minor) = net_host::OLDEST_KERNEL;
     net_host::require_kernel(major, minor)?;
     net_host::require_capabilities()?;
     let pin_path = gateway.pin_path.clone();
     net_host::require_bpffs(&pin_path)?;
-    let claimed = Instance::claim(&pin_path)
-        .map_err(|source| AgentError::io("claiming the pin path for this agent", source))?;
+    let claimed = Instance::claim()
+        .map_err(|source| AgentError::io("claiming the network namespace", source))?;
     let Some(_instance) = claimed else {
-        return Err(AgentError::AlreadyRunning {
-            pin_path: pin_path.display().to_string(),
-        });
+        return Err(AgentError::AlreadyRunning);
     };
-    limits::raise_open_files(gateway.max_connections);
+    let signals = Signals::new()?;
+    let watch =
+        Watch::new().map_err(|source| AgentError::io("listening for changes of files", source))?;
+    let listener = Proxy::listener()
+        .map_err(|source| AgentError::io("listening for inspected connections", source))?;
     let network = Network::new()?;
     // Before the first look at the network, so that no change is missed.
     let changes = Changes::new()?;
@@ -72,19 +90,21 @@ pub async fn run(options: RunOptions) -> Result<(), AgentError> {
     let origin = datapath.origin;
     describe(&mut datapath, &candidate.config)?;
     let mut kernel = Kernel::new(datapath, network);
-    let agent = start(options.clone(), candidate, &mut kernel).await;
-    let agent = match agent {
-        Ok(agent) => agent,
+    let proxy = match start(candidate, &listener, &mut kernel).await {
+        Ok(proxy) => proxy,
         Err(error) => {
             // Adopted state goes on working as before; state made a moment ago is nobody's.
-            if origin == Origin::Fresh {
-                kernel.remove().await?;
+            if origin == Origin::Fresh
+                && let Err(left) = kernel.remove().await
+            {
+                tracing::warn!(%left, "what was made for the refused start can't be removed");
             }
             return Err(error);
         }
     };
     // Whatever happens from here on, flows are more than their agent: only an orderly end takes the datapath away.
-    agent.serve(&mut kernel, changes).await?;
+    let agent = Agent::new(main, proxy, watch, stamps);
+    agent.serve(&mut kernel, listener, changes, signals).await?;
     if options.leave {
         tracing::info!(pin_path = %pin_path.display(), "the agent ends and leaves the datapath in place; flows go on, new ones are steered");
     } else {
@@ -118,14 +138,13 @@ fn describe(datapath: &mut Datapath, config: &Config) -> Result<(), AgentError> 
 
 /// Makes the first configuration the active one, everywhere.
 async fn start(
-    options: RunOptions,
     candidate: Candidate,
+    listener: &TcpListener,
     kernel: &mut Kernel,
-) -> Result<Agent, AgentError> {
-    let listener = Proxy::listener()
-        .map_err(|source| AgentError::io("listening for inspected connections", source))?;
-    kernel.datapath.serve_listener(&listener)?;
-    let activated = kernel.apply(&candidate.config, None).await?;
+) -> Result<Arc<Proxy>, AgentError> {
+    kernel.datapath.serve_listener(listener)?;
+    let uses = Uses::default();
+    let activated = kernel.apply(&candidate.config, None, &uses).await?;
     tracing::info!(
         generation = activated.generation,
         services = activated.services,
@@ -133,16 +152,11 @@ async fn start(
         names = activated.names,
         "configuration active"
     );
-    let pin_path = &candidate.config.gateway.pin_path;
-    let maps = Maps::open(pin_path)?;
-    let Candidate {
-        config,
-        tls,
-        stamps,
-        ..
-    } = candidate;
+    let pin_path = candidate.config.gateway.pin_path.clone();
+    let (learned, flows) = (Maps::open(&pin_path)?, Maps::open(&pin_path)?);
+    let Candidate { config, tls, .. } = candidate;
     let active = Active::new(config, tls, Numbers::from(&activated), &Default::default());
-    let (proxy, lessons) = Proxy::new(active);
-    learn::start(lessons, maps);
-    Agent::new(options, proxy, listener, stamps)
+    let (proxy, lessons) = Proxy::new(active, Box::new(move |tuple| flows.has_flow(tuple)));
+    learn::start(lessons, learned);
+    Ok(proxy)
 }

@@ -2,7 +2,9 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use crate::{agent::AgentError, datapath::DatapathError};
+use crate::{
+    agent::AgentError, control::ClientError, datapath::DatapathError, tls::AuthorityError,
+};
 
 /// A failed command; the sentence is what people see.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +15,15 @@ pub enum CliError {
     /// The agent.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// The running agent.
+    #[error(transparent)]
+    Control(#[from] ClientError),
+    /// An agent that does not answer.
+    #[error("the agent at {socket} does not answer", socket = socket.display())]
+    Silent {
+        /// Its control socket.
+        socket: PathBuf,
+    },
     /// Everything there is to say has been said, on standard error or as JSON.
     #[error("the findings were reported")]
     Reported,
@@ -38,8 +49,23 @@ pub enum CliError {
         /// The cause.
         source: io::Error,
     },
-    /// The configuration has no readable pin path.
-    #[error("{path} can't be read ({reason}): correct it (`snigate check` helps), or name the place of the maps with --pin-path", path = path.display())]
+    /// A file is in the way.
+    #[error("{path} is there already, and is not overwritten: Edges trust what is in it; move it away first if that is meant", path = path.display())]
+    InTheWay {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The configuration has no place for a private CA.
+    #[error("{path} has no `ca` and `key` in [identity]: write there which files they are to be, such as `ca = \"ca/mirror.pem\"` and `key = \"ca/mirror.key\"`", path = path.display())]
+    NoMirror {
+        /// The configuration file.
+        path: PathBuf,
+    },
+    /// A certificate could not be made.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The configuration does not say where the gateway is.
+    #[error("{path} can't be read ({reason}): correct it (`snigate check` helps), or name the place of the maps with --pin-path, that of the agent's socket with --control", path = path.display())]
     Configuration {
         /// The configuration file.
         path: PathBuf,

@@ -4,7 +4,11 @@
 //! (`view`), and writes them as a table or as JSON (`table`). What it touches besides is its [`Environment`], so that tests run commands
 //! as they are.
 
+mod ask;
+mod ca;
+mod cert;
 mod check;
+mod domain;
 mod edge;
 mod environment;
 mod error;
@@ -14,12 +18,16 @@ mod manual;
 mod map;
 mod place;
 mod read;
+mod reload;
+mod route;
 mod run;
 mod service;
 mod status;
 mod table;
+mod trace;
 mod units;
 mod view;
+mod watch;
 
 use std::{
     ffi::OsString,
@@ -56,8 +64,23 @@ enum Command {
     Run(run::Arguments),
     /// Check the configuration, and whether this host can run it
     Check(check::Arguments),
-    /// Show the state of the datapath: flows, tables, counters, drops
+    /// Have the running agent load everything anew: configuration, certificates
+    ///
+    /// All of it becomes active at once, or, when something is wrong with it, none. Open connections stay.
+    Reload,
+    /// Show the state of the datapath and of its agent: flows, tables, counters, drops
     Status(status::Arguments),
+    /// Show every ClientHello as it comes: who asks for which name, and where it goes
+    Watch(watch::Arguments),
+    /// Tell what would happen to a server name or a packet, and why
+    #[command(subcommand)]
+    Trace(trace::Verb),
+    /// Routes: server names and where connections that ask for them go
+    #[command(subcommand)]
+    Route(route::Verb),
+    /// Domains: the SIP domains of the configuration
+    #[command(subcommand)]
+    Domain(domain::Verb),
     /// Services: public addresses and ports, and what is done with connections to them
     #[command(subcommand)]
     Service(service::Verb),
@@ -70,6 +93,12 @@ enum Command {
     /// Maps: what the datapath goes by, entry by entry
     #[command(subcommand)]
     Map(map::Verb),
+    /// Certificates of the configuration: names, issuers, expiry
+    #[command(subcommand)]
+    Cert(cert::Verb),
+    /// The private CA behind mirrored identities
+    #[command(subcommand)]
+    Ca(ca::Verb),
     /// Switch the datapath's diagnostics of every packet on or off
     Log(log::Arguments),
     /// Print completions for a shell
@@ -130,11 +159,18 @@ fn execute(cli: &Cli, environment: &mut Environment<'_>) -> Result<u8, CliError>
     match &cli.command {
         Command::Run(arguments) => run::run(arguments, place, environment),
         Command::Check(arguments) => check::run(arguments, place, environment),
-        Command::Status(arguments) => status::run(arguments, &maps(place)?, environment),
+        Command::Reload => reload::run(place, environment),
+        Command::Status(arguments) => status::run(arguments, &maps(place)?, place, environment),
+        Command::Watch(arguments) => watch::run(arguments, place, environment),
+        Command::Trace(verb) => trace::run(verb, place, environment),
+        Command::Route(verb) => route::run(verb, place, environment),
+        Command::Domain(verb) => domain::run(verb, place, environment),
         Command::Service(verb) => service::run(verb, &maps(place)?, environment),
         Command::Edge(verb) => edge::run(verb, &maps(place)?, environment),
         Command::Flow(verb) => flow::run(verb, &mut maps(place)?, environment),
         Command::Map(verb) => map::run(verb, &maps(place)?, environment),
+        Command::Cert(verb) => cert::run(verb, place, environment),
+        Command::Ca(verb) => ca::run(verb, place, environment),
         Command::Log(arguments) => log::run(arguments, &mut maps(place)?, environment),
         Command::Completions(arguments) => {
             manual::completions(arguments, Cli::command(), environment)

@@ -34,6 +34,16 @@ impl Names {
         self.name(LabelKind::Pool, generation, number)
     }
 
+    /// The numbers of the pools of this name in the active generation: one per address family.
+    pub(super) fn pool_numbers(&self, name: &str) -> Vec<u32> {
+        let pools = self.labels.iter().filter(|(key, label)| {
+            key.kind == LabelKind::Pool as u32
+                && key.generation == self.generation
+                && label.as_str() == name
+        });
+        pools.map(|(key, _)| key.number).collect()
+    }
+
     /// An IP set's name, or `#number`. IP sets keep their numbers through generations, as Edges keep their slots.
     pub(super) fn ip_set(&self, number: u32) -> String {
         self.name(LabelKind::IpSet, 0, number)

@@ -1,14 +1,27 @@
 //! `snigate status`.
 
+use std::time::Duration;
+
 use sni_common::contract::{ABI_VERSION, Direction, Flow, FlowKey};
+use tokio::time::timeout;
 
 use super::{
-    CliError, Environment, Output, map, read,
+    CliError, Environment, Output,
+    ask::runtime,
+    map,
+    place::Place,
+    read,
     table::{show, write_json},
     units,
-    view::status::{self, FillLine, Status},
+    view::status::{self, AgentCounterLine, FillLine, Status},
 };
-use crate::datapath::{Maps, attached_interfaces};
+use crate::{
+    control::{AgentStatus, Client},
+    datapath::{Maps, attached_interfaces},
+};
+
+/// How long an agent may take to tell of itself: what the maps say must not wait for one that hangs.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -22,8 +35,10 @@ pub(super) struct Arguments {
 pub(super) fn run(
     arguments: &Arguments,
     maps: &Maps,
+    place: &Place,
     environment: &mut Environment<'_>,
 ) -> Result<(), CliError> {
+    let agent = agent(place);
     let stats = maps.stats()?;
     let flows = read::flows(maps)?;
     let lines = map::lines(maps, &flows)?;
@@ -44,12 +59,23 @@ pub(super) fn run(
             .map(|line| (line.counter, line.value))
             .collect(),
         drops: status::drops(&stats),
+        agent: agent.as_ref().ok().cloned(),
     };
     if arguments.output.json {
         return write_json(environment, &status);
     }
 
     summarize(&status, environment)?;
+    let agent_counters = match &agent {
+        Ok(agent) => {
+            summarize_agent(agent, environment)?;
+            status::agent_counters(agent, arguments.all)
+        }
+        Err(error) => {
+            writeln!(environment.out, "{:<12} {error}", "agent")?;
+            Vec::new()
+        }
+    };
     let filling: Vec<_> = status
         .maps
         .iter()
@@ -63,6 +89,10 @@ pub(super) fn run(
     if !counters.is_empty() {
         writeln!(environment.out)?;
         show(environment, false, &counters)?;
+    }
+    if !agent_counters.is_empty() {
+        writeln!(environment.out)?;
+        show::<AgentCounterLine>(environment, false, agent_counters)?;
     }
     let mut drops = status.drops;
     drops.retain(|line| arguments.all || line.packets > 0);
@@ -105,6 +135,52 @@ fn summarize(status: &Status, environment: &mut Environment<'_>) -> Result<(), C
         ("flows", flows),
         ("diagnostics", diagnostics.into()),
     ] {
+        writeln!(environment.out, "{what:<12} {value}")?;
+    }
+    Ok(())
+}
+
+/// What the agent says of itself; without one, that there is none.
+fn agent(place: &Place) -> Result<AgentStatus, CliError> {
+    let socket = place.control()?;
+    let answer = runtime()?.block_on(async {
+        let asked = async { Client::connect(&socket).await?.status().await };
+        timeout(PATIENCE, asked).await
+    });
+    match answer {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(CliError::Silent { socket }),
+    }
+}
+
+fn summarize_agent(agent: &AgentStatus, environment: &mut Environment<'_>) -> Result<(), CliError> {
+    let ms = |ms| units::duration(Duration::from_millis(ms));
+    let configuration = &agent.configuration;
+    let mut lines = vec![
+        (
+            "agent",
+            format!(
+                "{}, process {}, for {}",
+                agent.version,
+                agent.pid,
+                ms(agent.uptime_ms)
+            ),
+        ),
+        ("connections", units::count(agent.connections)),
+        (
+            "configured",
+            format!(
+                "{}, active for {}",
+                configuration.file.display(),
+                ms(configuration.age_ms)
+            ),
+        ),
+    ];
+    if let Some(refused) = &configuration.refused {
+        let at = humantime::format_rfc3339_seconds(refused.at);
+        lines.push(("refused", format!("at {at}: {}", refused.why)));
+    }
+    for (what, value) in lines {
         writeln!(environment.out, "{what:<12} {value}")?;
     }
     Ok(())

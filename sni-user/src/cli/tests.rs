@@ -1,6 +1,10 @@
 //! The command line as a whole, as far as no datapath is needed.
 
 use super::*;
+use crate::control::{
+    Server,
+    fake::{FakeAgent, hello as control_hello},
+};
 
 fn snigate(arguments: &[&str]) -> (u8, String, String) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -58,7 +62,19 @@ fn every_command_has_help_that_fits_a_terminal() {
 fn every_read_command_has_json() {
     let mut command = Cli::command();
     command.build();
-    let writes = ["run", "flow kill", "log", "completions", "man"];
+    let writes = [
+        "run",
+        "reload",
+        "route add",
+        "route rm",
+        "domain add",
+        "domain rm",
+        "flow kill",
+        "ca init",
+        "log",
+        "completions",
+        "man",
+    ];
     for (path, command) in leaves(&command, &[]) {
         let path = path.join(" ");
         let json = command
@@ -79,6 +95,31 @@ fn usage_is_status_2() {
         vec!["flow", "kill"],
         vec!["flow", "kill", "198.51.100.1:4711", "--all"],
         vec!["log"],
+        vec!["route", "add", "sip.fabrikam.example"],
+        vec!["route", "ls", "--configured", "--learned"],
+        vec!["route", "ls", "["],
+        vec!["domain", "add", "fabrikam.example"],
+        vec![
+            "domain",
+            "add",
+            "a.example",
+            "--pool",
+            "p",
+            "--certificate",
+            "c.pem",
+        ],
+        vec![
+            "domain",
+            "add",
+            "a.example",
+            "--pool",
+            "p",
+            "--identity",
+            "mirror",
+        ],
+        vec!["watch", "--source", "192.0.2.0/33"],
+        vec!["trace", "packet", "--from", "192.0.2.1:1"],
+        vec!["trace", "name", "a.example", "--from", "192.0.2.1:1"],
     ] {
         let (status, out, err) = snigate(&wrong);
         assert_eq!((status, out.as_str()), (2, ""), "{wrong:?}");
@@ -97,6 +138,9 @@ fn without_a_datapath_commands_say_so() {
         "flow ls",
         "map ls",
         "log on",
+        "route ls",
+        "trace name sip.fabrikam.example",
+        "trace packet --from 192.0.2.1:1 --to 198.51.100.10",
     ] {
         let mut arguments = vec!["--pin-path", &pins];
         arguments.extend(command.split(' '));
@@ -123,6 +167,191 @@ fn completions_and_manual() {
     assert_eq!((status, err.as_str()), (0, ""));
     assert!(out.contains("manual pages"), "{out}");
     assert!(directory.join("snigate-flow-ls.1").exists());
+}
+
+#[test]
+fn without_an_agent_commands_say_so() {
+    let place = tempfile::tempdir().expect("a directory");
+    let socket = place.path().join("control.sock").display().to_string();
+    for command in [
+        "reload",
+        "watch",
+        "route add sip.fabrikam.example edges-a",
+        "route rm sip.fabrikam.example",
+        "domain add fabrikam.example --pool edges-a",
+        "domain rm fabrikam.example",
+    ] {
+        let mut arguments = vec!["--control", &socket];
+        arguments.extend(command.split(' '));
+        let (status, out, err) = snigate(&arguments);
+        assert_eq!((status, out.as_str()), (1, ""), "{command}: {err}");
+        assert!(
+            err.starts_with(&format!("snigate: no agent answers at {socket}")),
+            "{command}: {err}"
+        );
+    }
+}
+
+/// Runs commands against an agent that only remembers what it was asked.
+struct Agent {
+    agent: std::sync::Arc<FakeAgent>,
+    socket: String,
+    runtime: tokio::runtime::Runtime,
+    _directory: tempfile::TempDir,
+}
+
+impl Agent {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("control.sock");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let agent = std::sync::Arc::new(FakeAgent::default());
+        let server = runtime.block_on(Server::bind(&path)).expect("a socket");
+        runtime.spawn(server.serve(std::sync::Arc::clone(&agent)));
+        Self {
+            agent,
+            socket: path.display().to_string(),
+            runtime,
+            _directory: directory,
+        }
+    }
+
+    fn run(&self, command: &str) -> (u8, String, String) {
+        let mut arguments = vec!["--control", &self.socket];
+        arguments.extend(command.split(' '));
+        snigate(&arguments)
+    }
+}
+
+#[test]
+fn reload_tells_what_became_active() {
+    let agent = Agent::start();
+    agent.agent.go_on.notify_one();
+    let (status, out, err) = agent.run("reload");
+    assert_eq!(
+        (status, out.as_str(), err.as_str()),
+        (
+            0,
+            "configuration active after 1ms: generation 7, from 2 files\n\
+             1 IP set, 2 Edges in 1 pool, 3 domains with 4 names (1 terminated here)\n",
+            "too quiet\n"
+        )
+    );
+}
+
+#[test]
+fn changes_are_confirmed_and_refusals_shown_in_full() {
+    let agent = Agent::start();
+    let (status, out, err) = agent.run("route add SIP.Fabrikam.example edges-a");
+    assert_eq!((status, err.as_str()), (0, ""));
+    assert_eq!(
+        out,
+        "sip.fabrikam.example goes to edges-a, until the agent ends or the configuration defines the name\n"
+    );
+    let (status, out, err) = agent.run("route rm sip.fabrikam.example");
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert_eq!(err, "snigate: sip.fabrikam.example has no live route\n");
+
+    let (status, out, _) = agent.run("domain add contoso.example --pool edges-a --alpn sip");
+    assert_eq!(status, 0);
+    assert!(
+        out.starts_with("contoso.example added in domains.d/x.toml\n"),
+        "{out}"
+    );
+    let asked = agent.agent.asked().join("\n");
+    assert!(
+        asked.contains("edges-a") && asked.contains("alpn"),
+        "{asked}"
+    );
+
+    // As the agent refuses a configuration: every finding with its line, then the sentence.
+    let (status, out, err) = agent.run("domain rm contoso.example");
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert!(
+        err.contains("/etc/snigate.toml:1:1") && err.contains("`hok`"),
+        "{err}"
+    );
+    let last = err.lines().last().unwrap_or_default();
+    assert!(
+        last.starts_with("snigate: /etc/snigate.toml can't be used")
+            && last.ends_with("what was active stays active"),
+        "{err}"
+    );
+}
+
+#[test]
+fn watch_shows_what_comes_until_the_agent_ends() {
+    for json in [false, true] {
+        let agent = Agent::start();
+        let socket = agent.socket.clone();
+        let watching = std::thread::spawn(move || {
+            let mut arguments = vec!["--control", &*socket, "watch", "--name", "*.fabrikam.*"];
+            arguments.extend(json.then_some("--json"));
+            snigate(&arguments)
+        });
+        while agent.agent.seen.receiver_count() == 0 {
+            std::thread::yield_now();
+        }
+        for name in ["sip.contoso.example", "sip.fabrikam.example"] {
+            agent
+                .agent
+                .seen
+                .send(control_hello(name, "192.0.2.1:1000"))
+                .expect("a watcher");
+        }
+        // The channel closes with its last sender.
+        while !agent.agent.seen.is_empty() {
+            std::thread::yield_now();
+        }
+        agent.runtime.shutdown_background();
+        let (status, out, err) = watching.join().expect("no panic");
+        assert_eq!((status, err.as_str()), (0, "the agent has ended\n"));
+        if json {
+            let seen: serde_json::Value = serde_json::from_str(&out).expect("one object");
+            assert_eq!(seen["server_name"], "sip.fabrikam.example");
+            assert_eq!(
+                (&seen["matched"], &seen["alpn"][0]),
+                (&"exact".into(), &"sip".into())
+            );
+        } else {
+            let lines: Vec<_> = out.lines().collect();
+            assert_eq!(lines.len(), 2, "{out}");
+            assert!(lines[0].starts_with("TIME (UTC)"), "{out}");
+            assert!(
+                lines[1].contains("  sip.fabrikam.example  ")
+                    && lines[1].ends_with("  passed to edge-a"),
+                "{out}"
+            );
+        }
+    }
+}
+
+#[test]
+fn domains_are_listed_with_their_places() {
+    let file = fixture("design.toml");
+    let (status, out, err) = snigate(&["domain", "ls", "-c", &file, "--json"]);
+    assert_eq!((status, err.as_str()), (0, ""));
+    let domains: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(domains[0]["sip_domain"], "fabrikam.example");
+    assert_eq!(
+        (&domains[0]["line"], &domains[1]["line"]),
+        (&36.into(), &40.into())
+    );
+    let (_, out, _) = snigate(&["domain", "ls", "-c", &file]);
+    for (domain, tls) in [("fabrikam", "passed"), ("contoso", "terminated")] {
+        let row = out.lines().find(|line| line.starts_with(domain));
+        assert!(
+            row.is_some_and(|row| row.contains("edges-a") && row.contains(tls)),
+            "{out}"
+        );
+    }
+    let (status, out, err) = snigate(&["domain", "ls", "-c", "/nonexistent/snigate.toml"]);
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert!(err.contains("cannot be read"), "{err}");
 }
 
 fn fixture(name: &str) -> String {

@@ -1,6 +1,7 @@
 //! Reading the main file and those it includes.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,6 +20,8 @@ use super::{
 pub(super) struct Reader {
     pub(super) draft: Draft,
     pub(super) files: Vec<Arc<Source>>,
+    /// Directories that patterns with wildcards look into.
+    pub(super) directories: Vec<PathBuf>,
     pub(super) report: Report,
 }
 
@@ -46,7 +49,7 @@ impl Reader {
         let Some(include) = self.draft.include.take() else {
             return;
         };
-        let mut seen = vec![identity(path)];
+        let mut seen = HashSet::from([identity(path)]);
         for pattern in include.items {
             self.include(&pattern, &directory, &mut seen);
         }
@@ -57,7 +60,7 @@ impl Reader {
         &mut self,
         pattern: &Located<String>,
         directory: &Directory,
-        seen: &mut Vec<PathBuf>,
+        seen: &mut HashSet<PathBuf>,
     ) {
         let wrong = |why: String, help: &str| {
             self.report
@@ -70,6 +73,10 @@ impl Reader {
                 "rename the directory",
             );
         };
+        let whole = Path::new(directory).join(&pattern.value);
+        if let Some(parent) = whole.parent() {
+            self.directories.push(parent.to_owned());
+        }
         let absolute = Path::new(&glob::Pattern::escape(directory)).join(&pattern.value);
         let matches = match absolute.to_str().map(glob::glob) {
             Some(Ok(paths)) => paths,
@@ -113,9 +120,7 @@ impl Reader {
             );
         }
         for path in paths {
-            let identity = identity(&path);
-            if !seen.contains(&identity) {
-                seen.push(identity);
+            if seen.insert(identity(&path)) {
                 self.read_included(&path, &pattern.at);
             }
         }

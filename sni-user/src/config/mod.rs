@@ -45,6 +45,8 @@ pub struct Loaded {
     pub warnings: Diagnostics,
     /// The files that it was read from, the main file first.
     pub files: Vec<PathBuf>,
+    /// Directories in which a further file would be included.
+    pub directories: Vec<PathBuf>,
     /// Where each of its domains is defined, in their order.
     pub domains_at: Vec<Location>,
 }
@@ -75,6 +77,7 @@ fn conclude(mut reader: Reader, read: impl FnOnce(&mut Reader)) -> Result<Loaded
     let Reader {
         draft,
         files,
+        directories,
         report,
     } = reader;
     validate::check(&draft, files.first(), &report);
@@ -95,6 +98,7 @@ fn conclude(mut reader: Reader, read: impl FnOnce(&mut Reader)) -> Result<Loaded
         config,
         warnings: found,
         files,
+        directories,
         domains_at,
     })
 }

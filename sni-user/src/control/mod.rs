@@ -25,4 +25,6 @@ pub use self::{
 };
 
 #[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
 mod tests;

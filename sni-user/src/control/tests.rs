@@ -4,130 +4,17 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use serde_json::{Value, json};
-use sni_common::contract::Matched;
-use tokio::{
-    sync::{Notify, broadcast},
-    task::JoinHandle,
+use tokio::task::JoinHandle;
+
+use super::{
+    fake::{FakeAgent, hello, reloaded},
+    *,
 };
-
-use super::*;
-use crate::config::{Config, Name, ServerName};
-
-/// How many hellos a watcher may fall behind.
-const BEHIND: usize = 8;
-
-struct FakeAgent {
-    asked: Mutex<Vec<String>>,
-    seen: broadcast::Sender<Arc<HelloSeen>>,
-    /// Reloads wait for this.
-    go_on: Notify,
-    reloaded: Notify,
-}
-
-impl Default for FakeAgent {
-    fn default() -> Self {
-        Self {
-            asked: Mutex::default(),
-            seen: broadcast::channel(BEHIND).0,
-            go_on: Notify::new(),
-            reloaded: Notify::new(),
-        }
-    }
-}
-
-impl FakeAgent {
-    fn asked(&self) -> MutexGuard<'_, Vec<String>> {
-        self.asked.lock().expect("no panic")
-    }
-}
-
-fn reloaded() -> Reloaded {
-    Reloaded {
-        generation: 7,
-        took_us: 1500,
-        files: 2,
-        ip_sets: 1,
-        edges: 2,
-        pools: 1,
-        domains: 3,
-        names: 4,
-        terminated: 1,
-        warnings: vec!["too quiet".into()],
-    }
-}
-
-impl Handler for FakeAgent {
-    async fn status(&self) -> Result<AgentStatus, Refusal> {
-        self.asked().push("status".into());
-        Ok(AgentStatus {
-            version: "0.1.0".into(),
-            pid: 42,
-            uptime_ms: 1000,
-            configuration: ActiveConfiguration {
-                file: "/etc/snigate/snigate.toml".into(),
-                generation: 7,
-                age_ms: 500,
-                refused: Some(RefusedConfiguration {
-                    at: SystemTime::UNIX_EPOCH + Duration::from_millis(86_400_250),
-                    why: "no pool".into(),
-                }),
-            },
-            connections: 3,
-            counters: [("hellos".to_owned(), 12)].into(),
-        })
-    }
-
-    async fn reload(&self) -> Result<Reloaded, Refusal> {
-        self.asked().push("reload".into());
-        self.go_on.notified().await;
-        self.asked().push("reloaded".into());
-        self.reloaded.notify_one();
-        Ok(reloaded())
-    }
-
-    async fn add_route(&self, name: ServerName, pool: Name) -> Result<RouteAdded, Refusal> {
-        self.asked().push(format!("{name} to {pool}"));
-        Ok(RouteAdded {
-            name: name.to_string(),
-            pool: pool.to_string(),
-            replaced: None,
-        })
-    }
-
-    async fn remove_route(&self, name: ServerName) -> Result<RouteRemoved, Refusal> {
-        Err(Refusal::new(
-            RefusalKind::NotFound,
-            format!("{name} has no live route"),
-        ))
-    }
-
-    async fn add_domain(&self, domain: DomainTable) -> Result<DomainChanged, Refusal> {
-        self.asked().push(format!("{domain:?}"));
-        Ok(DomainChanged {
-            sip_domain: domain.sip_domain,
-            file: "domains.d/x.toml".into(),
-            reloaded: reloaded(),
-        })
-    }
-
-    async fn remove_domain(&self, sip_domain: String) -> Result<DomainChanged, Refusal> {
-        let mistaken = Config::parse(Path::new("/etc/snigate.toml"), "hok = 1\n").unwrap_err();
-        self.asked().push(sip_domain);
-        Err(Refusal::configuration(
-            Path::new("/etc/snigate.toml"),
-            &mistaken,
-        ))
-    }
-
-    fn watch(&self) -> broadcast::Receiver<Arc<HelloSeen>> {
-        self.seen.subscribe()
-    }
-}
 
 struct Running {
     agent: Arc<FakeAgent>,
@@ -180,23 +67,6 @@ fn exchange(path: &Path, line: &[u8]) -> Value {
         .read_line(&mut answer)
         .expect("an answer");
     serde_json::from_str(&answer).expect("JSON")
-}
-
-fn hello(name: &str, source: &str) -> Arc<HelloSeen> {
-    Arc::new(HelloSeen {
-        at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
-        source: source.parse().expect("an address"),
-        address: "198.51.100.20:5061".parse().expect("an address"),
-        server_name: Some(name.to_owned()),
-        version: Some("1.3".into()),
-        alpn: vec!["sip".into()],
-        ja4: None,
-        post_quantum: true,
-        ech: false,
-        route: Some("edges-a".into()),
-        matched: Some(Matched::Exact),
-        result: "passed to edge-a".into(),
-    })
 }
 
 fn name_of(notice: Option<Notice>) -> String {

@@ -11,11 +11,12 @@ use aya::{
     maps::{Map, MapData, MapError},
     programs::{SkLookup, links::FdLink},
 };
-use sni_common::contract::LISTENER;
+use sni_common::contract::{CONTROL_LISTENER_PORT, LISTENER};
+use socket2::SockRef;
 
 use super::{
     Datapath, DatapathError,
-    program::{LINKS_DIR, program},
+    program::{LINKS_DIR, detach_pinned, program},
     sys::{Command, ElementAttributes, bpf, descriptor},
 };
 
@@ -91,8 +92,8 @@ impl Datapath {
             (true, false) => self.attach_dispatch(&links)?,
             (true, true) => {}
             (false, _) => {
-                remove(&links.join(NEXT_PIN))?;
-                remove(&links.join(PIN))?;
+                detach_pinned(&links.join(NEXT_PIN))?;
+                detach_pinned(&links.join(PIN))?;
             }
         }
         self.dispatching = wanted;
@@ -105,6 +106,16 @@ impl Datapath {
     /// # Errors
     /// When it is no listening TCP socket of a network namespace that this process may use.
     pub fn serve_listener(&mut self, socket: impl AsFd) -> Result<(), DatapathError> {
+        // The program keeps everybody away from the port itself; a service of that port would never be one.
+        let address = SockRef::from(&socket).local_addr();
+        let address = address.map_err(|e| {
+            DatapathError::kernel("asking where the agent's listener is bound to", e)
+        })?;
+        let port = address.as_socket().map_or(0, |address| address.port());
+        self.maps
+            .control
+            .set(CONTROL_LISTENER_PORT, u64::from(port), 0)
+            .map_err(|e| DatapathError::map("CONTROL", e))?;
         self.maps.listeners.set(socket).map_err(|e| {
             DatapathError::kernel("putting the agent's listener into the map LISTENERS", e)
         })
@@ -122,21 +133,11 @@ impl Datapath {
             .and_then(|id| program.take_link(id))
             .map_err(|e| DatapathError::kernel(what, e))?;
         let (next, pin) = (links.join(NEXT_PIN), links.join(PIN));
-        remove(&next)?;
+        detach_pinned(&next)?;
         FdLink::from(link).pin(&next).map_err(|e| {
             DatapathError::kernel(format!("pinning the link {}", next.display()), e)
         })?;
         fs::rename(&next, &pin)
             .map_err(|e| DatapathError::kernel(format!("pinning the link {}", pin.display()), e))
-    }
-}
-
-fn remove(pin: &Path) -> Result<(), DatapathError> {
-    match fs::remove_file(pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DatapathError::kernel(
-            format!("removing {}", pin.display()),
-            error,
-        )),
-        _ => Ok(()),
     }
 }

@@ -245,6 +245,11 @@ impl Maps {
         unsafe { batch::for_each("FLOWS", &open(&self.pin_path, "FLOWS")?, each) }
     }
 
+    /// Whether packets of these addresses and ports belong to a flow of the datapath. Where that can't be read, they do not: nobody waits for it.
+    pub fn has_flow(&self, key: &FlowKey) -> bool {
+        self.flows.get(key, 0).is_ok() || self.half_open.get(key, 0).is_ok()
+    }
+
     /// Every entry of half-open flows.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod dispatch;
 mod error;
 mod events;
 mod generation;
+mod lookups;
 mod maps;
 mod names;
 mod program;

@@ -112,7 +112,10 @@ impl Maps {
 }
 
 /// What a lookup has found, if anything.
-fn found<V>(map: &str, result: Result<V, aya::maps::MapError>) -> Result<Option<V>, DatapathError> {
+pub(super) fn found<V>(
+    map: &str,
+    result: Result<V, aya::maps::MapError>,
+) -> Result<Option<V>, DatapathError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(aya::maps::MapError::KeyNotFound) => Ok(None),

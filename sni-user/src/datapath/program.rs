@@ -67,11 +67,11 @@ pub struct ProgramFacts {
     pub translated_bytes: u32,
 }
 
-/// A loaded datapath. Dropping it changes nothing: state and attachments are pinned until [`Datapath::remove`].
+/// A loaded datapath. State and attachments are pinned until [`Datapath::remove`], and only by their pins: dropping it changes nothing, but for
+/// the classifiers of [`Datapath::attach_return`], which go with it.
 pub struct Datapath {
     pub(super) ebpf: Ebpf,
     pub(super) pin_path: PathBuf,
-    links: Vec<PinnedLink>,
     /// Whether this agent's own socket lookup is attached.
     pub(super) dispatching: bool,
     /// Classifiers by interface (name and index).
@@ -136,7 +136,6 @@ impl Datapath {
         Ok(Self {
             ebpf,
             pin_path: pin_path.to_owned(),
-            links: Vec::new(),
             dispatching: false,
             returns: HashMap::new(),
             maps,
@@ -167,15 +166,13 @@ impl Datapath {
         let mut attached = Vec::new();
         let mut rest = Vec::new();
         for (name, ifindex) in interfaces {
-            match self.take_over(&self.pin_of(name, *ifindex))? {
-                Some(link) => {
-                    self.links.push(link);
-                    attached.push(Attached {
-                        interface: name.clone(),
-                        mode: None,
-                    });
-                }
-                None => rest.push((name.clone(), *ifindex)),
+            if self.take_over(&self.pin_of(name, *ifindex))? {
+                attached.push(Attached {
+                    interface: name.clone(),
+                    mode: None,
+                });
+            } else {
+                rest.push((name.clone(), *ifindex));
             }
         }
         for (index, (mode, name)) in modes.iter().enumerate() {
@@ -219,8 +216,7 @@ impl Datapath {
         }
         for ((name, ifindex), id) in interfaces.iter().zip(ids) {
             let path = self.pin_path.join(LINKS_DIR).join(pin_name(name, *ifindex));
-            let link = pin(xdp(&mut self.ebpf)?, id, &path)?;
-            self.links.push(link);
+            pin(xdp(&mut self.ebpf)?, id, &path)?;
         }
         Ok(())
     }
@@ -231,10 +227,10 @@ impl Datapath {
             .join(pin_name(interface, ifindex))
     }
 
-    /// Puts this program in the place of an earlier one, without a gap; `None` when there is none, or its interface is gone.
-    fn take_over(&mut self, path: &Path) -> Result<Option<PinnedLink>, DatapathError> {
+    /// Puts this program in the place of an earlier one, without a gap; `false` when there is none, or its interface is gone.
+    fn take_over(&mut self, path: &Path) -> Result<bool, DatapathError> {
         if !path.exists() {
-            return Ok(None);
+            return Ok(false);
         }
         let what = || format!("taking over the link {}", path.display());
         let pinned = PinnedLink::from_pin(path).map_err(|e| DatapathError::kernel(what(), e))?;
@@ -244,17 +240,15 @@ impl Datapath {
         match program.attach_to_link(link) {
             Ok(id) => {
                 // The pin is another reference to the same link; this one may go.
-                let _same = program
+                program
                     .take_link(id)
                     .map_err(|e| DatapathError::kernel(what(), e))?;
-                let pinned =
-                    PinnedLink::from_pin(path).map_err(|e| DatapathError::kernel(what(), e))?;
-                Ok(Some(pinned))
+                Ok(true)
             }
             // The interface was removed: its link is an empty shell. A new interface of this name is attached afresh.
             Err(error) if matches!(errno(&error), Some(ENOLINK | EINVAL | ENODEV)) => {
                 fs::remove_file(path).map_err(|e| DatapathError::kernel(what(), e))?;
-                Ok(None)
+                Ok(false)
             }
             Err(error) => Err(DatapathError::kernel(what(), error)),
         }
@@ -275,10 +269,7 @@ impl Datapath {
             if let Some(interface) = interface_of(&file)
                 && !keep.contains(&file)
             {
-                let path = self.pin_path.join(LINKS_DIR).join(&file);
-                fs::remove_file(&path).map_err(|e| {
-                    DatapathError::kernel(format!("removing {}", path.display()), e)
-                })?;
+                detach_pinned(&self.pin_path.join(LINKS_DIR).join(&file))?;
                 gone.push(interface.to_owned());
             }
         }
@@ -339,6 +330,9 @@ impl Datapath {
     /// # Errors
     /// When a pin can't be removed.
     pub fn remove_pinned(pin_path: &Path) -> Result<(), DatapathError> {
+        for file in pinned_files(pin_path)? {
+            detach_pinned(&pin_path.join(LINKS_DIR).join(file))?;
+        }
         for directory in [pin_path.join(LINKS_DIR), pin_path.to_owned()] {
             let failed = |e| DatapathError::kernel(format!("removing {}", directory.display()), e);
             let entries = match fs::read_dir(&directory) {
@@ -355,6 +349,18 @@ impl Datapath {
             fs::remove_dir(&directory).map_err(failed)?;
         }
         Ok(())
+    }
+}
+
+/// Removes a link's pin, and with it the attachment; none is fine, too.
+///
+/// The link is held open meanwhile: when its last descriptor is closed the kernel detaches at once, after its last pin only some time later.
+pub(super) fn detach_pinned(path: &Path) -> Result<(), DatapathError> {
+    let failed = |e| DatapathError::kernel(format!("removing {}", path.display()), e);
+    let _held = PinnedLink::from_pin(path);
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+        _ => Ok(()),
     }
 }
 
@@ -437,14 +443,14 @@ fn not_attached(interface: &str, mode: XdpMode, error: ProgramError) -> Datapath
     }
 }
 
-fn pin(program: &mut Xdp, id: XdpLinkId, path: &Path) -> Result<PinnedLink, DatapathError> {
+fn pin(program: &mut Xdp, id: XdpLinkId, path: &Path) -> Result<(), DatapathError> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| DatapathError::Kernel {
         what: format!("pinning the link {}", path.display()),
         source,
     };
     let link = program.take_link(id).map_err(|e| failed(Box::new(e)))?;
     let link = FdLink::try_from(link).map_err(|e| failed(Box::new(e)))?;
-    link.pin(path).map_err(|e| failed(Box::new(e)))
+    link.pin(path).map(drop).map_err(|e| failed(Box::new(e)))
 }
 
 fn refused(pin_path: &Path, error: EbpfError) -> DatapathError {

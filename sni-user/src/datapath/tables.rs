@@ -206,10 +206,17 @@ fn routes(
                 Some(_) => RouteAction::Terminate,
                 None => RouteAction::Pass,
             };
+            // Only the agent knows what a client offers.
+            let conditional = if domain.alpn.is_empty() {
+                0
+            } else {
+                ROUTE_CONDITIONAL
+            };
             let route = SniRoute {
                 pool_v4: pool(domain, true),
                 pool_v6: pool(domain, false),
                 action: action as u8,
+                flags: conditional,
                 ..SniRoute::default()
             };
             routes.push((key, route));

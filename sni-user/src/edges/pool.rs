@@ -64,15 +64,15 @@ impl Pool {
     /// Its Edges of the client's address family, the best one first; none where the pool has none of that family.
     pub fn order(&self, client: SocketAddr) -> Vec<Arc<Edge>> {
         let family = if client.is_ipv4() { &self.v4 } else { &self.v6 };
-        let mut order = family.by_maglev(client, self.seed);
+        let order = family.by_maglev(client, self.seed);
+        // Each load once: they change while others look at them.
+        let mut order: Vec<_> = order.into_iter().map(|it| (it.load(), it)).collect();
         if self.balance == Balance::LeastConnections {
             // Stable: of Edges with equally many the one that Maglev prefers.
-            order.sort_by(|one, other| one.load().total_cmp(&other.load()));
+            order.sort_by(|(one, _), (other, _)| one.total_cmp(other));
         }
-        order
-            .into_iter()
-            .map(|member| Arc::clone(&member.edge))
-            .collect()
+        let edges = order.into_iter().map(|(_, member)| &member.edge);
+        edges.cloned().collect()
     }
 }
 

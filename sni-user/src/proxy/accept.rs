@@ -2,40 +2,65 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{Proxy, connection};
 
-/// How long to wait when the kernel has no more file descriptors or memory: connections end, and it will have.
-const EXHAUSTED: Duration = Duration::from_millis(100);
+/// How long to wait when the kernel refuses: connections end, and there will be file descriptors and memory again.
+const REFUSED: Duration = Duration::from_millis(100);
 
-/// Accepts connections for as long as it is polled.
+/// Accepts connections until the proxy is stopped, and ends those that are open then.
 ///
 /// The permit comes first: what is above `max_connections` waits in the kernel's queue, and costs this process nothing.
 pub(super) async fn connections(proxy: Arc<Proxy>, listener: TcpListener) {
+    let mut open = JoinSet::new();
+    tokio::select! {
+        () = accept(&proxy, &listener, &mut open) => {}
+        () = proxy.stopped() => {}
+    }
+    drop(listener);
+    open.shutdown().await;
+    proxy.has_stopped();
+}
+
+async fn accept(proxy: &Arc<Proxy>, listener: &TcpListener, open: &mut JoinSet<()>) {
     loop {
         let permit = proxy.permit().await;
+        // Those that have ended.
+        while open.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, source)) => {
-                let proxy = Arc::clone(&proxy);
-                tokio::spawn(async move {
+                let proxy = Arc::clone(proxy);
+                open.spawn(async move {
                     connection::serve(&proxy, stream, source).await;
                     drop(permit);
                 });
             }
             // accept(2): the network's errors are already pending ones of the connection, which is gone.
-            Err(error) if is_exhaustion(&error) => {
-                proxy.refused_by_the_kernel(&error);
-                tokio::time::sleep(EXHAUSTED).await;
+            Err(error) if is_of_the_connection(&error) => {
+                tracing::debug!(%error, "a connection was gone before it was accepted");
             }
-            Err(error) => tracing::debug!(%error, "a connection was gone before it was accepted"),
+            Err(error) => {
+                proxy.refused_by_the_kernel(&error);
+                tokio::time::sleep(REFUSED).await;
+            }
         }
     }
 }
 
-fn is_exhaustion(error: &io::Error) -> bool {
+fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENOPROTOOPT
+                | libc::ENONET
+                | libc::EOPNOTSUPP
+        )
     )
 }

@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::socket;
+use super::{Proxy, socket, uses::UsedWayBack};
 use crate::{
     config::SourceMode,
     edges::{Edge, Entered, Pool},
@@ -24,8 +24,16 @@ const ATTEMPTS: usize = 3;
 pub(super) struct Connected {
     pub(super) stream: TcpStream,
     pub(super) edge: Arc<Edge>,
-    /// Counts the connection while it lives.
-    pub(super) entered: Entered,
+    /// For as long as the connection lives.
+    pub(super) hold: Hold,
+}
+
+/// What a connection to an Edge holds for as long as it lives.
+#[derive(Debug)]
+#[expect(dead_code, reason = "guards: they count until they are dropped")]
+pub(super) struct Hold {
+    entered: Entered,
+    way_back: Option<UsedWayBack>,
 }
 
 /// The Edges of a pool, to be tried one after the other on behalf of one client.
@@ -70,7 +78,7 @@ impl NoEdge {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Family { .. } => "no-edge",
-            Self::Unreachable { silent: true, .. } => "edge-timeout",
+            Self::Unreachable { silent: true, .. } => "edge-silent",
             Self::Unreachable { silent: false, .. } => "edge-refused",
         }
     }
@@ -96,16 +104,16 @@ impl Attempts {
     }
 
     /// Connects to the first of those left that answers.
-    pub(super) async fn next(&mut self) -> Result<Connected, NoEdge> {
+    pub(super) async fn next(&mut self, proxy: &Proxy) -> Result<Connected, NoEdge> {
         for edge in self.left.by_ref() {
             // Before the attempt, so that a burst of connections is spread by those that are under way.
             let entered = edge.enter();
-            match to_edge(&edge, self.client).await {
-                Ok(stream) => {
+            match to_edge(proxy, &edge, self.client).await {
+                Ok((stream, way_back)) => {
                     return Ok(Connected {
                         stream,
                         edge,
-                        entered,
+                        hold: Hold { entered, way_back },
                     });
                 }
                 Err(reason) => self.failed.push(Failed { edge, reason }),
@@ -130,26 +138,40 @@ impl Attempts {
     }
 }
 
-async fn to_edge(edge: &Edge, client: SocketAddr) -> io::Result<TcpStream> {
+async fn to_edge(
+    proxy: &Proxy,
+    edge: &Edge,
+    client: SocketAddr,
+) -> io::Result<(TcpStream, Option<UsedWayBack>)> {
     let address = edge.config.address;
-    let stream = match edge.config.source {
-        SourceMode::Gateway => connect(socket::plain(address)?, address).await?,
-        SourceMode::Preserve => {
-            let own_port = match socket::transparent(client, true) {
-                Ok(socket) => connect(socket, address).await,
-                Err(error) => Err(error),
-            };
-            match own_port {
-                // Another connection to this Edge has the client's address and port already.
-                Err(error) if is_taken(&error) => {
-                    connect(socket::transparent(client, false)?, address).await?
-                }
-                other => other?,
-            }
+    if edge.config.source == SourceMode::Gateway {
+        let stream = connect(socket::plain(address)?, address).await?;
+        socket::for_federation(&stream)?;
+        return Ok((stream, None));
+    }
+    // Before the SYN: its answer must find the way.
+    let way_back = proxy.use_way_back();
+    let stream = match with_own_port(proxy, client, address).await {
+        Err(error) if is_taken(&error) => {
+            connect(socket::transparent(client, false)?, address).await?
         }
+        other => other?,
     };
     socket::for_federation(&stream)?;
-    Ok(stream)
+    Ok((stream, Some(way_back)))
+}
+
+/// With the client's address and its very port, if no other connection to this Edge has them: one of the agent's, or a flow of the datapath, which
+/// would take the Edge's answers for its own.
+async fn with_own_port(
+    proxy: &Proxy,
+    client: SocketAddr,
+    edge: SocketAddr,
+) -> io::Result<TcpStream> {
+    if proxy.is_flow(edge, client) {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    connect(socket::transparent(client, true)?, edge).await
 }
 
 async fn connect(socket: socket2::Socket, address: SocketAddr) -> io::Result<TcpStream> {

@@ -2,11 +2,14 @@
 
 use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 use super::{
     Proxy, Target,
-    connect::{Attempts, Connected},
+    connect::{Attempts, Connected, Hold},
     farewell,
     hello::ClientHello,
     peek, proxy_header,
@@ -15,23 +18,28 @@ use super::{
     routing::Service,
     socket,
     story::Story,
-    terminate::{self, Patience, Reach, TerminateError},
+    terminate::{self, Reach, TerminateError},
 };
-
 use crate::{
-    edges::{Edge, Entered},
-    tls::EdgeTls,
+    edges::Edge,
+    tls::{EdgeTls, Terminating},
 };
 
 /// How long each of the two TLS handshakes of a terminated connection may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// A ClientHello that is complete by then is nobody's attack, however many come at once.
+const PROMPT: Duration = Duration::from_secs(1);
+
+/// The datapath goes by a new configuration some milliseconds before the agent does.
+const CATCH_UP: Duration = Duration::from_millis(100);
+
 /// What happens to a connection after its ClientHello.
 enum Onward {
     /// Every byte goes to this Edge as it came.
     Pass(Connected),
-    /// Its TLS ends here, with the certificate of this domain.
-    Terminate(usize),
+    /// Its TLS ends here, as this domain has it, and goes on to one of these Edges.
+    Terminate(Arc<Terminating>, Attempts),
 }
 
 /// Serves a connection from its first byte to its last.
@@ -42,12 +50,11 @@ pub(super) async fn serve(proxy: &Proxy, mut stream: TcpStream, source: SocketAd
         return;
     };
     let mut story = Story::new(proxy, source, address);
+    let _used = proxy.use_address(story.address.ip());
     match carry(&mut story, &mut stream).await {
-        Ok(Onward::Pass(edge)) => pass_through(&story, stream, edge).await,
-        Ok(Onward::Terminate(domain)) => {
-            if let Err(refusal) = end_tls(&story, stream, domain).await {
-                story.refused(&refusal);
-            }
+        Ok(Onward::Pass(edge)) => pass_through(story, stream, edge).await,
+        Ok(Onward::Terminate(domain, attempts)) => {
+            end_tls(story, stream, &domain, attempts).await;
         }
         Err(refusal) => {
             story.refused(&refusal);
@@ -59,25 +66,35 @@ pub(super) async fn serve(proxy: &Proxy, mut stream: TcpStream, source: SocketAd
 /// Everything up to the point from which the connection is somebody else's to answer.
 async fn carry(story: &mut Story<'_>, stream: &mut TcpStream) -> Result<Onward, Refusal> {
     socket::for_federation(stream).map_err(Refusal::Socket)?;
-    let service = story.service()?;
+    let service = match story.service() {
+        Some(service) => service,
+        None => {
+            sleep(CATCH_UP).await;
+            story.begin_again();
+            story.service().ok_or(Refusal::NoService)?
+        }
+    };
     let patience = story.active.config.gateway.hello_timeout;
     let hello = timeout(patience, first_words(story, &service, stream))
         .await
         .unwrap_or(Err(Refusal::HelloTimeout(patience)))?;
-    let pool = match story.route(&service, hello)? {
-        Target::Pool(pool) => pool,
+    match story.route(&service, hello)? {
+        Target::Pool(pool) => {
+            let mut attempts = attempts(story, pool)?;
+            Ok(Onward::Pass(reach(story, &mut attempts).await?))
+        }
         Target::Domain(index) => {
             let domain = story.active.config.domains.get(index);
-            let domain = domain.ok_or(Refusal::NoService)?;
-            if domain.terminate.is_some() {
-                return Ok(Onward::Terminate(index));
+            let domain = domain.ok_or(Refusal::Incoherent("domain"))?;
+            let mut attempts = attempts(story, domain.pool.index())?;
+            if domain.terminate.is_none() {
+                return Ok(Onward::Pass(reach(story, &mut attempts).await?));
             }
-            domain.pool.index()
+            let terminating = story.active.tls.domain(index);
+            let terminating = terminating.ok_or(Refusal::Incoherent("certificate"))?;
+            Ok(Onward::Terminate(Arc::clone(terminating), attempts))
         }
-    };
-    let mut attempts = attempts(story, pool)?;
-    let connected = reach(story, &mut attempts).await?;
-    Ok(Onward::Pass(connected))
+    }
 }
 
 /// Who the client is, and its ClientHello, which stays where it is.
@@ -88,27 +105,41 @@ async fn first_words(
 ) -> Result<ClientHello, Refusal> {
     if service.trusts(story.source.ip()) {
         let client = proxy_header::read(stream).await;
-        let client = client.map_err(Refusal::ProxyHeader)?;
-        story.source = client.unwrap_or(story.source);
+        if let Some(client) = client.map_err(Refusal::ProxyHeader)? {
+            story.source = client;
+            if Proxy::denies(&story.active, client.ip()) {
+                return Err(Refusal::Denied);
+            }
+        }
     }
-    let claim = story.proxy.claim(&story.active, story.source.ip());
-    let claim = claim.ok_or(Refusal::HelloBudget)?;
-    // Whoever speaks another protocol, or nonsense, has not completed a ClientHello either.
-    let hello = peek::client_hello(stream).await?;
-    claim.give_back();
-    Ok(hello)
+    let claim = || story.proxy.claim(&story.active, story.source.ip());
+    match timeout(PROMPT, peek::client_hello(stream)).await {
+        Ok(Ok(hello)) => Ok(hello),
+        Ok(Err(refusal)) => {
+            // Whoever speaks another protocol, or nonsense, has not completed a ClientHello either. There is nothing left to be refused.
+            drop(claim());
+            Err(refusal.into())
+        }
+        Err(_) => {
+            let claim = claim().ok_or(Refusal::HelloBudget)?;
+            let hello = peek::client_hello(stream).await?;
+            claim.give_back();
+            Ok(hello)
+        }
+    }
 }
 
 /// The Edges that a connection may go to.
 fn attempts(story: &Story<'_>, pool: usize) -> Result<Attempts, Refusal> {
-    let pool = story.active.edges.pool(pool).ok_or(Refusal::NoService)?;
+    let pool = story.active.edges.pool(pool);
+    let pool = pool.ok_or(Refusal::Incoherent("pool"))?;
     Ok(Attempts::new(pool, story.source))
 }
 
 /// Connects to the next Edge that answers, and tells it who the client is if it wants to know.
 async fn reach(story: &Story<'_>, attempts: &mut Attempts) -> Result<Connected, Refusal> {
     let before = attempts.failed().len();
-    let mut connected = attempts.next().await?;
+    let mut connected = attempts.next(story.proxy).await?;
     story.failed_over(&attempts.failed()[before..], &connected.edge);
     if connected.edge.config.proxy_protocol {
         let written = proxy_header::write(&mut connected.stream, story.source, story.address);
@@ -121,42 +152,49 @@ async fn reach(story: &Story<'_>, attempts: &mut Attempts) -> Result<Connected, 
 }
 
 /// Every byte, the ClientHello first, until both sides have closed.
-async fn pass_through(story: &Story<'_>, client: TcpStream, edge: Connected) {
-    story.carrying("passed", &edge.edge);
+async fn pass_through(story: Story<'_>, client: TcpStream, connected: Connected) {
     let idle = story.active.config.gateway.idle_timeout;
-    let relayed = relay::relay(client, edge.stream, idle).await;
-    story.passed(&edge.edge, &relayed);
-    drop(edge.entered);
+    let Connected { stream, edge, hold } = connected;
+    let carried = story.carried("passed", edge);
+    let relayed = relay::relay(client, stream, idle).await;
+    carried.passed(&relayed);
+    drop(hold);
 }
 
 /// TLS with the partner, TLS with the Edge, and what they say to each other in between.
-async fn end_tls(story: &Story<'_>, client: TcpStream, index: usize) -> Result<(), Refusal> {
-    let active = &story.active;
-    let domain = active.tls.domain(index).ok_or(Refusal::NoService)?;
-    let pool = active.config.domains[index].pool.index();
-    let gateway = &active.config.gateway;
-    let patience = Patience {
-        handshake: HANDSHAKE,
-        idle: gateway.idle_timeout,
-    };
+async fn end_tls(
+    story: Story<'_>,
+    client: TcpStream,
+    domain: &Arc<Terminating>,
+    attempts: Attempts,
+) {
+    let idle = story.active.config.gateway.idle_timeout;
     let mut edges = Candidates {
-        story,
-        attempts: attempts(story, pool)?,
+        story: &story,
+        attempts,
     };
     let server_name = story.server_name();
-    let (relayed, (edge, _entered)) =
-        terminate::terminate(client, domain, server_name, patience, &mut edges)
-            .await
-            .map_err(|error| match error {
-                // The reason itself, not that there was one.
-                TerminateError::NoEdge(reason) => match reason.downcast::<Refusal>() {
-                    Ok(refusal) => *refusal,
-                    Err(reason) => TerminateError::NoEdge(reason).into(),
-                },
-                other => other.into(),
-            })?;
-    story.terminated(&edge, &relayed);
-    Ok(())
+    let established =
+        terminate::establish(client, domain, server_name, HANDSHAKE, &mut edges).await;
+    let (session, (edge, hold)) = match established {
+        Ok(established) => established,
+        Err(error) => return story.refused(&reason(error)),
+    };
+    let carried = story.carried("terminated", edge);
+    let relayed = session.relay(idle).await;
+    carried.terminated(&relayed);
+    drop(hold);
+}
+
+/// Why there was no Edge, rather than that there was none.
+fn reason(error: TerminateError) -> Refusal {
+    match error {
+        TerminateError::NoEdge(reason) => match reason.downcast::<Refusal>() {
+            Ok(refusal) => *refusal,
+            Err(reason) => TerminateError::NoEdge(reason).into(),
+        },
+        other => other.into(),
+    }
 }
 
 /// The Edges of a terminated connection.
@@ -166,8 +204,7 @@ struct Candidates<'a> {
 }
 
 impl Reach for Candidates<'_> {
-    /// The guard counts the connection.
-    type Tag = (Arc<Edge>, Entered);
+    type Tag = (Arc<Edge>, Hold);
 
     async fn reach(
         &mut self,
@@ -175,11 +212,7 @@ impl Reach for Candidates<'_> {
         let connected = reach(self.story, &mut self.attempts).await?;
         let edge = connected.edge;
         let tls = self.story.active.tls.edge(edge.index);
-        let tls = Arc::clone(tls.ok_or(Refusal::NoService)?);
-        Ok((connected.stream, tls, (edge, connected.entered)))
-    }
-
-    fn established(&self, (edge, _): &Self::Tag) {
-        self.story.carrying("terminated", edge);
+        let tls = Arc::clone(tls.ok_or(Refusal::Incoherent("roots of an Edge"))?);
+        Ok((connected.stream, tls, (edge, connected.hold)))
     }
 }

@@ -20,8 +20,10 @@ mod shared;
 mod socket;
 mod story;
 pub mod terminate;
+mod uses;
 
 pub use self::{
-    routing::{Decision, Routing, Service, Target},
-    shared::{Active, Lesson, Numbers, Proxy},
+    routing::{Decision, Routing, Service, Target, Verdict},
+    shared::{Active, Flows, Lesson, Numbers, Proxy},
+    uses::Uses,
 };

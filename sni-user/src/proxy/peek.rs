@@ -1,9 +1,9 @@
 //! Reading a ClientHello without taking it: the Edge, or the TLS library, gets every byte.
 
-use std::io;
+use std::{io, time::Duration};
 
 use rustix::net::{RecvFlags, recv};
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{io::Interest, net::TcpStream, time::sleep};
 
 use super::{
     hello::{self, ClientHello, HelloError, MAX_HELLO, NotTls, Peeked},
@@ -12,6 +12,9 @@ use super::{
 
 /// What most ClientHellos fit into.
 const FIRST_LOOK: usize = 4096;
+/// Looks at a ClientHello that comes in pieces before there is a pause between them, and how long that is.
+const PATIENT_LOOKS: usize = 64;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Why there is no ClientHello. Who is too slow is cut off by the caller's deadline.
 #[derive(Debug, thiserror::Error)]
@@ -32,17 +35,27 @@ pub(super) enum NoHello {
 
 /// Waits for a whole ClientHello at the head of what `stream` has received, and leaves it there.
 pub(super) async fn client_hello(stream: &TcpStream) -> Result<ClientHello, NoHello> {
+    let found = look(stream).await;
+    // Whoever reads on, be it for the end, wants to know of each byte.
+    wake_at(stream, 1)?;
+    found
+}
+
+async fn look(stream: &TcpStream) -> Result<ClientHello, NoHello> {
     let mut bytes = Vec::with_capacity(FIRST_LOOK);
-    let found = loop {
+    for looks in 0.. {
         more(stream, &mut bytes).await?;
         match hello::read(&bytes)? {
-            Peeked::Found(hello) => break hello,
+            Peeked::Found(hello) => return Ok(hello),
             Peeked::NotTls(kind) => return Err(NoHello::NotTls(kind)),
             Peeked::Incomplete { needed } => wake_at(stream, needed)?,
         }
-    };
-    wake_at(stream, 1)?;
-    Ok(found)
+        // A hello in records of a byte or two can't be waited for as a whole, and each look reads all of it again.
+        if looks > PATIENT_LOOKS {
+            sleep(BETWEEN_LOOKS).await;
+        }
+    }
+    Err(NoHello::Closed)
 }
 
 /// Waits until there is more to see than `bytes`, and sees it. At most [`MAX_HELLO`] bytes.

@@ -2,6 +2,8 @@
 
 use std::{io, time::Duration};
 
+use rustls::AlertDescription;
+
 use super::{
     connect::NoEdge,
     hello::{HelloError, NotTls},
@@ -19,9 +21,17 @@ pub(super) enum Refusal {
     /// The client's side of the connection can't be used.
     #[error("the socket can't be set up: {0}")]
     Socket(io::Error),
+    /// Two things that are made from one configuration do not fit together.
+    #[error(
+        "the active configuration has no {0} where there must be one: reload it, and report this"
+    )]
+    Incoherent(&'static str),
     /// A load balancer in front of the gateway.
     #[error(transparent)]
     ProxyHeader(NoHeader),
+    /// The client that a load balancer names.
+    #[error("the client that the PROXY protocol header names is denied by `limits.deny`")]
+    Denied,
     /// Too many connections of this source without a ClientHello.
     #[error(
         "the source leaves more connections without a ClientHello than `limits.hello_per_source` allows: raise it, or put the source into `limits.allow`"
@@ -42,6 +52,11 @@ pub(super) enum Refusal {
     /// A ClientHello that must not be routed.
     #[error("the ClientHello must not be routed: {0}")]
     Hello(HelloError),
+    /// A route, but not for this client.
+    #[error(
+        "the server name is defined for application protocols only that the client does not offer: add a [[domain]] without `alpn`"
+    )]
+    WrongProtocol,
     /// No route.
     #[error(
         "no [[domain]] has this server name, and its [[ip_set]] has no `default`: define it with `snigate domain add`, or set a default"
@@ -66,24 +81,23 @@ pub(super) enum Refusal {
 /// What becomes of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Farewell {
-    /// A fatal alert (its description, RFC 8446 section 6), then the end.
-    Alert(u8),
+    /// A fatal alert (RFC 8446 section 6), then the end.
+    Alert(AlertDescription),
     /// The end, without a word that it could understand; or the word has been said.
     Close,
     /// A RST: whoever floods is not worth a state.
     Reset,
 }
 
-const ILLEGAL_PARAMETER: u8 = 47;
-const DECODE_ERROR: u8 = 50;
-const INTERNAL_ERROR: u8 = 80;
-const UNRECOGNIZED_NAME: u8 = 112;
-
 impl Refusal {
     /// The reason, as it is counted.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::NoService => "no-service",
+            Self::Incoherent(_) => "incoherent",
+            Self::Denied => "denied",
+            Self::WrongProtocol => "wrong-protocol",
+            Self::ProxyHeader(NoHeader::Stream(_)) => "proxy-header-missing",
             Self::Socket(_) => "socket",
             Self::ProxyHeader(_) => "proxy-header",
             Self::HelloBudget => "hello-budget",
@@ -107,15 +121,19 @@ impl Refusal {
     /// What the client is told.
     pub(super) fn farewell(&self) -> Farewell {
         match self {
-            Self::UnrecognizedName => Farewell::Alert(UNRECOGNIZED_NAME),
-            Self::NoEdge(_) | Self::EdgeBroken { .. } => Farewell::Alert(INTERNAL_ERROR),
+            Self::UnrecognizedName => Farewell::Alert(AlertDescription::UnrecognisedName),
+            Self::NoEdge(_) | Self::EdgeBroken { .. } => Farewell::Alert(AlertDescription::InternalError),
             Self::Hello(HelloError::LengthsOverrun(_) | HelloError::ListEmpty(_)) => {
-                Farewell::Alert(DECODE_ERROR)
+                Farewell::Alert(AlertDescription::DecodeError)
             }
-            Self::Hello(_) => Farewell::Alert(ILLEGAL_PARAMETER),
-            Self::HelloBudget | Self::HelloBroken(_) => Farewell::Reset,
-            Self::NoService
-            | Self::Socket(_)
+            Self::Hello(_) => Farewell::Alert(AlertDescription::IllegalParameter),
+            // It costs least, and says as much as a closed port.
+            Self::HelloBudget | Self::HelloBroken(_) | Self::NoService | Self::Denied => {
+                Farewell::Reset
+            }
+            Self::Incoherent(_) => Farewell::Alert(AlertDescription::InternalError),
+            Self::WrongProtocol => Farewell::Alert(AlertDescription::NoApplicationProtocol),
+            Self::Socket(_)
             | Self::ProxyHeader(_)
             | Self::HelloTimeout(_)
             | Self::HelloClosed
@@ -128,9 +146,11 @@ impl Refusal {
     /// Whether the operator has something to mend; else it is the client's affair, and its traces are for who looks for them.
     pub(super) fn is_ours(&self) -> bool {
         match self {
-            Self::Socket(_) | Self::ProxyHeader(_) | Self::NoEdge(_) | Self::EdgeBroken { .. } => {
-                true
-            }
+            Self::Socket(_)
+            | Self::Incoherent(_)
+            | Self::ProxyHeader(NoHeader::Invalid)
+            | Self::NoEdge(_)
+            | Self::EdgeBroken { .. } => true,
             Self::Terminate(error) => error.is_ours(),
             _ => false,
         }

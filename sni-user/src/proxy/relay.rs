@@ -9,6 +9,7 @@ use std::{
     cell::RefCell,
     io,
     os::fd::OwnedFd,
+    pin::pin,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,12 +17,16 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{SendFlags, send};
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use futures_util::future::{Either, select};
+use rustix::{
+    io::Errno,
+    net::{SendFlags, send},
+    pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice},
+};
 use tokio::{
     io::Interest,
     net::TcpStream,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::socket;
@@ -32,6 +37,8 @@ const PIPE: usize = 256 * 1024;
 const MESSAGE: usize = 17 * 1024;
 /// Who sends as much without a pause is expected to go on.
 const BULK: usize = 4 * MESSAGE;
+/// How long to wait for a pipe when there are no more file descriptors.
+const NO_PIPE: Duration = Duration::from_millis(50);
 /// Pipes that are kept for the next bytes.
 const SPARE_PIPES: usize = 64;
 
@@ -62,14 +69,23 @@ pub(crate) async fn relay(client: TcpStream, edge: TcpStream, idle: Duration) ->
     let activity = Activity::new();
     let (to_edge, to_client) = (AtomicU64::new(0), AtomicU64::new(0));
     let both = async {
-        tokio::try_join!(
-            one_way(&client, &edge, &to_edge, &activity),
-            one_way(&edge, &client, &to_client, &activity),
-        )
+        let up = pin!(one_way(&client, &edge, &to_edge, &activity));
+        let down = pin!(one_way(&edge, &client, &to_client, &activity));
+        // Who has closed one direction is not read from any more, but may still break the other one.
+        match select(up, down).await {
+            Either::Left((up, down)) => {
+                up?;
+                select(down, pin!(broken(&client))).await.factor_first().0
+            }
+            Either::Right((down, up)) => {
+                down?;
+                select(up, pin!(broken(&edge))).await.factor_first().0
+            }
+        }
     };
     let end = tokio::select! {
         done = both => match done {
-            Ok(_) => End::Closed,
+            Ok(()) => End::Closed,
             Err(_) => End::Reset,
         },
         () = activity.silence(idle) => End::Idle,
@@ -84,6 +100,12 @@ pub(crate) async fn relay(client: TcpStream, edge: TcpStream, idle: Duration) ->
         to_client: to_client.into_inner(),
         end,
     }
+}
+
+/// Waits until a connection is broken.
+async fn broken(stream: &TcpStream) -> io::Result<()> {
+    stream.ready(Interest::ERROR).await?;
+    Err(io::ErrorKind::ConnectionReset.into())
 }
 
 /// Passes on what `from` sends, and its end.
@@ -122,7 +144,7 @@ async fn one_way(
     }
     match rustix::net::shutdown(to, rustix::net::Shutdown::Write) {
         // The other side has closed completely in the meantime.
-        Err(rustix::io::Errno::NOTCONN) | Ok(()) => Ok(()),
+        Err(Errno::NOTCONN) | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
@@ -152,7 +174,7 @@ thread_local! {
 impl Onward<'_> {
     /// By a pipe.
     async fn splice(&self, from: &TcpStream) -> io::Result<Taken> {
-        let pipe = Pipe::borrow()?;
+        let pipe = Pipe::borrow().await?;
         let filled = from.try_io(Interest::READABLE, || {
             Ok(splice(from, None, &pipe.write, None, PIPE, flags())?)
         });
@@ -254,15 +276,23 @@ struct Pipe {
 static SPARE: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 
 impl Pipe {
-    fn borrow() -> io::Result<Self> {
-        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(pipe) = spare {
-            return Ok(pipe);
+    /// An empty pipe. When there are no more file descriptors, the bytes wait until another connection has returned one.
+    async fn borrow() -> io::Result<Self> {
+        loop {
+            let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            if let Some(pipe) = spare {
+                return Ok(pipe);
+            }
+            match pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC) {
+                Ok((read, write)) => {
+                    // A system that allows less works as well, with more system calls.
+                    let _ = fcntl_setpipe_size(&write, PIPE);
+                    return Ok(Self { read, write });
+                }
+                Err(Errno::MFILE | Errno::NFILE) => sleep(NO_PIPE).await,
+                Err(error) => return Err(error.into()),
+            }
         }
-        let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        // A system that allows less works as well, with more system calls.
-        let _ = fcntl_setpipe_size(&write, PIPE);
-        Ok(Self { read, write })
     }
 
     /// Returns an empty pipe.
@@ -416,6 +446,27 @@ mod tests {
         assert_eq!(relay.await.expect("no panic").end, End::Reset);
         let error = edge.read(&mut [0; 1]).expect_err("a reset");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_reset_after_half_a_close_is_passed_on() {
+        let (client, near_client) = connection();
+        let (mut edge, near_edge) = connection();
+        let relay = tokio::spawn(relay(near_client, near_edge, LONG));
+        client.shutdown(Shutdown::Write).expect("half a close");
+        let edge = tokio::task::spawn_blocking(move || {
+            assert_eq!(edge.read(&mut [0; 1]).expect("the end"), 0);
+            edge
+        });
+        let mut edge = edge.await.expect("the Edge");
+        socket2::SockRef::from(&client)
+            .set_linger(Some(Duration::ZERO))
+            .expect("a socket");
+        drop(client);
+        assert_eq!(relay.await.expect("no panic").end, End::Reset);
+        // It has read the end already; that nobody listens any more shows when it speaks.
+        let error = edge.write_all(b"late").expect_err("a reset");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[tokio::test]

@@ -35,6 +35,18 @@ struct Candidate {
     domain: usize,
 }
 
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes somewhere.
+    Goes(Decision),
+    /// Its name is defined for application protocols only that the client does not offer. It is refused, rather than sent to whom a wider
+    /// wildcard or the default belongs.
+    WrongProtocol(Matched),
+    /// Nothing has its name, and there is no default.
+    Unknown,
+}
+
 /// Where a connection goes, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -103,45 +115,43 @@ impl Routing {
         self.services.get(&address)
     }
 
-    /// The addresses of all inspected services, each once.
-    pub fn addresses(&self) -> Vec<IpAddr> {
-        let mut addresses: Vec<_> = self.services.keys().map(SocketAddr::ip).collect();
-        addresses.sort();
-        addresses.dedup();
-        addresses
+    /// Where a connection to `service` goes.
+    pub fn decide(&self, service: &Service, hello: &ClientHello) -> Verdict {
+        let name = hello.server_name.as_deref();
+        let defined = name.and_then(|name| self.named(name, &hello.alpn));
+        match (defined, service.default) {
+            (Some((matched, Some(domain))), _) => Verdict::Goes(Decision {
+                matched,
+                target: Target::Domain(domain),
+            }),
+            (Some((matched, None)), _) => Verdict::WrongProtocol(matched),
+            (None, Some(pool)) => Verdict::Goes(Decision {
+                matched: Matched::Default,
+                target: Target::Pool(pool),
+            }),
+            (None, None) => Verdict::Unknown,
+        }
     }
 
-    /// Where a connection to `service` goes; nothing where it is to be refused.
-    pub fn decide(&self, service: &Service, hello: &ClientHello) -> Option<Decision> {
-        let name = hello.server_name.as_deref();
-        let named = name.and_then(|name| {
-            candidates(name).find_map(|(matched, candidate)| {
-                let domain = self.domain(candidate.as_str(), &hello.alpn)?;
-                Some(Decision {
-                    matched,
-                    target: Target::Domain(domain),
-                })
-            })
-        });
-        named.or_else(|| {
-            Some(Decision {
-                matched: Matched::Default,
-                target: Target::Pool(service.default?),
-            })
+    /// What defines a server name, and the domain that it means to a client that offers these application protocols, by its position in the
+    /// configuration: none where all of its domains ask for others.
+    pub fn named(&self, name: &str, offered: &[Vec<u8>]) -> Option<(Matched, Option<usize>)> {
+        candidates(name).find_map(|(matched, candidate)| {
+            let domains = self.names.get(candidate.as_str())?;
+            Some((matched, choose(domains, offered)))
         })
     }
+}
 
-    /// The domain that a name or wildcard means: one whose application protocol is offered, else the one that asks for none.
-    fn domain(&self, name: &str, offered: &[Vec<u8>]) -> Option<usize> {
-        let candidates = self.names.get(name)?;
-        let offers = |candidate: &&Candidate| {
-            let mut wanted = candidate.alpn.iter().map(AlpnProtocol::as_bytes);
-            wanted.any(|wanted| offered.iter().any(|offer| offer == wanted))
-        };
-        candidates
-            .iter()
-            .find(offers)
-            .or_else(|| candidates.iter().find(|it| it.alpn.is_empty()))
-            .map(|candidate| candidate.domain)
-    }
+/// The one of a name's domains whose application protocol is offered, else the one that asks for none.
+fn choose(domains: &[Candidate], offered: &[Vec<u8>]) -> Option<usize> {
+    let offers = |candidate: &&Candidate| {
+        let mut wanted = candidate.alpn.iter().map(AlpnProtocol::as_bytes);
+        wanted.any(|wanted| offered.iter().any(|offer| offer == wanted))
+    };
+    domains
+        .iter()
+        .find(offers)
+        .or_else(|| domains.iter().find(|it| it.alpn.is_empty()))
+        .map(|candidate| candidate.domain)
 }

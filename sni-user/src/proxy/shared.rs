@@ -3,28 +3,34 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use arc_swap::ArcSwap;
+use sni_common::contract::FlowKey;
 use tokio::{
     net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch},
 };
 
 use super::{
     accept,
     budget::{Allowance, Budgets, Claim},
     counters::Counters,
-    routing::{Decision, Routing},
+    routing::{Routing, Verdict},
     socket,
+    uses::{InUse, UsedAddress, UsedWayBack, Uses},
 };
 use crate::{
-    config::Config, control::HelloSeen, datapath::Activated, edges::Edges, sweeper::monotonic_ns,
+    clock::monotonic_ns,
+    config::{Config, IpNet},
+    control::HelloSeen,
+    datapath::Activated,
+    edges::Edges,
     tls,
 };
 
@@ -79,21 +85,35 @@ pub struct Lesson {
     pub ip_set: usize,
     /// The name; empty where the client sent none.
     pub name: String,
-    /// Where it goes; nothing where it was refused.
-    pub decision: Option<Decision>,
+    /// What became of it.
+    pub verdict: Verdict,
 }
 
+/// Tells whether a tuple, as the Edge's packets have it, is one of the datapath's flows.
+pub type Flows = Box<dyn Fn(&FlowKey) -> bool + Send + Sync>;
+
 /// The proxy: one for each agent.
-#[derive(Debug)]
 pub struct Proxy {
     active: ArcSwap<Active>,
     permits: Arc<Semaphore>,
     limit: Mutex<usize>,
+    /// Permits that are out and above the limit.
+    debt: AtomicUsize,
     budgets: Arc<Budgets>,
     counters: Counters,
     open: AtomicU64,
+    uses: Arc<InUse>,
+    flows: Flows,
     watchers: broadcast::Sender<Arc<HelloSeen>>,
     lessons: mpsc::Sender<Lesson>,
+    stop: watch::Sender<Life>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Running,
+    Stopping,
+    Stopped,
 }
 
 impl Active {
@@ -112,18 +132,22 @@ impl Active {
 
 impl Proxy {
     /// A proxy that goes by `active`; the receiver gets what there is to learn.
-    pub fn new(active: Active) -> (Arc<Self>, mpsc::Receiver<Lesson>) {
+    pub fn new(active: Active, flows: Flows) -> (Arc<Self>, mpsc::Receiver<Lesson>) {
         let limit = active.config.gateway.max_connections as usize;
         let (lessons, learner) = mpsc::channel(LESSONS);
         let proxy = Self {
             active: ArcSwap::from_pointee(active),
             permits: Arc::new(Semaphore::new(limit)),
             limit: Mutex::new(limit),
+            debt: AtomicUsize::new(0),
             budgets: Budgets::new(),
             counters: Counters::default(),
             open: AtomicU64::new(0),
+            uses: Arc::default(),
+            flows,
             watchers: broadcast::Sender::new(WATCHED),
             lessons,
+            stop: watch::Sender::new(Life::Running),
         };
         (Arc::new(proxy), learner)
     }
@@ -136,9 +160,26 @@ impl Proxy {
         socket::listener()
     }
 
-    /// Accepts connections until it is dropped; those that were accepted go on.
+    /// Accepts connections until [`Proxy::stop`]; those that were accepted end with it.
     pub async fn run(self: Arc<Self>, listener: TcpListener) {
         accept::connections(self, listener).await;
+    }
+
+    /// Ends all connections, and waits until they have ended.
+    pub async fn stop(&self) {
+        let mut life = self.stop.subscribe();
+        self.stop.send_replace(Life::Stopping);
+        // The sender is ours and lives on.
+        let _ = life.wait_for(|life| *life == Life::Stopped).await;
+    }
+
+    pub(super) async fn stopped(&self) {
+        let mut life = self.stop.subscribe();
+        let _ = life.wait_for(|life| *life != Life::Running).await;
+    }
+
+    pub(super) fn has_stopped(&self) {
+        self.stop.send_replace(Life::Stopped);
     }
 
     /// What new connections go by.
@@ -151,13 +192,25 @@ impl Proxy {
         let wanted = active.config.gateway.max_connections as usize;
         self.active.store(Arc::new(active));
         let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        if wanted > *limit {
-            self.permits.add_permits(wanted - *limit);
-            *limit = wanted;
+        if wanted >= *limit {
+            // What is owed is not handed out.
+            let owed = self.debt.fetch_update(Relaxed, Relaxed, |debt| {
+                Some(debt.saturating_sub(wanted - *limit))
+            });
+            let owed = owed.unwrap_or_default().min(wanted - *limit);
+            self.permits.add_permits(wanted - *limit - owed);
         } else {
-            // Permits of open connections can't be taken back now; the limit is lowered as far as it can be, and by the rest with the next call.
-            *limit -= self.permits.forget_permits(*limit - wanted);
+            let less = *limit - wanted;
+            let idle = self.permits.forget_permits(less);
+            // The rest is kept back when connections end.
+            self.debt.fetch_add(less - idle, Relaxed);
         }
+        *limit = wanted;
+    }
+
+    /// What open connections need of the host.
+    pub fn uses(&self) -> Uses {
+        self.uses.now()
     }
 
     /// Every ClientHello from now on.
@@ -167,7 +220,7 @@ impl Proxy {
 
     /// Connections that are open now.
     pub fn open(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
+        self.open.load(Relaxed)
     }
 
     /// What has been counted, by name.
@@ -175,11 +228,27 @@ impl Proxy {
         self.counters.all()
     }
 
-    pub(super) async fn permit(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.permits)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed")
+    /// Leave to have one more connection. Who waits for it is counted, and said.
+    pub(super) async fn permit(self: &Arc<Self>) -> Permit {
+        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                if let Some(unsaid) = self.note("connections-full") {
+                    let open = self.open();
+                    tracing::warn!(
+                        open,
+                        unsaid,
+                        "as many connections as `max_connections` allows: further ones wait; raise it if the host has room"
+                    );
+                }
+                let permit = Arc::clone(&self.permits).acquire_owned().await;
+                permit.expect("the semaphore is never closed")
+            }
+        };
+        Permit {
+            permit: Some(permit),
+            proxy: Arc::clone(self),
+        }
     }
 
     pub(super) fn claim(&self, active: &Active, source: IpAddr) -> Option<Claim> {
@@ -216,9 +285,40 @@ impl Proxy {
         }
     }
 
+    /// Notes that a connection needs a local address.
+    pub(super) fn use_address(&self, address: IpAddr) -> UsedAddress {
+        self.uses.address(address)
+    }
+
+    /// Notes that a connection needs the way back to transparent sockets.
+    pub(super) fn use_way_back(&self) -> UsedWayBack {
+        self.uses.way_back()
+    }
+
+    /// Whether the Edge's packets to this client and port would be taken for a flow of the datapath.
+    pub(super) fn is_flow(&self, edge: SocketAddr, client: SocketAddr) -> bool {
+        (self.flows)(&FlowKey {
+            source: edge.ip().into(),
+            destination: client.ip().into(),
+            source_port_be: edge.port().to_be(),
+            destination_port_be: client.port().to_be(),
+        })
+    }
+
+    /// Whether a client is denied that the datapath has not seen itself.
+    pub(super) fn denies(active: &Active, client: IpAddr) -> bool {
+        let limits = &active.config.limits;
+        let longest = |nets: &[IpNet]| {
+            let containing = nets.iter().filter(|net| net.contains(&client));
+            containing.map(IpNet::prefix_len).max()
+        };
+        // The longest prefix decides, as in the datapath.
+        longest(&limits.deny) > longest(&limits.allow)
+    }
+
     /// Counts a connection for as long as the guard lives.
     pub(super) fn enter(&self) -> Open<'_> {
-        self.open.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Relaxed);
         Open(&self.open)
     }
 }
@@ -228,6 +328,22 @@ pub(super) struct Open<'a>(&'a AtomicU64);
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Leave to have one connection.
+pub(super) struct Permit {
+    permit: Option<OwnedSemaphorePermit>,
+    proxy: Arc<Proxy>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let debt = &self.proxy.debt;
+        let owed = debt.fetch_update(Relaxed, Relaxed, |debt| debt.checked_sub(1));
+        if let (Ok(_), Some(permit)) = (owed, self.permit.take()) {
+            permit.forget();
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What is known of a connection so far, and who is told of it: the counters, the log, those who watch, SNI_LEARNED.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -14,7 +14,8 @@ use super::{
     hello::ClientHello,
     refusal::Refusal,
     relay::{End, Relayed},
-    routing::{Decision, Service},
+    routing::{Decision, Service, Verdict},
+    socket::canonical,
     terminate,
 };
 use crate::{control::HelloSeen, edges::Edge};
@@ -46,10 +47,14 @@ impl<'a> Story<'a> {
         }
     }
 
+    /// Takes what is the active configuration now.
+    pub(super) fn begin_again(&mut self) {
+        self.active = self.proxy.active();
+    }
+
     /// The service that the connection came to.
-    pub(super) fn service(&self) -> Result<Service, Refusal> {
-        let service = self.active.routing.service(self.address).cloned();
-        service.ok_or(Refusal::NoService)
+    pub(super) fn service(&self) -> Option<Service> {
+        self.active.routing.service(self.address).cloned()
     }
 
     /// Where the ClientHello says that it goes.
@@ -58,16 +63,22 @@ impl<'a> Story<'a> {
         service: &Service,
         hello: ClientHello,
     ) -> Result<Target, Refusal> {
-        self.decision = self.active.routing.decide(service, &hello);
+        let verdict = self.active.routing.decide(service, &hello);
         self.proxy.learn(Lesson {
             active: Arc::clone(&self.active),
             ip_set: service.ip_set,
             name: hello.server_name.clone().unwrap_or_default(),
-            decision: self.decision,
+            verdict,
         });
         self.hello = Some(hello);
-        let decision = self.decision.ok_or(Refusal::UnrecognizedName)?;
-        Ok(decision.target)
+        match verdict {
+            Verdict::Goes(decision) => {
+                self.decision = Some(decision);
+                Ok(decision.target)
+            }
+            Verdict::WrongProtocol(_) => Err(Refusal::WrongProtocol),
+            Verdict::Unknown => Err(Refusal::UnrecognizedName),
+        }
     }
 
     /// The server name that the client asked for.
@@ -84,62 +95,19 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// Bytes begin to flow, passed through or terminated.
-    pub(super) fn carrying(&self, way: &'static str, edge: &Edge) {
+    /// Bytes begin to flow, passed through or terminated. What is not needed from here on is let go: a connection lives for days, and
+    /// configurations come and go.
+    pub(super) fn carried(self, way: &'static str, edge: Arc<Edge>) -> Carried<'a> {
         self.proxy.count(way, 1);
         self.show(|| format!("{way} to {}", edge.config.name));
-    }
-
-    /// A connection that was passed through is over.
-    pub(super) fn passed(&self, edge: &Edge, relayed: &Relayed) {
-        let end = match relayed.end {
-            End::Closed => "closed",
-            End::Reset => "reset",
-            End::Idle => "idle",
-        };
-        self.ended(edge, (relayed.to_edge, relayed.to_client), end);
-    }
-
-    /// A connection whose TLS ended here is over.
-    pub(super) fn terminated(&self, edge: &Edge, relayed: &terminate::Relayed) {
-        let end = match &relayed.end {
-            terminate::End::Complete => "closed",
-            terminate::End::Idle => "idle",
-            terminate::End::Partner(error) => {
-                tracing::debug!(source = %self.source, %error, "the partner's connection failed");
-                "reset"
-            }
-            // Among them the Edge's refusal of a certificate, which in TLS 1.3 comes after the handshake.
-            terminate::End::Edge(error) => {
-                let reason = error.name();
-                if let Some(unsaid) = self.proxy.note(reason) {
-                    let (source, server_name) = (self.source, self.server_name());
-                    tracing::warn!(reason, %source, server_name, edge = %edge.config.name, unsaid, "the Edge's connection failed: {error}");
-                }
-                reason
-            }
-        };
-        self.ended(edge, (relayed.to_edge, relayed.to_partner), end);
-    }
-
-    fn ended(&self, edge: &Edge, (to_edge, to_client): (u64, u64), end: &'static str) {
-        self.proxy.count("bytes-to-edge", to_edge);
-        self.proxy.count("bytes-to-client", to_client);
-        // What failed has been counted under its own name.
-        if matches!(end, "closed" | "reset" | "idle") {
-            self.proxy.count(end, 1);
+        Carried {
+            proxy: self.proxy,
+            source: self.source,
+            address: self.address,
+            server_name: self.server_name().map(str::to_owned),
+            edge,
+            began: self.began,
         }
-        tracing::debug!(
-            source = %self.source,
-            address = %self.address,
-            server_name = self.server_name(),
-            edge = %edge.config.name,
-            to_edge,
-            to_client,
-            seconds = self.began.elapsed().as_secs(),
-            end,
-            "connection ended"
-        );
     }
 
     /// It is not carried.
@@ -200,6 +168,70 @@ impl<'a> Story<'a> {
     }
 }
 
+/// A connection that is carried: what its end is told with.
+pub(super) struct Carried<'a> {
+    proxy: &'a Proxy,
+    source: SocketAddr,
+    address: SocketAddr,
+    server_name: Option<String>,
+    edge: Arc<Edge>,
+    began: Instant,
+}
+
+impl Carried<'_> {
+    /// A connection that was passed through is over.
+    pub(super) fn passed(&self, relayed: &Relayed) {
+        let end = match relayed.end {
+            End::Closed => "closed",
+            End::Reset => "reset",
+            End::Idle => "idle",
+        };
+        self.ended((relayed.to_edge, relayed.to_client), end);
+    }
+
+    /// A connection whose TLS ended here is over.
+    pub(super) fn terminated(&self, relayed: &terminate::Relayed) {
+        let end = match &relayed.end {
+            terminate::End::Complete => "closed",
+            terminate::End::Idle => "idle",
+            terminate::End::Partner(error) => {
+                tracing::debug!(source = %self.source, %error, "the partner's connection failed");
+                "reset"
+            }
+            // Among them the Edge's refusal of a certificate, which in TLS 1.3 comes after the handshake.
+            terminate::End::Edge(error) => {
+                let reason = error.name();
+                if let Some(unsaid) = self.proxy.note(reason) {
+                    let (source, server_name) = (self.source, &self.server_name);
+                    tracing::warn!(reason, %source, server_name, edge = %self.edge.config.name, unsaid, "the Edge's connection failed: {error}");
+                }
+                reason
+            }
+        };
+        self.ended((relayed.to_edge, relayed.to_partner), end);
+    }
+
+    fn ended(&self, (to_edge, to_client): (u64, u64), end: &'static str) {
+        self.proxy.count("bytes-to-edge", to_edge);
+        self.proxy.count("bytes-to-client", to_client);
+        // What failed has been counted under its own name.
+        if matches!(end, "closed" | "reset" | "idle") {
+            self.proxy.count(end, 1);
+        }
+        tracing::debug!(
+            source = %self.source,
+            address = %self.address,
+            server_name = self.server_name,
+            edge = %self.edge.config.name,
+            to_edge,
+            to_client,
+            seconds = self.began.elapsed().as_secs(),
+            end,
+            "connection ended"
+        );
+    }
+}
+
 /// A version in the words of people.
 fn version(number: u16) -> String {
     match number {
@@ -208,14 +240,5 @@ fn version(number: u16) -> String {
         0x0303 => "1.2".to_owned(),
         0x0304 => "1.3".to_owned(),
         other => format!("{other:#06x}"),
-    }
-}
-
-/// The address itself, where a socket of both families shows an IPv4 address as a mapped one.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        // An IPv6 address keeps its scope.
-        IpAddr::V6(_) => address,
-        v4 => SocketAddr::new(v4, address.port()),
     }
 }

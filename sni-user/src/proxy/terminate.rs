@@ -27,17 +27,8 @@ pub use self::{
 
 use crate::tls::{EdgeTls, Terminating, fatal_alert, linger, plaintext_alert};
 
-/// Edges that are tried for one connection.
+/// Handshakes with Edges that are tried for one connection, whatever [`Reach`] would give.
 const ATTEMPTS: usize = 3;
-
-/// How long a terminated connection may take, and be silent.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// For each handshake.
-    pub handshake: Duration,
-    /// Without a byte either way.
-    pub idle: Duration,
-}
 
 /// A connection to an Edge, its handshake complete.
 pub type EdgeStream = client::TlsStream<TcpStream>;
@@ -103,28 +94,39 @@ pub trait Reach: Send {
     /// # Errors
     /// There is none (any longer).
     fn reach(&mut self) -> impl Future<Output = Reached<Self::Tag>> + Send;
-
-    /// Both handshakes are complete.
-    fn established(&self, tag: &Self::Tag);
 }
 
-/// Ends a domain's TLS on a connection whose ClientHello has not been read yet, and relays to an Edge.
+/// A terminated connection whose two handshakes are complete.
+#[derive(Debug)]
+pub struct Established {
+    partner: Partner,
+    edge: EdgeStream,
+}
+
+impl Established {
+    /// Relays until both directions have ended, or nothing has come either way for `idle`, and tells the partner when the Edge has failed.
+    pub async fn relay(self, idle: Duration) -> Relayed {
+        run(self.partner, self.edge, idle).await
+    }
+}
+
+/// Ends a domain's TLS on a connection whose ClientHello has not been read yet, and begins TLS with an Edge.
 ///
 /// `edges` is asked again, three times in all, when the handshake with an Edge fails in a way that another one may not; an error of it ends
-/// that. `server_name` is what the partner asked for.
+/// that. `server_name` is what the partner asked for; each handshake may take `handshake`.
 ///
 /// Whatever fails, the partner is told by an alert before its connection is closed.
 ///
 /// # Errors
-/// One of the handshakes failed, or there is no Edge. What happens once both are complete is in [`Relayed::end`].
-pub async fn terminate<R: Reach>(
+/// One of the handshakes failed, or there is no Edge.
+pub async fn establish<R: Reach>(
     client: TcpStream,
     domain: &Terminating,
     server_name: Option<&str>,
-    patience: Patience,
+    handshake: Duration,
     edges: &mut R,
-) -> Result<(Relayed, R::Tag), TerminateError> {
-    let partner = accept_partner(client, domain, Instant::now() + patience.handshake).await?;
+) -> Result<(Established, R::Tag), TerminateError> {
+    let partner = accept_partner(client, domain, Instant::now() + handshake).await?;
     let mut failure = None;
     for _ in 0..ATTEMPTS {
         let (tcp, edge, tag) = match edges.reach().await {
@@ -135,12 +137,9 @@ pub async fn terminate<R: Reach>(
                 break;
             }
         };
-        let deadline = Instant::now() + patience.handshake;
+        let deadline = Instant::now() + handshake;
         match connect_edge(tcp, &edge, domain, server_name, &partner, deadline).await {
-            Ok(edge) => {
-                edges.established(&tag);
-                return Ok((run(partner, edge, patience.idle).await, tag));
-            }
+            Ok(edge) => return Ok((Established { partner, edge }, tag)),
             Err(error) => {
                 let last = !error.may_differ_elsewhere();
                 failure = Some(error);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::Serialize;
 use x509_parser::{
@@ -34,6 +35,8 @@ pub struct Facts {
     pub self_issued: bool,
     /// Whether it is signed with RSASSA-PSS.
     pub pss: bool,
+    /// SHA-256 of the whole, in hexadecimal with colons, as OpenSSL prints it.
+    pub fingerprint: String,
 }
 
 impl Facts {
@@ -41,8 +44,8 @@ impl Facts {
     ///
     /// # Errors
     /// It is none.
-    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, &'static str> {
-        let certificate = parse(certificate)?;
+    pub fn of(der: &CertificateDer<'_>) -> Result<Self, &'static str> {
+        let certificate = parse(der)?;
         let names = dns_names(&certificate);
         Ok(Self {
             subject: name(certificate.subject()),
@@ -52,6 +55,7 @@ impl Facts {
             not_after: certificate.validity().not_after.timestamp(),
             key: key_type(&certificate),
             self_issued: certificate.subject().as_raw() == certificate.issuer().as_raw(),
+            fingerprint: colons(digest(&SHA256, der).as_ref()),
             pss: certificate.signature_algorithm.algorithm == OID_PKCS1_RSASSAPSS,
         })
     }
@@ -90,12 +94,17 @@ pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'
     }
 }
 
-/// A date as people write it, in UTC.
-pub(super) fn date(seconds: i64) -> String {
+/// The date of a second since 1970, in UTC, as `2026-11-24`.
+pub fn date(seconds: i64) -> String {
     match time::OffsetDateTime::from_unix_timestamp(seconds) {
         Ok(date) => date.date().to_string(),
         Err(_) => "a date out of range".to_owned(),
     }
+}
+
+fn colons(bytes: &[u8]) -> String {
+    let bytes: Vec<_> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+    bytes.join(":")
 }
 
 fn name(name: &X509Name<'_>) -> String {

@@ -26,7 +26,7 @@ const SOON: u64 = 30;
 #[derive(Debug)]
 pub(super) struct Served {
     /// Its own certificate first, then each one's issuer.
-    pub(super) key: CertifiedKey,
+    pub(super) key: Arc<CertifiedKey>,
     /// Of its own certificate.
     pub(super) facts: Facts,
     /// What was found while it was read; what depends on the time is not among it.
@@ -48,7 +48,7 @@ impl Served {
         };
         match in_order(certificates, &signing, chain, key, &mut notes) {
             Ok((certificates, facts)) => Ok(Self {
-                key: CertifiedKey::new(certificates, signing),
+                key: Arc::new(CertifiedKey::new(certificates, signing)),
                 facts,
                 notes,
                 file: chain.path.clone(),
@@ -65,22 +65,18 @@ impl Served {
         &self.file
     }
 
-    /// What is to be said about it now.
-    pub(super) fn notes(&self, now: UnixTime) -> Vec<Note> {
+    /// What is to be said about it now, with what to do when its time is over or soon will be.
+    pub(super) fn notes(&self, now: UnixTime, renewal: &str) -> Vec<Note> {
         let mut notes = self.notes.clone();
-        notes.extend(validity(&self.facts, now).map(|message| {
-            Note::warning(
-                &self.file,
-                message,
-                "renew it, and put the new one into the same file: it is taken up at once",
-            )
-        }));
+        notes.extend(
+            validity(&self.facts, now).map(|message| Note::warning(&self.file, message, renewal)),
+        );
         notes
     }
 }
 
 /// What is wrong with a certificate's time, if anything.
-pub(super) fn validity(facts: &Facts, now: UnixTime) -> Option<String> {
+fn validity(facts: &Facts, now: UnixTime) -> Option<String> {
     if !facts.has_begun(now) {
         return Some(format!(
             "the certificate is not valid before {}: peers refuse it until then, if this host's clock is right",

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use rustls::{
     ClientConfig, Error, RootCertStore,
     client::{Resumption, WebPkiServerVerifier},
-    crypto::aws_lc_rs::default_provider,
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-use super::mirror::{Mirror, MirrorError};
+use super::{
+    mirror::{Mirror, MirrorError},
+    provider,
+};
 use crate::config::HostName;
 
 /// What an Edge is shown.
@@ -48,7 +50,7 @@ impl EdgeTls {
         roots: Arc<RootCertStore>,
         gateway: Option<&rustls::sign::CertifiedKey>,
     ) -> Result<Self, Error> {
-        let provider = Arc::new(default_provider());
+        let provider = provider();
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
             .build()
             .map_err(|error| Error::General(error.to_string()))?;

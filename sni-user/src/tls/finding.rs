@@ -113,6 +113,15 @@ impl Note {
         }
     }
 
+    pub(super) fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    /// What is wrong with which file.
+    pub(super) fn sentence(&self) -> String {
+        format!("{}: {}", self.file.display(), self.message)
+    }
+
     pub(super) fn concerning(self, concern: &Concern) -> Finding {
         Finding {
             severity: self.severity,

@@ -140,7 +140,13 @@ impl<'a> Loader<'a> {
             }
         };
         self.known.served.insert(id, served.clone());
-        self.report(concern, served.notes(self.now));
+        let renewal = match concern {
+            Concern::MirrorCa => {
+                "make another with `snigate ca init` in new files, and have the Edges trust both until this one is no longer used"
+            }
+            _ => "renew it, and put the new one into the same file: it is taken up at once",
+        };
+        self.report(concern, served.notes(self.now, renewal));
         Some(served)
     }
 
@@ -333,12 +339,16 @@ impl<'a> Loader<'a> {
                 let concern = Concern::Edge(edge.name.clone());
                 let tls = edge.tls.as_ref();
                 let roots = tls.map_or(&Roots::System, |tls| &tls.roots);
-                let (roots, _) = wanted.then(|| self.roots(&concern, roots))??;
+                let (store, _) = wanted.then(|| self.roots(&concern, roots))??;
                 let name = tls.map(|tls| tls.name.clone());
-                let made = EdgeTls::new(name, roots, gateway.map(|gateway| &gateway.key));
+                let made = EdgeTls::new(name, store, gateway.map(|gateway| gateway.key.as_ref()));
                 let made = made.map_err(|error| {
+                    let file = match roots {
+                        Roots::System => Path::new("system"),
+                        Roots::File(path) => path,
+                    };
                     Note::error(
-                        Path::new("roots"),
+                        file,
                         format!("it can't be verified: {error}"),
                         "name other roots in its `tls`",
                     )

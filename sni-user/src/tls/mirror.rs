@@ -24,6 +24,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime},
     sign::{CertifiedKey, SigningKey},
 };
+use url::Url;
 use x509_parser::{certificate::X509Certificate, oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME};
 
 use super::{
@@ -114,7 +115,7 @@ impl Mirror {
             issuer,
             chain: ca.key.cert.clone(),
             validity: (ca.facts.not_before, ca.facts.not_after),
-            crl_url: crl_url.map(str::to_owned),
+            crl_url: crl_url.and_then(ascii_url),
             leaf_key,
             public_key,
             minted: Mutex::new(LruCache::new(KEPT)),
@@ -256,6 +257,12 @@ impl ResolvesClientCert for Mirrored {
     fn has_certs(&self) -> bool {
         true
     }
+}
+
+/// A URL as certificates have it: an IA5String, in which an international name or path is encoded. `None` where it is no URL, which a
+/// configuration's has been checked to be.
+pub(super) fn ascii_url(url: &str) -> Option<String> {
+    Url::parse(url).ok().map(String::from)
 }
 
 /// RSA-2048, what every Edge accepts.

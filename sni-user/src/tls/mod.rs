@@ -20,6 +20,7 @@ pub mod crl;
 mod edge;
 mod files;
 mod finding;
+mod inventory;
 mod loader;
 mod mirror;
 mod ocsp;
@@ -29,14 +30,26 @@ mod server;
 mod store;
 mod x509;
 
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::CryptoProvider;
+
 pub(crate) use self::alert::linger;
+pub(crate) use self::ocsp::path_of as staple_path;
 pub use self::{
     alert::{fatal_alert, plaintext_alert},
     authority::{Authority, AuthorityError, PemPair},
-    certificate::Facts,
+    certificate::{Facts, date},
     edge::{EdgeTls, Identity},
     finding::{Concern, Finding},
+    inventory::{Kept, Purpose, inventory, mirror_ca},
     mirror::{Mirror, MirrorError, Mirrored},
     server::Terminating,
     store::Store,
 };
+/// The ciphers, key exchanges and signatures of both sides; one for all, because ten thousand domains would have as many copies.
+fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    &PROVIDER
+}

@@ -12,7 +12,7 @@ use x509_ocsp::{
 use super::{certificate::parse, files::File, finding::Note};
 
 /// Where the response for a certificate's file is looked for.
-pub(super) fn path_of(certificate: &Path) -> PathBuf {
+pub(crate) fn path_of(certificate: &Path) -> PathBuf {
     let mut path = certificate.as_os_str().to_owned();
     path.push(".ocsp");
     path.into()

@@ -6,9 +6,7 @@ use rustls::{
     CertRevocationListError, CertificateError, DigitallySignedStruct, DistinguishedName, Error,
     OtherError, RootCertStore, SignatureScheme,
     client::danger::HandshakeSignatureValid,
-    crypto::{
-        WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-    },
+    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, UnixTime},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
@@ -18,7 +16,7 @@ use webpki::{
 };
 use x509_parser::{prelude::FromDer as _, revocation_list::CertificateRevocationList};
 
-use super::{certificate::date, files::File, finding::Note};
+use super::{certificate::date, files::File, finding::Note, provider};
 
 /// Verifies chain, validity and revocation of partners' certificates.
 ///
@@ -41,7 +39,7 @@ impl PartnerVerifier {
             roots,
             lists,
             mandatory,
-            algorithms: aws_lc_rs::default_provider().signature_verification_algorithms,
+            algorithms: provider().signature_verification_algorithms,
         }
     }
 

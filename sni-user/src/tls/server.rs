@@ -7,7 +7,7 @@ use std::sync::{
 
 use rustls::{
     Error, ServerConfig,
-    crypto::aws_lc_rs::{Ticketer, default_provider},
+    crypto::aws_lc_rs::Ticketer,
     pki_types::{CertificateDer, UnixTime},
     server::{
         ClientHello, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions,
@@ -16,7 +16,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::{chain::Served, edge::Identity, ocsp::Staple, partner::PartnerVerifier};
+use super::{chain::Served, edge::Identity, ocsp::Staple, partner::PartnerVerifier, provider};
 use crate::config::{AlpnProtocol, HostName};
 
 /// A domain whose TLS ends here.
@@ -63,7 +63,7 @@ impl Terminating {
         parts: Parts,
         sessions: &Arc<ServerSessionMemoryCache>,
     ) -> Result<Self, Error> {
-        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        let builder = ServerConfig::builder_with_provider(provider().clone())
             .with_safe_default_protocol_versions()?;
         let builder = match &parts.partners {
             Some(partners) => builder.with_client_cert_verifier(partners.clone()),
@@ -135,14 +135,14 @@ struct Certificate {
 
 impl Certificate {
     fn new(parts: &Parts) -> Self {
-        let plain = parts.served.key.clone();
+        let plain = &parts.served.key;
         let stapled = parts.staple.clone().map(|staple| {
-            let mut key = plain.clone();
+            let mut key = CertifiedKey::clone(plain);
             key.ocsp = Some(staple.der.clone());
             (staple, Arc::new(key))
         });
         Self {
-            plain: Arc::new(plain),
+            plain: plain.clone(),
             stapled,
         }
     }

@@ -1,5 +1,6 @@
 //! Terminated connections, between OpenSSL and the gateway's own code on loopback: no datapath, no privileges.
 
+mod commands;
 mod mirror;
 mod openssl;
 mod partners;

@@ -243,3 +243,25 @@ fn without_a_mirror_the_edge_sees_the_gateway_or_nobody() {
     Client::echo(files.path(), gateway.port, "");
     assert!(open.shown().is_empty());
 }
+
+#[test]
+fn an_international_url_is_encoded() {
+    let files = Files::new();
+    let text = files.text("client_roots = \"public.pem\"");
+    let text = text.replace(CRL_URL, "http://crl.münchen.example/spiegel-ä.crl");
+    let loaded = sni_user::config::Config::parse(&files.path().join("snigate.toml"), &text);
+    let config = loaded.expect("a configuration").config;
+    let store = Store::load(&config, None).expect("a store").0;
+    let url = "http://crl.xn--mnchen-3ya.example/spiegel-%C3%A4.crl";
+    assert_eq!(mirror(&store).crl_url(), Some(url));
+    let partner = read(&files, "partner.pem");
+    let mirrored = mirror(&store)
+        .sign(&partner, UnixTime::now())
+        .expect("signed");
+    fs::write(files.path().join("mirrored.der"), &mirrored.chain()[0]).expect("a file");
+    let text = openssl(
+        files.path(),
+        "x509 -inform DER -in mirrored.der -noout -text",
+    );
+    assert!(text.contains(url), "{text}");
+}

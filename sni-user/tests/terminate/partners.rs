@@ -327,3 +327,17 @@ fn whatever_the_edge_does_wrong_the_partner_gets_an_alert() {
         assert_eq!(gateway.failure(), "edge-alert", "{version}");
     }
 }
+
+#[test]
+fn an_application_protocol_that_is_routed_by_is_agreed_on() {
+    let files = Files::new();
+    let edge = Edge::start(&files, None);
+    let lines = format!("{REQUIRED}\nalpn = [\"sip\"]");
+    let gateway = Gateway::start(files.load(&lines).0, 0, edge.address);
+    let client = Client::echo(files.path(), gateway.port, &format!("{SHOWN} -alpn h2,sip"));
+    assert!(
+        client.output.contains("ALPN protocol: sip"),
+        "{}",
+        client.output
+    );
+}

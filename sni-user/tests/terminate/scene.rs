@@ -20,7 +20,7 @@ use rustls::{
 };
 use sni_user::{
     config::Config,
-    proxy::terminate::{End, Patience, Reach, Reached, Relayed, TerminateError, terminate},
+    proxy::terminate::{End, Reach, Reached, Relayed, TerminateError, establish},
     tls::{EdgeTls, Finding, Store},
 };
 use tempfile::TempDir;
@@ -75,7 +75,7 @@ impl Files {
     }
 
     /// A configuration with `contoso.example`, which has these further lines, and `fabrikam.example`.
-    pub(crate) fn config(&self, contoso: &str) -> Config {
+    pub(crate) fn text(&self, contoso: &str) -> String {
         let mut text = format!(
             r#"
             [gateway]
@@ -110,6 +110,11 @@ impl Files {
             )
             .expect("text");
         }
+        text
+    }
+
+    pub(crate) fn config(&self, contoso: &str) -> Config {
+        let text = self.text(contoso);
         match Config::parse(&self.path().join("snigate.toml"), &text) {
             Ok(loaded) => loaded.config,
             Err(diagnostics) => panic!("{diagnostics:?}"),
@@ -138,8 +143,6 @@ impl Reach for Direct {
     async fn reach(&mut self) -> Reached<()> {
         Ok((TcpStream::connect(self.edge).await?, self.tls.clone(), ()))
     }
-
-    fn established(&self, (): &()) {}
 }
 
 /// A gateway that serves a store.
@@ -178,17 +181,17 @@ impl Gateway {
                 let sender = sender.clone();
                 tokio::spawn(async move {
                     let domain = store.domain(domain).expect("terminated").clone();
-                    let patience = Patience {
-                        handshake: Duration::from_secs(10),
-                        idle,
-                    };
+                    let patience = Duration::from_secs(10);
                     let mut edges = Direct {
                         edge,
                         tls: store.edge(0).expect("verified").clone(),
                     };
                     let name = Some("sip.contoso.example");
-                    let outcome = terminate(client, &domain, name, patience, &mut edges).await;
-                    let outcome = outcome.map(|(relayed, ())| relayed);
+                    let outcome = establish(client, &domain, name, patience, &mut edges).await;
+                    let outcome = match outcome {
+                        Ok((session, ())) => Ok(session.relay(idle).await),
+                        Err(error) => Err(error),
+                    };
                     // A test that has seen enough is gone.
                     let _ = sender.send(outcome);
                 });

@@ -9,7 +9,7 @@ use rustls::{
 };
 use sni_user::proxy::terminate::End;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -98,6 +98,51 @@ fn a_late_answer_arrives_after_the_partner_has_ended_its_side() {
 }
 
 #[test]
+fn much_goes_both_ways_at_once() {
+    const MUCH: usize = 3_000_000;
+    let gateway = converse(IDLE, async |ends: Ends| {
+        let (from_partner, to_partner) = tokio::io::split(ends.partner);
+        let (from_edge, to_edge) = tokio::io::split(ends.edge);
+        let (_, _, there, back) = tokio::join!(
+            send(to_partner, vec![b'p'; MUCH]),
+            send(to_edge, vec![b'e'; MUCH]),
+            received(from_edge),
+            received(from_partner)
+        );
+        assert!(there == vec![b'p'; MUCH] && back == vec![b'e'; MUCH]);
+    });
+    let relayed = gateway.outcome().expect("relayed");
+    assert!(matches!(relayed.end, End::Complete), "{relayed:?}");
+}
+
+async fn send(mut to: impl AsyncWrite + Unpin, bytes: Vec<u8>) {
+    to.write_all(&bytes).await.expect("sent");
+    to.shutdown().await.expect("ended");
+}
+
+async fn received(mut from: impl AsyncRead + Unpin) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes).await.expect("complete");
+    bytes
+}
+
+#[test]
+fn an_edge_that_reads_nothing_holds_the_partner_back() {
+    // What sockets and TLS buffer on loopback, with room to spare; the relay adds a record or two.
+    const BUFFERS: u64 = 64 << 20;
+    converse(IDLE, async |mut ends: Ends| {
+        let chunk = vec![0; 1 << 20];
+        let mut sent = 0;
+        while let Ok(written) =
+            tokio::time::timeout(Duration::from_secs(2), ends.partner.write(&chunk)).await
+        {
+            sent += written.expect("written") as u64;
+            assert!(sent < BUFFERS, "nothing holds the partner back");
+        }
+    });
+}
+
+#[test]
 fn the_edge_may_end_first() {
     let gateway = converse(IDLE, async |mut ends: Ends| {
         ends.edge.write_all(b"bye").await.expect("sent");
@@ -172,7 +217,7 @@ fn an_edge_that_breaks_off_is_an_alert_to_the_partner() {
 
 #[test]
 fn a_partner_that_never_begins_is_not_waited_for() {
-    use sni_user::proxy::terminate::{Patience, TerminateError, terminate};
+    use sni_user::proxy::terminate::{TerminateError, establish};
 
     use crate::scene::Direct;
 
@@ -183,19 +228,56 @@ fn a_partner_that_never_begins_is_not_waited_for() {
         let address = listener.local_addr().expect("an address");
         let _silent = TcpStream::connect(address).await.expect("connected");
         let (client, _) = listener.accept().await.expect("accepted");
-        let patience = Patience {
-            handshake: Duration::from_millis(200),
-            idle: IDLE,
-        };
+        let patience = Duration::from_millis(200);
         let domain = store.domain(0).expect("terminated");
         let mut edges = Direct {
             edge: address,
             tls: store.edge(0).expect("verified").clone(),
         };
-        let outcome = terminate(client, domain, None, patience, &mut edges).await;
+        let outcome = establish(client, domain, None, patience, &mut edges).await;
         assert!(
             matches!(outcome, Err(TerminateError::PartnerTimeout)),
             "{outcome:?}"
         );
+    });
+}
+
+#[test]
+fn an_edge_that_never_answers_is_an_alert_to_the_partner() {
+    use rustls::AlertDescription;
+    use sni_user::proxy::terminate::{TerminateError, accept_partner, connect_edge};
+    use tokio::time::Instant;
+
+    let files = Files::new();
+    let store = files.load(LINES).0;
+    runtime().block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let tcp = TcpStream::connect(address).await.expect("connected");
+        let name = "sip.contoso.example".try_into().expect("a name");
+        let domain = store.domain(0).expect("terminated");
+        let later = Instant::now() + IDLE;
+        let (partner, accepted) = tokio::join!(connector(&files).connect(name, tcp), async {
+            let (tcp, _) = listener.accept().await.expect("accepted");
+            accept_partner(tcp, domain, later).await
+        });
+        let mut partner = partner.expect("a handshake");
+        let accepted = accepted.expect("a handshake");
+        let to_edge = silent.local_addr().expect("an address");
+        let to_edge = TcpStream::connect(to_edge).await.expect("connected");
+        let edge = store.edge(0).expect("verified");
+        let soon = Instant::now() + Duration::from_millis(100);
+        let outcome = connect_edge(to_edge, edge, domain, None, &accepted, soon).await;
+        assert!(
+            matches!(outcome, Err(TerminateError::EdgeTimeout)),
+            "{outcome:?}"
+        );
+        let (told, ()) = tokio::join!(
+            partner.read_u8(),
+            accepted.refuse(AlertDescription::InternalError)
+        );
+        let told = told.expect_err("told");
+        assert!(told.to_string().contains("InternalError"), "{told}");
     });
 }

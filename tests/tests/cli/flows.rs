@@ -22,7 +22,7 @@ fn flows_are_listed_and_shown() {
         insert_flows(&mut datapath, slots)?;
 
         let vip = "198.51.100.10:5061";
-        let rest = "1h 1m 1m 30s 12/3.4 kB 9/98.0 kB";
+        let rest = "2m 30s 1m 30s 12/3.4 kB 9/98.0 kB";
         let first = format!("198.51.100.1:4001 {vip} edge-a the client steered established {rest}");
         commands.shows(
             "flow ls",
@@ -60,7 +60,7 @@ fn flows_are_listed_and_shown() {
             "{limited:?}"
         );
         ensure!(
-            words(&String::from_utf8_lossy(&limited.stdout)).ends_with(&first),
+            words(&String::from_utf8_lossy(&limited.stdout)).ends_with(&words(&first)),
             "{limited:?}"
         );
         commands.fails(
@@ -78,7 +78,7 @@ fn flows_are_listed_and_shown() {
                 "Edge edge-b at 203.0.113.140:5061, steered",
                 "seen as 203.0.113.129:20005",
                 "state closing",
-                "opened 1h 1m ago",
+                "opened 2m 30s ago",
                 "to the Edge",
                 "arrives 198.51.100.1:4002 > 198.51.100.10:5061",
                 "leaves 203.0.113.129:20005 > 203.0.113.140:5061",

@@ -30,7 +30,7 @@ impl MadeUp {
         let flow = Flow {
             edge: slot,
             ip_set: 0,
-            opened_ns: now.saturating_sub(3700 * SECOND),
+            opened_ns: now.saturating_sub(150 * SECOND),
             last_seen_ns: now.saturating_sub(90 * SECOND),
             next_seq: 1000,
             last_ack: 2000,

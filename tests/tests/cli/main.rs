@@ -7,3 +7,4 @@ mod made_up;
 mod maps;
 mod rig;
 mod status;
+mod trace;

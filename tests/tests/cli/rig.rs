@@ -119,8 +119,17 @@ impl Commands<'_> {
     }
 }
 
+/// A line's words, with `…s` for every number of seconds: it differs with the load of the machine.
 pub(crate) fn words(line: &str) -> String {
-    line.split_whitespace().collect::<Vec<_>>().join(" ")
+    let is_seconds = |word: &&str| {
+        let number = word.strip_suffix('s').unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let word = |word| if is_seconds(&word) { "…s" } else { word };
+    line.split_whitespace()
+        .map(word)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// A datapath with a configuration, pinned in the lab and attached to wan0; nobody looks after it.

@@ -66,6 +66,11 @@ fn the_agents_listener_gets_inspected_connections_and_nobody_else_does() {
             ensure!(client.seen == [client.local()?, to], "{:?}", client.seen);
         }
         ensure!(agent.counter(Counter::Dispatched)? == 2);
+        // The port that the listener is bound to is no way in.
+        let own = listener.local_addr()?.port();
+        for to in at(GATEWAY_WAN, own) {
+            ensure!(is_refused(lab, to)?, "{to} is the listener's own port");
+        }
 
         drop(listener);
         for to in at(VIP_1, SIP_TLS) {
@@ -94,6 +99,10 @@ fn the_lookup_outlives_its_agent_and_goes_with_the_datapath() {
         ensure!(attached_interfaces(&pins)? == ["lan0", "wan0"]);
         let keep = lab.gateway.run(|| interfaces(&["wan0"]))?;
         ensure!(datapath.detach_others(&keep)? == ["lan0"]);
+        for (interface, attached) in [("wan0", true), ("lan0", false)] {
+            let shown = lab.gateway.output("ip", &["link", "show", interface])?;
+            ensure!(shown.contains(" xdp ") == attached, "{shown}");
+        }
         lab.partner.run(|| Ok(TcpStream::connect(to)?))?;
         listener.accept()?;
 

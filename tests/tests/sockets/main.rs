@@ -122,6 +122,7 @@ impl Client {
 
     pub(crate) fn new(mut stream: TcpStream) -> Result<Self> {
         stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         let mut greeting = Vec::new();
         let mut byte = [0];
         while byte != *b"\n" {

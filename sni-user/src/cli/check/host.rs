@@ -1,5 +1,8 @@
 //! Whether this host can run a configuration: every finding at once, each with what to do about it.
 
+mod files;
+mod inspected;
+
 use std::{collections::BTreeMap, path::Path};
 
 use serde::Serialize;
@@ -71,6 +74,7 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     if let Err(error) = findings.network(config).await {
         findings.add("network", Outcome::Error, error);
     }
+    findings.files(config);
     findings.0
 }
 
@@ -169,6 +173,7 @@ impl Findings {
             }
         }
         self.edges(config, &network, &all, &attached).await;
+        self.inspected(config, &network).await;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use crate::{
         table::{Column, Row},
         units,
     },
+    control::AgentStatus,
     datapath::MapKind,
 };
 
@@ -29,6 +30,8 @@ pub(in crate::cli) struct Status {
     pub(in crate::cli) maps: Vec<MapLine>,
     pub(in crate::cli) counters: BTreeMap<&'static str, u64>,
     pub(in crate::cli) drops: Vec<DropLine>,
+    /// What the running agent says of itself.
+    pub(in crate::cli) agent: Option<AgentStatus>,
 }
 
 /// The names of the feature flags that are set.
@@ -122,6 +125,35 @@ impl Row for CounterLine {
             units::count(self.value)
         };
         vec![self.counter.to_owned(), value]
+    }
+}
+
+/// A counter of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct AgentCounterLine {
+    counter: String,
+    value: u64,
+}
+
+/// The counters of an agent by name, those that are zero only if asked for.
+pub(in crate::cli) fn agent_counters(agent: &AgentStatus, all: bool) -> Vec<AgentCounterLine> {
+    let counted = agent
+        .counters
+        .iter()
+        .filter(|(_, value)| all || **value > 0);
+    counted
+        .map(|(counter, value)| AgentCounterLine {
+            counter: counter.clone(),
+            value: *value,
+        })
+        .collect()
+}
+
+impl Row for AgentCounterLine {
+    const COLUMNS: &'static [Column] = &[Column::left("AGENT"), Column::right("VALUE")];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.counter.clone(), units::count(self.value)]
     }
 }
 

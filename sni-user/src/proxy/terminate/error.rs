@@ -191,3 +191,49 @@ pub(super) fn alert_for(error: &TlsError) -> AlertDescription {
         _ => AlertDescription::BadCertificate,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_has_a_known_name_and_a_sentence() {
+        let gone = || io::Error::from(io::ErrorKind::ConnectionReset);
+        let certificate = |reason| TlsError::InvalidCertificate(reason);
+        let both = [
+            certificate(CertificateError::Revoked),
+            certificate(CertificateError::Expired),
+            certificate(CertificateError::UnknownIssuer),
+            certificate(CertificateError::ExpiredRevocationList),
+            certificate(CertificateError::BadSignature),
+            TlsError::NoCertificatesPresented,
+            TlsError::PeerIncompatible(PeerIncompatible::Tls12NotOffered),
+            TlsError::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
+            TlsError::AlertReceived(AlertDescription::UnknownCA),
+            TlsError::DecryptError,
+        ];
+        let partner = both.iter().cloned().map(TerminateError::Partner);
+        let edge = both.iter().cloned().map(TerminateError::Edge);
+        let others = [
+            TerminateError::PartnerTimeout,
+            TerminateError::PartnerGone(gone()),
+            TerminateError::NoEdge("none".into()),
+            TerminateError::Mirror(MirrorError::CaNotValid),
+            TerminateError::EdgeTimeout,
+            TerminateError::EdgeGone(gone()),
+        ];
+        let mut names: Vec<_> = partner
+            .chain(edge)
+            .chain(others)
+            .map(|error| {
+                assert!(!error.to_string().is_empty());
+                error.name()
+            })
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut known = TerminateError::NAMES.to_vec();
+        known.sort_unstable();
+        assert_eq!(names, known);
+    }
+}

@@ -7,8 +7,8 @@ use serde::Serialize;
 use sni_common::{
     Address,
     contract::{
-        ABI_VERSION, AclAction, CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION, LabelKey,
-        LabelKind, Settings, bank,
+        ABI_VERSION, AclAction, CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION,
+        CONTROL_LISTENER_PORT, LabelKey, LabelKind, Settings, bank,
     },
 };
 
@@ -42,6 +42,7 @@ pub(in crate::cli) fn control(values: &[u64]) -> Vec<ControlEntry> {
                 .into(),
             ),
             CONTROL_GENERATION => ("active generation", format!("bank {}", bank(*value as u32))),
+            CONTROL_LISTENER_PORT => ("the listener's own port", String::new()),
             CONTROL_FLAGS => ("feature flags", status::flags(*value).join(" ")),
             _ => ("unused", String::new()),
         };

@@ -1,0 +1,52 @@
+//! What inspected connections need of the host.
+
+use super::{Findings, Outcome};
+use crate::{
+    agent::{Needs, RETURN, open_files},
+    config::Config,
+    net::{Network, host},
+};
+
+impl Findings {
+    pub(super) async fn inspected(&mut self, config: &Config, network: &Network) {
+        let needs = Needs::of(config);
+        if !needs.inspects {
+            return;
+        }
+        let connections = config.gateway.max_connections;
+        match open_files::shortfall(connections) {
+            None => self.add(
+                "open files",
+                Outcome::Ok,
+                format!("enough for {connections} connections of the agent"),
+            ),
+            Some(sentence) => self.add("open files", Outcome::Warning, sentence),
+        }
+        if needs.transparent {
+            self.way_back(config, network).await;
+        }
+    }
+
+    /// The way of Edges' answers to the agent's transparent sockets.
+    async fn way_back(&mut self, config: &Config, network: &Network) {
+        const CHECK: &str = "way back";
+        match RETURN.missing(network).await {
+            Ok(missing) if missing.is_empty() => {
+                self.add(CHECK, Outcome::Ok, "the agent's rule and route are there");
+            }
+            Ok(_) => self.add(
+                CHECK,
+                Outcome::Ok,
+                "nobody is in the way of the rule and the route that the agent adds",
+            ),
+            Err(error) => self.add(CHECK, Outcome::Error, error),
+        }
+        for interface in &config.gateway.interfaces {
+            match host::source_mark_note(interface) {
+                Ok(None) => {}
+                Ok(Some(note)) => self.add(CHECK, Outcome::Warning, note),
+                Err(error) => self.add(CHECK, Outcome::Warning, error),
+            }
+        }
+    }
+}
