@@ -6,7 +6,7 @@ use divan::{Bencher, black_box};
 use sni_user::{
     config::Config,
     proxy::{
-        Decision, Routing, Service,
+        Routing, Service, Verdict,
         hello::{self, ClientHello, Peeked},
     },
 };
@@ -35,7 +35,7 @@ fn decide(bencher: Bencher<'_, '_>, name: impl Fn(usize) -> String) {
         .map(|n| asking_for(name(n * 7919 % DOMAINS)))
         .collect();
     let mut next = 0;
-    bencher.bench_local(move || -> Option<Decision> {
+    bencher.bench_local(move || -> Verdict {
         next = (next + 1) % ASKED;
         ROUTING.decide(service, black_box(&hellos[next]))
     });
