@@ -29,6 +29,18 @@ pub struct Gateway<'lab> {
     pin_path: PathBuf,
     agent: Option<Process>,
     starts: usize,
+    tuning: Tuning,
+}
+
+/// What a test and a bench want differently of the agent.
+#[derive(Clone, Debug, Default)]
+pub struct Tuning {
+    /// Another `snigate` than the built one.
+    pub binary: Option<PathBuf>,
+    /// It logs what an installed one logs, and no more: every line costs time.
+    pub quiet: bool,
+    /// Its threads; one for each CPU if nothing is said.
+    pub workers: Option<usize>,
 }
 
 /// The built `snigate`: beside the program that asks, or one directory above a test of the same profile.
@@ -105,6 +117,19 @@ impl<'lab> Gateway<'lab> {
     /// # Errors
     /// As for [`Gateway::start`].
     pub fn start_with(lab: &'lab Lab, gateway: &str, tables: &str) -> Result<Self> {
+        Self::start_tuned(lab, Tuning::default(), gateway, tables)
+    }
+
+    /// Likewise, tuned.
+    ///
+    /// # Errors
+    /// As for [`Gateway::start`].
+    pub fn start_tuned(
+        lab: &'lab Lab,
+        tuning: Tuning,
+        gateway: &str,
+        tables: &str,
+    ) -> Result<Self> {
         let pin_path = lab.bpffs()?.join("snigate");
         let mut this = Self {
             config: lab.dir().join("snigate.toml"),
@@ -112,6 +137,7 @@ impl<'lab> Gateway<'lab> {
             lab,
             agent: None,
             starts: 0,
+            tuning,
         };
         this.configure(gateway, tables)?;
         this.run(&[])?;
@@ -147,12 +173,24 @@ impl<'lab> Gateway<'lab> {
     pub fn run(&mut self, options: &[&str]) -> Result<()> {
         ensure!(self.agent.is_none(), "the agent runs already");
         self.starts += 1;
-        let mut command = self.lab.gateway.command(binary()?);
+        let mut command = self.lab.gateway.command(match &self.tuning.binary {
+            Some(other) => other.clone(),
+            None => binary()?,
+        });
         command
             .args(["run", "--config"])
             .arg(&self.config)
             .args(options);
-        command.env("RUST_LOG", "info,sni_user=debug");
+        let log = if self.tuning.quiet {
+            "info"
+        } else {
+            "info,sni_user=debug"
+        };
+        command.env("RUST_LOG", log);
+        if let Some(workers) = self.tuning.workers {
+            // tokio's own variable.
+            command.env("TOKIO_WORKER_THREADS", workers.to_string());
+        }
         let mut agent = self
             .lab
             .spawn(&format!("snigate-{}", self.starts), command)?;

@@ -29,6 +29,7 @@
 //! Addresses are documentation addresses, and nothing is ever configured in the root namespace.
 
 pub mod addresses;
+pub mod bench;
 pub mod bpffs;
 mod capture;
 pub mod counters;

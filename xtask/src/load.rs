@@ -26,11 +26,18 @@ pub(crate) struct Options {
 #[derive(clap::Subcommand)]
 pub(crate) enum Bench {
     /// Nanoseconds and verified instructions per class of packets
-    Datapath {
-        /// Arguments for the bench
-        #[arg(last = true)]
-        arguments: Vec<OsString>,
-    },
+    Datapath(Arguments),
+    /// Inspected connections beside HAProxy and nginx: handshakes, throughput, latency
+    Proxy(Arguments),
+    /// Reading a ClientHello, routing it, loading a configuration: code that needs no kernel
+    Micro(Arguments),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Arguments for the bench, such as `--rounds 3`; `-- --help` shows them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -42,11 +49,23 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
-    let Bench::Datapath { arguments } = bench;
+    let (name, Arguments { arguments }) = match bench {
+        Bench::Datapath(arguments) => ("datapath", arguments),
+        Bench::Proxy(arguments) => ("proxy", arguments),
+        Bench::Micro(Arguments { arguments }) => return micro(arguments),
+    };
     require_root()?;
     let mut bench = program_of_tests("snigate-bench", true)?;
-    bench.arg("datapath").args(arguments);
+    bench.arg(name).args(arguments);
     Err(process::replace_by(&mut bench))
+}
+
+/// divan's benches, which print one table.
+fn micro(arguments: &[OsString]) -> Result<()> {
+    provision::datapath_toolchain()?;
+    let mut cargo = process::cargo("bench");
+    cargo.args(["--quiet", "--package", "sni-user", "--bench", "micro", "--"]);
+    process::run(cargo.args(arguments))
 }
 
 fn in_the_lab(keep: bool) -> Result<()> {

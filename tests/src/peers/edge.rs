@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Socket, Type};
 
 use super::channel::{Channel, Received, Until, unmapped};
@@ -20,7 +22,8 @@ use crate::netns::Namespace;
 
 /// Longer than any test; the stop flag ends a connection before that.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(600);
-const ACCEPT_INTERVAL: Duration = Duration::from_millis(5);
+/// How long the acceptor may go on without a look at the stop flag, in milliseconds.
+const STOP_INTERVAL: u8 = 50;
 const BACKLOG: i32 = 4096;
 /// How late an answer after the partner's half-close is: long enough for a flow to be taken for closed.
 const LATE: Duration = Duration::from_millis(500);
@@ -151,7 +154,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, tls: Option<&EdgeTls>) -
                     scope.spawn(move || serve(socket, peer, shared, tls));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    thread::sleep(ACCEPT_INTERVAL)
+                    let mut descriptors = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+                    poll(&mut descriptors, PollTimeout::from(STOP_INTERVAL))?;
                 }
                 // The partner was gone before its turn came (accept(2), ECONNABORTED).
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
@@ -257,6 +261,20 @@ fn perform(
                 channel.flush()?;
             }
             channel.finish_sending()?;
+        }
+        Action::Count => {
+            let mut buffer = vec![0; 64 * 1024];
+            let mut count = 0_u64;
+            loop {
+                let length = channel.read(&mut buffer)?;
+                count += length as u64;
+                if buffer[..length].last() != Some(&0) {
+                    break;
+                }
+            }
+            channel.write_all(&count.to_be_bytes())?;
+            channel.finish_sending()?;
+            channel.transfer(nothing, Until::End)?;
         }
         Action::WhoAmI => {
             channel.write_all(peer.to_string().as_bytes())?;

@@ -203,6 +203,37 @@ impl Partner<'_> {
         Ok(connection)
     }
 
+    /// Sends zeros for so long and returns how many the Edge has received: bulk that costs this machine little at its ends. The conversation's
+    /// duration goes on until the Edge has it all.
+    ///
+    /// # Errors
+    /// The connection fails, or the Edge has not received what was sent.
+    pub fn pour(&self, address: SocketAddr, time: Duration) -> Result<(u64, Conversation)> {
+        let mut connection = self.request(address, Action::Count, 0, 0)?;
+        let end = Instant::now() + time;
+        let zeros = [0; 64 * 1024];
+        let mut sent = 0;
+        while Instant::now() < end {
+            connection.channel.write_all(&zeros)?;
+            sent += zeros.len() as u64;
+        }
+        connection.channel.write_all(&[1])?;
+        connection.channel.flush()?;
+        let mut received = [0; 8];
+        connection
+            .channel
+            .read_exact(&mut received)
+            .context("the Edge's count")?;
+        let received = u64::from_be_bytes(received);
+        ensure!(
+            received == sent + 1,
+            "the Edge at {address} has received {received} of {sent} bytes and the last"
+        );
+        let conversation = connection.summary()?;
+        connection.channel.finish_sending()?;
+        Ok((received, conversation))
+    }
+
     fn request(
         &self,
         address: SocketAddr,

@@ -20,6 +20,9 @@ pub enum Action {
     Reset,
     /// Say which address and port the connection comes from.
     WhoAmI,
+    /// Receive zeros up to a byte that is none, then say how many bytes it were: 8 bytes, big-endian. Not up to the partner's half-close, which
+    /// not every proxy keeps.
+    Count,
 }
 
 /// An action with its amounts, in bytes.
@@ -35,13 +38,14 @@ pub struct Request {
     pub seed: u64,
 }
 
-const ACTIONS: [Action; 6] = [
+const ACTIONS: [Action; 7] = [
     Action::Exchange,
     Action::Echo,
     Action::AnswerAfterEnd,
     Action::EndThenReceive,
     Action::Reset,
     Action::WhoAmI,
+    Action::Count,
 ];
 
 impl Request {

@@ -57,6 +57,20 @@ impl EdgeTls {
         Ok(Self(Arc::new(config)))
     }
 
+    /// The same for any client: none is asked for a certificate.
+    ///
+    /// # Errors
+    /// The certificate or key does not fit.
+    pub fn for_anybody(identity: &Identity) -> Result<Self> {
+        let (chain, key) = load(identity)?;
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions(None))?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .with_context(|| format!("the certificate {}", identity.chain.display()))?;
+        Ok(Self(Arc::new(config)))
+    }
+
     pub(crate) fn accept(&self) -> Result<rustls::Connection> {
         Ok(ServerConnection::new(Arc::clone(&self.0))?.into())
     }

@@ -1,9 +1,6 @@
-//! Measures the datapath.
+//! Nanoseconds of a packet, by class and by the number of flows, through BPF_PROG_TEST_RUN.
 
-use std::io::Write as _;
-
-use anyhow::{Result, ensure};
-use clap::{Parser, Subcommand};
+use anyhow::Result;
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -11,47 +8,33 @@ use sni_user::datapath::ProgramFacts;
 use snigate_tests::packets::bench::{Bench, Class, Point};
 use snigate_tests::packets::{Rig, measure::Times};
 
-/// snigate's benches.
-#[derive(Debug, Parser)]
-#[command(name = "snigate-bench")]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
+use crate::{kernel, progress};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Print JSON instead of tables.
+    #[arg(long)]
+    json: bool,
+    /// Measure only classes whose name contains this; "curve" is the curve over the number of flows.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+    /// Measure everything this many times, and take the median of all.
+    #[arg(long, value_name = "NUMBER", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Nanoseconds of a packet, by class and by the number of flows, through BPF_PROG_TEST_RUN.
-    Datapath {
-        /// Print JSON instead of tables.
-        #[arg(long)]
-        json: bool,
-        /// Measure only classes whose name contains this; "curve" is the curve over the number of flows.
-        #[arg(long, value_name = "TEXT", default_value = "")]
-        only: String,
-        /// Measure everything this many times, and take the median of all.
-        #[arg(long, value_name = "NUMBER", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-        rounds: u32,
-    },
-}
-
-fn main() -> Result<()> {
-    let Command::Datapath { json, only, rounds } = Arguments::parse().command;
-    ensure!(
-        nix::unistd::geteuid().is_root(),
-        "the bench loads the datapath into the kernel and needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask bench datapath`"
-    );
+pub(crate) fn run(options: &Options) -> Result<()> {
     let rig = Rig::new()?;
     let (facts, classes, curve) = rig.run(|rig| {
         stay_on_this_cpu()?;
-        let mut bench = Bench::new(rig, &only)?;
+        let mut bench = Bench::new(rig, &options.only)?;
         let facts = bench.facts()?;
-        let classes = bench.classes(rounds, progress)?;
-        let curve = bench.curve(rounds, progress)?;
+        let classes = bench.classes(options.rounds, progress)?;
+        let curve = bench.curve(options.rounds, progress)?;
         Ok((facts, classes, curve))
     })?;
     progress("");
-    if json {
+    if options.json {
         println!("{:#}", as_json(&facts, &classes, &curve));
     } else {
         print_tables(&facts, &classes, &curve);
@@ -65,13 +48,6 @@ fn stay_on_this_cpu() -> Result<()> {
     set.set(sched_getcpu()?)?;
     sched_setaffinity(Pid::from_raw(0), &set)?;
     Ok(())
-}
-
-/// One line on standard error that is written over and over; gone at the end.
-fn progress(what: &str) {
-    eprint!("\r\x1b[K{what}");
-    // Progress that nobody can see is no reason to stop.
-    let _ = std::io::stderr().flush();
 }
 
 fn print_tables(facts: &ProgramFacts, classes: &[Class], curve: &[Point]) {
@@ -158,11 +134,4 @@ fn as_json(facts: &ProgramFacts, classes: &[Class], curve: &[Point]) -> Value {
             "nanoseconds": times(&point.times),
         })).collect::<Vec<_>>(),
     })
-}
-
-fn kernel() -> String {
-    nix::sys::utsname::uname().map_or_else(
-        |error| format!("of a version that it does not tell ({error})"),
-        |name| name.release().to_string_lossy().into_owned(),
-    )
 }

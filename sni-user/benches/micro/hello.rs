@@ -1,16 +1,12 @@
-//! What reading a ClientHello costs: `cargo bench -p sni-user --bench hello`.
+//! Reading a ClientHello.
 
 use divan::{Bencher, black_box};
 use sni_user::proxy::hello::{self, ClientHello, Peeked};
 
-fn main() {
-    divan::main();
-}
-
-const OPENSSL: &[u8] = include_bytes!("../tests/hellos/openssl-tls13.bin");
-const CHROMIUM: &[u8] = include_bytes!("../tests/hellos/chromium.bin");
+const OPENSSL: &[u8] = include_bytes!("../../tests/hellos/openssl-tls13.bin");
+const CHROMIUM: &[u8] = include_bytes!("../../tests/hellos/chromium.bin");
 /// Five records of 512 bytes.
-const SPLIT: &[u8] = include_bytes!("../tests/hellos/openssl-split.bin");
+const SPLIT: &[u8] = include_bytes!("../../tests/hellos/openssl-split.bin");
 
 fn found(bytes: &[u8]) -> ClientHello {
     match hello::read(black_box(bytes)) {

@@ -1,4 +1,4 @@
-//! What identities cost: `cargo bench -p sni-user --bench mint`.
+//! What identities cost.
 //!
 //! Minting is paid once for each partner and half a day, looking and verifying for each connection, loading for each reload.
 
@@ -15,10 +15,6 @@ use sni_user::{
     tls::{Authority, Store},
 };
 use tempfile::TempDir;
-
-fn main() {
-    divan::main();
-}
 
 /// A gateway that mirrors the partners of one domain, or of many with a certificate each, and a partner.
 struct Scene {

@@ -1,0 +1,215 @@
+//! snigate beside HAProxy and nginx: the same partners, Edges, certificates and kernel, in one run.
+//!
+//! Each proxy stands in a lab of its own, so that all are up from the first to the last second and no measurement waits for a start. Rounds
+//! go from one to the next, so that whatever else the machine does meets all of them alike.
+
+mod cpu;
+mod load;
+mod report;
+mod stand;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+pub use self::load::Sample;
+pub use self::report::{as_json, print};
+use self::stand::Stand;
+pub use self::stand::System;
+use crate::Lab;
+use crate::peers::TlsVersion;
+use crate::topology::Topology;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject {
+    /// Its name in JSON.
+    pub key: &'static str,
+    /// Its name for people.
+    pub title: &'static str,
+    way: Way,
+    kind: Kind,
+}
+
+/// What a proxy does with the connections of a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// The ClientHello decides, the bytes go on as they came.
+    Pass,
+    /// Its TLS ends at the proxy, which speaks TLS to the Edge.
+    Terminate,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Connections one after the other, by so many clients at once: a full handshake, an echo, and the end.
+    Connections { version: TlsVersion, clients: usize },
+    /// So many connections at once, as fast as they can, towards the Edge.
+    Bulk { connections: usize },
+    /// A kilobyte there and back, on one connection.
+    Pings,
+}
+
+const fn subject(key: &'static str, title: &'static str, way: Way, kind: Kind) -> Subject {
+    Subject {
+        key,
+        title,
+        way,
+        kind,
+    }
+}
+
+const fn connections(version: TlsVersion, clients: usize) -> Kind {
+    Kind::Connections { version, clients }
+}
+
+/// Everything that is measured, in order.
+pub const SUBJECTS: [Subject; 9] = [
+    subject(
+        "terminated-tls13",
+        "terminated: full TLS 1.3 handshakes, RSA-2048, 8 clients",
+        Way::Terminate,
+        connections(TlsVersion::V13, 8),
+    ),
+    subject(
+        "terminated-tls12",
+        "terminated: full TLS 1.2 handshakes, RSA-2048, 8 clients",
+        Way::Terminate,
+        connections(TlsVersion::V12, 8),
+    ),
+    subject(
+        "passed-connections",
+        "passed through: connections, 8 clients",
+        Way::Pass,
+        connections(TlsVersion::V13, 8),
+    ),
+    subject(
+        "passed-setup",
+        "passed through: connections, 1 client",
+        Way::Pass,
+        connections(TlsVersion::V13, 1),
+    ),
+    subject(
+        "passed-bulk-1",
+        "passed through: bulk, 1 connection",
+        Way::Pass,
+        Kind::Bulk { connections: 1 },
+    ),
+    subject(
+        "passed-bulk-8",
+        "passed through: bulk, 8 connections",
+        Way::Pass,
+        Kind::Bulk { connections: 8 },
+    ),
+    subject(
+        "terminated-bulk-1",
+        "terminated: bulk, 1 connection",
+        Way::Terminate,
+        Kind::Bulk { connections: 1 },
+    ),
+    subject(
+        "passed-ping",
+        "passed through: a kilobyte there and back",
+        Way::Pass,
+        Kind::Pings,
+    ),
+    subject(
+        "terminated-ping",
+        "terminated: a kilobyte there and back",
+        Way::Terminate,
+        Kind::Pings,
+    ),
+];
+
+/// The measurements of one system on one subject, a sample for each round.
+#[derive(Debug)]
+pub struct Row {
+    /// The system.
+    pub system: System,
+    /// A sample for each round.
+    pub samples: Vec<Sample>,
+}
+
+/// All systems on one subject; a system that does not do it is left out.
+#[derive(Debug)]
+pub struct Table {
+    /// What was measured.
+    pub subject: Subject,
+    /// A row for each system.
+    pub rows: Vec<Row>,
+}
+
+/// How it is measured.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How often.
+    pub rounds: u32,
+    /// Threads or processes of each proxy.
+    pub workers: usize,
+    /// Only subjects whose key contains this.
+    pub only: String,
+    /// Another build of snigate, to be measured beside the built one.
+    pub beside: Option<PathBuf>,
+}
+
+/// Measures.
+///
+/// # Errors
+/// Something does not start, or a single connection fails.
+pub fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Vec<Table>> {
+    let Options { rounds, only, .. } = options;
+    let systems: Vec<_> = System::ALL
+        .into_iter()
+        .filter(|system| options.beside.is_some() || *system != System::SnigateBeside)
+        .collect();
+    let topology = Topology {
+        capture: false,
+        ..Topology::default()
+    };
+    let labs = systems
+        .iter()
+        .map(|_| Lab::new("bench-proxy", &topology))
+        .collect::<Result<Vec<_>>>()?;
+    let mut stands = Vec::new();
+    for (system, lab) in systems.into_iter().zip(&labs) {
+        progress(&format!("starting {}", system.name()));
+        let stand = Stand::start(lab, system, options)
+            .with_context(|| format!("the stand of {}", system.name()))?;
+        stand
+            .prove()
+            .with_context(|| format!("{} does not do what is measured", system.name()))?;
+        stands.push(stand);
+    }
+    let mut tables: Vec<_> = SUBJECTS
+        .into_iter()
+        .filter(|subject| subject.key.contains(only.as_str()))
+        .map(|subject| Table {
+            subject,
+            rows: (stands.iter().map(Stand::system))
+                .filter(|system| system.does(&subject))
+                .map(|system| Row {
+                    system,
+                    samples: Vec::new(),
+                })
+                .collect(),
+        })
+        .collect();
+    for round in 1..=*rounds {
+        for Table { subject, rows } in &mut tables {
+            // Another one begins each time: the first one after a change of the subject meets colder caches.
+            let first = round as usize % rows.len().max(1);
+            rows.rotate_left(first);
+            for row in rows.iter_mut() {
+                let (title, name) = (subject.title, row.system.name());
+                progress(&format!("round {round} of {rounds}: {title}: {name}"));
+                let stand = stands.iter().find(|stand| stand.system() == row.system);
+                let stand = stand.context("a row without a stand")?;
+                let sample = stand.measure(subject);
+                row.samples
+                    .push(sample.with_context(|| format!("{title}: {name}"))?);
+            }
+            rows.rotate_right(first);
+        }
+    }
+    Ok(tables)
+}

@@ -1,0 +1,131 @@
+//! Medians and ratios.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Kind, Row, Subject, System, Table};
+
+impl Subject {
+    /// What is counted, and per how many of that the processors' time is told.
+    fn unit(&self) -> (&'static str, f64, &'static str) {
+        match self.kind {
+            Kind::Connections { .. } => ("conn/s", 1.0, "µs/conn"),
+            Kind::Bulk { .. } => ("MiB/s", 1.024, "ms/GiB"),
+            Kind::Pings => ("pings/s", 1.0, "µs/ping"),
+        }
+    }
+}
+
+impl Row {
+    /// Units per second of each round, in order of size.
+    fn rates(&self) -> Vec<f64> {
+        let mut rates: Vec<_> = self.samples.iter().map(super::Sample::rate).collect();
+        rates.sort_by(f64::total_cmp);
+        rates
+    }
+
+    fn median(&self) -> f64 {
+        let rates = self.rates();
+        let middle = rates.len() / 2;
+        match (rates.get(middle), rates.len() % 2) {
+            (Some(upper), 0) => f64::midpoint(rates[middle - 1], *upper),
+            (Some(median), _) => *median,
+            (None, _) => f64::NAN,
+        }
+    }
+
+    /// Of all rounds' connections or pings together.
+    fn latency(&self, quantile: f64) -> Option<Duration> {
+        let all = self.samples.iter().flat_map(|sample| &sample.latencies);
+        let mut all: Vec<_> = all.copied().collect();
+        all.sort_unstable();
+        let last = all.len().checked_sub(1)?;
+        all.get((last as f64 * quantile).round() as usize).copied()
+    }
+
+    /// Microseconds of the processors' time per unit.
+    fn cpu(&self) -> Option<f64> {
+        let used: Duration = self
+            .samples
+            .iter()
+            .map(|sample| sample.cpu)
+            .sum::<Option<_>>()?;
+        let units: f64 = self.samples.iter().map(|sample| sample.units).sum();
+        Some(used.as_secs_f64() * 1e6 / units)
+    }
+}
+
+impl Table {
+    fn snigate(&self) -> Option<&Row> {
+        let mut rows = self.rows.iter();
+        rows.find(|row| row.system == System::Snigate)
+    }
+}
+
+/// Prints a block for each subject.
+pub fn print(tables: &[Table]) {
+    for table in tables {
+        let (rate, per, cpu) = table.subject.unit();
+        println!("\n{}", table.subject.title);
+        println!(
+            "{:18} {rate:>9}  {:>17}  {:>9} {:>8} {:>8}  {cpu:>8} {:>9}",
+            "", "lowest to highest", "/ snigate", "p50 µs", "p99 µs", "/ snigate"
+        );
+        let snigate = table.snigate();
+        for row in &table.rows {
+            let rates = row.rates();
+            let range = match (rates.first(), rates.last()) {
+                (Some(low), Some(high)) => format!("{low:.0} to {high:.0}"),
+                _ => String::new(),
+            };
+            let relative = |of: fn(&Row) -> Option<f64>| {
+                let ratio = of(row)? / of(snigate?)?;
+                Some(format!("{ratio:.2}"))
+            };
+            let micros =
+                |quantile| Some(format!("{:.0}", row.latency(quantile)?.as_secs_f64() * 1e6));
+            println!(
+                "{:18} {:>9.0}  {range:>17}  {:>9} {:>8} {:>8}  {:>8} {:>9}",
+                row.system.name(),
+                row.median(),
+                relative(|row| Some(row.median())).unwrap_or_default(),
+                micros(0.5).unwrap_or_default(),
+                micros(0.99).unwrap_or_default(),
+                row.cpu()
+                    .map(|it| format!("{:.0}", it * per))
+                    .unwrap_or_default(),
+                relative(Row::cpu).unwrap_or_default(),
+            );
+        }
+    }
+}
+
+/// The same for programs.
+#[must_use]
+pub fn as_json(tables: &[Table]) -> Value {
+    let micros = |latency: Option<Duration>| latency.map(|it| it.as_secs_f64() * 1e6);
+    tables
+        .iter()
+        .map(|table| {
+            let (rate, per, cpu) = table.subject.unit();
+            let rows = table.rows.iter().map(|row| {
+                json!({
+                    "system": row.system.name(),
+                    "median": row.median(),
+                    "rounds": row.samples.iter().map(super::Sample::rate).collect::<Vec<_>>(),
+                    "p50_us": micros(row.latency(0.5)),
+                    "p99_us": micros(row.latency(0.99)),
+                    "cpu": row.cpu().map(|it| it * per),
+                })
+            });
+            json!({
+                "subject": table.subject.key,
+                "title": table.subject.title,
+                "unit": rate,
+                "cpu_unit": cpu,
+                "systems": rows.collect::<Vec<_>>(),
+            })
+        })
+        .collect()
+}
