@@ -99,9 +99,11 @@ fn purpose(lookup: *mut bpf_sk_lookup) -> Purpose {
     if protocol != IPPROTO_TCP {
         return Purpose::Foreign;
     }
-    if control(CONTROL_LISTENER_PORT) == u64::from(port) {
-        return Purpose::OwnPort;
-    }
+    let otherwise = if control(CONTROL_LISTENER_PORT) == u64::from(port) {
+        Purpose::OwnPort
+    } else {
+        Purpose::Foreign
+    };
     let address = if family == AF_INET {
         Address::from_v4_word(v4)
     } else {
@@ -109,11 +111,11 @@ fn purpose(lookup: *mut bpf_sk_lookup) -> Purpose {
     };
     let port_be = port.to_be();
     if !in_filter(FILTER_SERVICES + filter_bit(&address, port_be)) {
-        return Purpose::Foreign;
+        return otherwise;
     }
     let generation = control(CONTROL_GENERATION) as u32;
     match entry(&ServiceKey::tcp(generation, address, port_be)) {
         Some(service) if service.mode == Mode::Inspect as u8 => Purpose::Inspected,
-        _ => Purpose::Foreign,
+        _ => otherwise,
     }
 }

@@ -1,13 +1,15 @@
 //! A tuple of the Edge leg for a new flow: no two flows may share one, or the Edge's answers could not be told apart.
 //!
-//! `preserve` keeps the client's address and port, unless another flow has them: one client may use one port toward two public addresses
-//! whose Edge is the same. `gateway` starts at a port given by the client's, so that a repeated SYN finds the same.
+//! `preserve` keeps the client's address and port, unless another flow or the agent has them: one client may use one port toward two public
+//! addresses whose Edge is the same. `gateway` starts at a port given by the client's, so that a repeated SYN finds the same.
 
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
+    EbpfContext as _,
     bindings::{BPF_ANY, BPF_NOEXIST},
     helpers::generated::bpf_loop,
+    programs::XdpContext,
 };
 use sni_common::{
     Address,
@@ -21,6 +23,7 @@ use crate::{
     maps::{FLOWS, HALF_OPEN},
     rewrite,
     scratch::{Scratch, scratch},
+    socket,
 };
 
 /// Ports that are tried.
@@ -33,6 +36,7 @@ const FIRST_CLIENT_PORT: u16 = 1024;
 /// Returns the tuple that the client's packets leave with.
 #[inline(always)]
 pub fn claim(
+    ctx: &XdpContext,
     key: &FlowKey,
     settings: &Settings,
     edge: &Edge,
@@ -54,7 +58,9 @@ pub fn claim(
     copy(&mut search.out.destination, &edge.address);
     search.out.source_port_be = key.source_port_be;
     search.out.destination_port_be = edge.port_be;
-    search.keep_first = preserve.into();
+    // The agent has connections of its own with clients' addresses and ports. That one of the ports below is such a one is as good as impossible.
+    let is_free = |out: &FlowKey| socket::state(ctx.as_ptr(), &out.reversed()).is_none();
+    search.keep_first = (preserve && is_free(&search.out)).into();
     search.found = 0;
     // A loop of the kernel's: unrolled, the branches of 16 tries are too many for the verifier.
     // SAFETY: the callback has the helper's signature; it needs no context, which would have to be on the stack.

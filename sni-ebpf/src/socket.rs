@@ -1,30 +1,23 @@
-//! The host's own sockets: whether one of them is an end of a connection.
+//! The host's own sockets.
 
-use core::{mem::offset_of, ptr};
+use core::{ffi::c_void, mem::offset_of, ptr};
 
 use aya_ebpf::{
-    EbpfContext,
     bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple},
     helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
 };
 use sni_common::contract::FlowKey;
 
-/// States of a socket (include/net/tcp_states.h) that is no end of a connection: a listener, and a connection that a listener has not accepted yet.
-/// TIME_WAIT is one: the last acknowledgements belong there.
-const TCP_LISTEN: u32 = 10;
-const TCP_NEW_SYN_RECV: u32 = 12;
+/// States of a socket (include/net/tcp_states.h). A listener is no end of a connection. TIME_WAIT is one: the last acknowledgements belong there.
+const LISTEN: u32 = 10;
+/// A connection that a listener has not accepted yet.
+pub const NEW_SYN_RECV: u32 = 12;
+/// Connecting, without an answer so far.
+pub const SYN_SENT: u32 = 2;
 
-/// What the host has for a packet that arrives.
-pub enum Socket {
-    /// An end of its connection.
-    Connection,
-    /// A handshake that it may belong to.
-    Handshake,
-}
-
-/// The socket for a TCP packet with this source and destination; listeners don't count.
+/// State of the host's socket to which a packet with these addresses and ports belongs, if there is one; `ctx` is a program's context.
 #[inline(always)]
-pub fn of(ctx: &impl EbpfContext, key: &FlowKey) -> Option<Socket> {
+pub fn state(ctx: *mut c_void, key: &FlowKey) -> Option<u32> {
     const _: () = assert!(size_of::<FlowKey>() == 36 && offset_of!(FlowKey, source_port_be) == 32);
     let v4 = [
         key.source.v4_word(),
@@ -43,7 +36,7 @@ pub fn of(ctx: &impl EbpfContext, key: &FlowKey) -> Option<Socket> {
     // SAFETY: the tuple is as long as said; the helper does not write to it.
     let socket = unsafe {
         bpf_skc_lookup_tcp(
-            ctx.as_ptr(),
+            ctx,
             tuple.cast_mut(),
             size as u32,
             BPF_F_CURRENT_NETNS as i64 as u64,
@@ -57,9 +50,5 @@ pub fn of(ctx: &impl EbpfContext, key: &FlowKey) -> Option<Socket> {
     let state = unsafe { (&raw const (*socket).state).read_volatile() };
     // SAFETY: the reference that the lookup has taken, released once.
     unsafe { bpf_sk_release(socket.cast()) };
-    match state {
-        TCP_LISTEN => None,
-        TCP_NEW_SYN_RECV => Some(Socket::Handshake),
-        _ => Some(Socket::Connection),
-    }
+    (state != LISTEN).then_some(state)
 }

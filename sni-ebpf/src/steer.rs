@@ -1,7 +1,8 @@
 //! A packet that no flow knows, to a service whose address decides: choose an Edge and make the flow.
 
 use aya_ebpf::{
-    bindings::BPF_ANY, helpers::generated::bpf_ktime_get_coarse_ns, programs::XdpContext,
+    EbpfContext as _, bindings::BPF_ANY, helpers::generated::bpf_ktime_get_coarse_ns,
+    programs::XdpContext,
 };
 use sni_common::{
     Address,
@@ -36,7 +37,7 @@ pub fn first_packet(ctx: &XdpContext, packet: &Packet, service: &Steering) -> St
         return Step::send(flow, Counter::Forwarded);
     }
     // A connection from when the service was inspected is the agent's to its end.
-    if !inspect::begins(ctx, packet) && socket::of(ctx, &packet.key).is_some() {
+    if !inspect::begins(ctx, packet) && socket::state(ctx.as_ptr(), &packet.key).is_some() {
         return Step::Pass(Counter::Inspected);
     }
     match start(ctx, packet, service) {
@@ -100,7 +101,7 @@ fn start(ctx: &XdpContext, packet: &Packet, service: &Steering) -> Result<(), Dr
     to_client(ctx, packet, &segment, entry)?;
     entry.ip_set = service.ip_set;
     entry.state = if recovering { state::RECOVERED } else { 0 };
-    let out = port::claim(&packet.key, settings, edge)?;
+    let out = port::claim(ctx, &packet.key, settings, edge)?;
     to_edge(packet, &segment, entry, out);
     if HALF_OPEN
         .insert(&packet.key, &*entry, BPF_ANY.into())

@@ -6,7 +6,7 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{EbpfContext as _, programs::TcContext};
 use network_types::{
     eth::EthHdr,
     icmp::{Icmpv4Hdr, Icmpv6Hdr},
@@ -15,6 +15,7 @@ use network_types::{
 use sni_common::{
     Address,
     contract::{FILTER_EDGES, FlowKey, TRANSPARENT_MARK, filter_bit},
+    tcp::{RST, SYN},
 };
 
 use crate::{
@@ -23,25 +24,44 @@ use crate::{
         ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, ICMP, ICMPV6, TCP,
         is_icmp_error, is_icmpv6_error,
     },
-    socket::{self, Socket},
+    socket,
 };
+
+/// Where a TCP header has its flags.
+const TCP_FLAGS: usize = 13;
+
+/// What an Edge sends, or what is said about it.
+struct FromEdge {
+    /// Addresses and ports of a TCP packet; of an ICMP error, those that an answer to the quoted packet would have.
+    key: FlowKey,
+    /// Whether it can be an answer to a SYN.
+    answers_syn: bool,
+}
 
 /// Marks a packet that an Edge sends to a socket of this host, and an ICMP error about what such a socket has sent. Never drops.
 #[inline(always)]
 pub fn mark(ctx: &TcContext) {
-    let Some(key) = from_edge(ctx) else { return };
-    if in_filter(FILTER_EDGES + filter_bit(&key.source, key.source_port_be))
-        && matches!(socket::of(ctx, &key), Some(Socket::Connection))
-    {
-        // SAFETY: a field of a valid context.
-        let mark = unsafe { (*ctx.skb.skb).mark };
-        ctx.set_mark(mark | TRANSPARENT_MARK);
+    let Some(packet) = from_edge(ctx) else { return };
+    let key = &packet.key;
+    if !in_filter(FILTER_EDGES + filter_bit(&key.source, key.source_port_be)) {
+        return;
     }
+    let Some(state) = socket::state(ctx.as_ptr(), key) else {
+        return;
+    };
+    // Where the client itself has a connection of this port to the Edge, the Edge answers a SYN with what belongs to that one (RFC 9293 section
+    // 3.10.7.4). The socket would answer with a RST, and end it.
+    // One that a listener has not accepted yet is not the agent's.
+    if state == socket::NEW_SYN_RECV || state == socket::SYN_SENT && !packet.answers_syn {
+        return;
+    }
+    // SAFETY: a field of a valid context.
+    let mark = unsafe { (*ctx.skb.skb).mark };
+    ctx.set_mark(mark | TRANSPARENT_MARK);
 }
 
-/// Addresses and ports of a TCP packet; of an ICMP error, those that an answer to the quoted packet would have.
 #[inline(always)]
-fn from_edge(ctx: &TcContext) -> Option<FlowKey> {
+fn from_edge(ctx: &TcContext) -> Option<FromEdge> {
     let mut ethertype: u16 = load(ctx, offset_of!(EthHdr, ether_type))?;
     let mut network = EthHdr::LEN;
     // The kernel has taken the outer tag out of the frame already.
@@ -57,7 +77,13 @@ fn from_edge(ctx: &TcContext) -> Option<FlowKey> {
     const _: () = assert!(Icmpv4Hdr::LEN == 8 && Icmpv6Hdr::LEN == 8);
     let outer = header(ctx, network, v4)?;
     match outer.protocol {
-        TCP => ports(ctx, &outer),
+        TCP => {
+            let flags: u8 = load(ctx, outer.transport + TCP_FLAGS)?;
+            Some(FromEdge {
+                key: ports(ctx, &outer)?,
+                answers_syn: flags & (SYN | RST) != 0,
+            })
+        }
         ICMP | ICMPV6 => {
             let kind = load(ctx, outer.transport)?;
             if !(if v4 {
@@ -69,7 +95,10 @@ fn from_edge(ctx: &TcContext) -> Option<FlowKey> {
             }
             let quoted = header(ctx, outer.transport + Icmpv4Hdr::LEN, v4)?;
             match quoted.protocol {
-                TCP => Some(ports(ctx, &quoted)?.reversed()),
+                TCP => Some(FromEdge {
+                    key: ports(ctx, &quoted)?.reversed(),
+                    answers_syn: true,
+                }),
                 _ => None,
             }
         }

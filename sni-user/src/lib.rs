@@ -10,6 +10,7 @@ pub mod net;
 pub mod proxy;
 pub mod tls;
 
+mod clock;
 mod instance;
 mod neighbours;
 mod sweeper;

@@ -6,10 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::time::{ClockId, clock_gettime};
 use sni_common::expiry::Timeouts;
 
-use crate::datapath::{DatapathError, Maps, sweep};
+use crate::{
+    clock::monotonic_ns,
+    datapath::{DatapathError, Maps, sweep},
+};
 
 /// Time between sweeps, while a sweep is quick.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -66,10 +68,4 @@ impl Drop for Sweeper {
 
 fn report(error: &DatapathError) {
     tracing::error!(%error, "the flow table can't be swept; ended flows stay in it until that works again");
-}
-
-/// The clock of the datapath: CLOCK_MONOTONIC, of which it reads the coarse variant.
-pub(crate) fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

@@ -1,4 +1,5 @@
-//! The main job, shown: mutual TLS from a partner through the gateway, to the Edge of each address's IP set.
+//! The main job, shown: mutual TLS from a partner through the gateway, steered by address, passed through by server name, and terminated with the
+//! certificate of the name.
 
 use std::{
     io::{Write, stdout},
@@ -8,43 +9,88 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
 
 use crate::{
-    Lab, Topology,
-    addresses::{Host, SIP_TLS, VIP_1, VIP_2},
-    gateway::{Gateway, two_ip_sets},
+    Lab, Process, Topology,
+    addresses::{EDGE_B, Host, SIP_TLS, VIP_1, VIP_2, VIP_3},
+    deadline::Deadline,
+    gateway::{Gateway, binary, two_ip_sets},
+    output_within,
     peers::{OpensslClient, OpensslServer, TlsVersion},
     pki::{Identity, Pki},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The names in each Edge's certificate, and the addresses of its IP set.
-const EDGES: [(&str, Host, &[&str]); 2] = [
-    (
-        "edge-a",
-        VIP_1,
-        &[
-            "sip.contoso.example",
-            "sip.fabrikam.example",
-            "sip.litware.example",
-        ],
-    ),
-    (
-        "edge-b",
-        VIP_2,
-        &["sip.adatum.example", "sip.northwind.example"],
-    ),
+/// Where an Edge trusts mirrored identities and nobody else.
+const MIRROR_PORT: u16 = 5062;
+
+const NAMES_A: &[&str] = &[
+    "sip.contoso.example",
+    "sip.fabrikam.example",
+    "sip.litware.example",
+];
+const NAMES_B: &[&str] = &["sip.adatum.example", "sip.northwind.example"];
+const NAMES_OWN: &[&str] = &["sip.tailspin.example"];
+
+/// One way of connections: where to, which names are asked for, and what is to come of it.
+struct Way {
+    vip: Host,
+    way: &'static str,
+    ask: &'static [&'static str],
+    /// How the Edge's name begins.
+    edge: &'static str,
+    /// The names in the certificate that is shown.
+    names: &'static [&'static str],
+}
+
+const WAYS: [Way; 5] = [
+    Way {
+        vip: VIP_1,
+        way: "steered",
+        ask: NAMES_A,
+        edge: "edge-a",
+        names: NAMES_A,
+    },
+    Way {
+        vip: VIP_2,
+        way: "steered",
+        ask: NAMES_B,
+        edge: "edge-b",
+        names: NAMES_B,
+    },
+    Way {
+        vip: VIP_3,
+        way: "passed",
+        ask: &["sip.contoso.example"],
+        edge: "edge-a",
+        names: NAMES_A,
+    },
+    Way {
+        vip: VIP_3,
+        way: "passed",
+        ask: &["sip.adatum.example"],
+        edge: "edge-b",
+        names: NAMES_B,
+    },
+    Way {
+        vip: VIP_3,
+        way: "terminated",
+        ask: NAMES_OWN,
+        edge: "edge-mirror",
+        names: NAMES_OWN,
+    },
 ];
 
 /// What a connection has shown.
 struct Reached {
     address: SocketAddr,
     server_name: &'static str,
+    way: String,
     edge: String,
     names: Vec<String>,
     version: String,
-    packets: u64,
     setup: Duration,
 }
 
@@ -62,42 +108,65 @@ pub fn run(keep: bool) -> Result<()> {
             ..Topology::default()
         },
     )?;
-    steps.begin("certificates: a CA, the partner, one for each Edge")?;
+    steps.begin(
+        "certificates: a CA, the partner, each Edge, a customer of the gateway; snigate ca init",
+    )?;
     let pki = Pki::new("federation", &lab.dir())?;
     let partner = pki.server("partner", &["sip.partner.example"])?;
-    let servers = [server(&lab, &pki, 0)?, server(&lab, &pki, 1)?];
-    steps.begin("the datapath on the gateway's interfaces, configured by snigate run")?;
-    let gateway = Gateway::start(&lab, &two_ip_sets())?;
+    let config = tables(&pki, &pki.server("own", NAMES_OWN)?);
+    let mirror = make_mirror_ca(&lab, &config)?;
+    steps.begin("the Edges: openssl s_server, each with its certificate")?;
+    let of_edges = pki.server("edge-mirror", &["edge-mirror.hoster.example"])?;
+    let servers = [
+        server(&lab, &pki, "edge-a", NAMES_A)?,
+        server(&lab, &pki, "edge-b", NAMES_B)?,
+        OpensslServer::start_trusting(
+            &lab,
+            "edge-mirror",
+            &lab.edge_b,
+            MIRROR_PORT,
+            &of_edges,
+            &mirror,
+        )?,
+    ];
+    steps.begin("the gateway: snigate run, the datapath on its interfaces")?;
+    let gateway = Gateway::start(&lab, &config)?;
+    let mut watch = watch(&lab)?;
     steps.begin("mutual TLS from the partner, with openssl s_client")?;
+    let client = |name| OpensslClient::new(&lab.partner, name, &partner, &pki);
     let mut reached = Vec::new();
-    for (_, vip, names) in EDGES {
-        for (index, address) in vip.both().into_iter().enumerate() {
+    for way in &WAYS {
+        for (index, address) in way.vip.both().into_iter().enumerate() {
             for version in TlsVersion::BOTH {
                 // The names take turns, so that each is asked for.
-                let name = names[(index + reached.len()) % names.len()];
+                let name = way.ask[(index + reached.len()) % way.ask.len()];
                 let address = SocketAddr::new(address, SIP_TLS);
-                reached.push(connect(
-                    &lab, &gateway, &pki, &partner, name, address, version,
-                )?);
+                let client = client(name).version(version);
+                reached.push(connect(&gateway, &mut watch, &client, name, address)?);
             }
         }
     }
+    let unknown = SocketAddr::new(VIP_3.v4.into(), SIP_TLS);
+    let refused = client("sip.unknown.example").connect(unknown, TIMEOUT);
+    ensure!(refused.is_err(), "an unknown name was let in: {refused:?}");
     steps.end()?;
 
     println!("\n{}", table(&reached));
     println!(
-        "Setup is TCP and TLS as openssl s_client sees them, the start of the program included.\n"
+        "All at port {SIP_TLS}. Setup is TCP and TLS as openssl s_client sees them, the start of the program included.\n\
+         sip.unknown.example at {unknown} was refused with a TLS alert, as no domain has that name.\n"
     );
     for (title, arguments) in [
         ("Services", &["service", "ls"][..]),
-        ("Edges", &["edge", "ls"]),
-        ("Flows", &["flow", "ls"]),
+        ("Steered flows", &["flow", "ls"]),
+        ("Server names", &["route", "ls"]),
+        ("Certificates", &["cert", "ls"]),
         ("Counters", &["status"]),
     ] {
         println!(
             "{title} (snigate {}):\n{}",
             arguments.join(" "),
-            gateway.output(arguments)?
+            snigate(&lab, arguments)?
         );
     }
     check(&reached)?;
@@ -106,72 +175,165 @@ pub fn run(keep: bool) -> Result<()> {
         println!("{}", lab.guide());
         println!("The agent and the Edges keep running. To ask the gateway:");
         println!(
-            "  ip netns exec {} {} --pin-path {} status",
+            "  ip netns exec {} {} --config {} status",
             lab.gateway.name(),
-            crate::gateway::binary()?.display(),
-            gateway.pin_path().display()
+            binary()?.display(),
+            lab.dir().join("snigate.toml").display()
         );
         println!("To remove it all: snigate-lab down (in the build's directory).");
+        drop(watch);
         std::mem::forget((gateway, servers));
         return lab.keep();
     }
     steps.begin("taking everything down")?;
+    drop(watch);
     drop(gateway);
     drop(servers);
     drop(lab);
     steps.end()
 }
 
-fn server(lab: &Lab, pki: &Pki, index: usize) -> Result<OpensslServer> {
-    let (name, _, names) = EDGES[index];
-    let namespace = [&lab.edge_a, &lab.edge_b][index];
-    OpensslServer::start(
-        lab,
-        name,
-        namespace,
-        SIP_TLS,
-        &pki.server(name, names)?,
-        pki,
-    )
+/// Two steered IP sets, and an inspected one with three domains.
+fn tables(pki: &Pki, own: &Identity) -> String {
+    two_ip_sets()
+        + &format!(
+            r#"
+[[edge]]
+name = "edge-mirror"
+address = "{v4}:{MIRROR_PORT}"
+source = "gateway"
+tls = {{ name = "edge-mirror.hoster.example", roots = "{roots}" }}
+
+[[edge]]
+name = "edge-mirror-v6"
+address = "[{v6}]:{MIRROR_PORT}"
+source = "gateway"
+tls = {{ name = "edge-mirror.hoster.example", roots = "{roots}" }}
+
+[[pool]]
+name = "edges-mirror"
+edges = ["edge-mirror", "edge-mirror-v6"]
+
+[[ip_set]]
+name = "shared"
+addresses = ["{vip4}", "{vip6}"]
+inspect = true
+
+[[domain]]
+sip_domain = "contoso.example"
+pool = "edges-a"
+
+[[domain]]
+sip_domain = "adatum.example"
+pool = "edges-b"
+
+[[domain]]
+sip_domain = "tailspin.example"
+pool = "edges-mirror"
+certificate = "{certificate}"
+key = "{key}"
+client_certificate = "required"
+client_roots = "{roots}"
+identity = "mirror"
+
+[identity]
+ca = "ca/mirror.pem"
+key = "ca/mirror.key"
+crl_url = "http://{vip4}/mirror.crl"
+"#,
+            v4 = EDGE_B.v4,
+            v6 = EDGE_B.v6,
+            vip4 = VIP_3.v4,
+            vip6 = VIP_3.v6,
+            roots = pki.roots().display(),
+            certificate = own.chain.display(),
+            key = own.key.display(),
+        )
+}
+
+/// The private CA, made as an operator makes it; gives the file that Edges trust.
+fn make_mirror_ca(lab: &Lab, tables: &str) -> Result<std::path::PathBuf> {
+    let text = format!("[gateway]\ninterfaces = [\"wan0\"]\n{tables}");
+    let config = lab.write_file("ca-init.toml", &text)?;
+    let mut command = lab.gateway.command(binary()?);
+    command.arg("--config").arg(config).args(["ca", "init"]);
+    let made = output_within(&mut command, TIMEOUT)?;
+    ensure!(made.status.success(), "{made:?}");
+    Ok(lab.dir().join("ca/mirror.pem"))
+}
+
+fn server(lab: &Lab, pki: &Pki, name: &str, names: &[&str]) -> Result<OpensslServer> {
+    let namespace = match name {
+        "edge-a" => &lab.edge_a,
+        _ => &lab.edge_b,
+    };
+    let identity = pki.server(name, names)?;
+    OpensslServer::start(lab, name, namespace, SIP_TLS, &identity, pki)
+}
+
+/// `snigate watch`: what the agent does with each connection.
+fn watch(lab: &Lab) -> Result<Process> {
+    let mut command = lab.gateway.command(binary()?);
+    command.arg("--config").arg(lab.dir().join("snigate.toml"));
+    command.args(["watch", "--json"]);
+    lab.spawn("watch", command)
+}
+
+fn snigate(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    let mut command = lab.gateway.command(binary()?);
+    command.arg("--config").arg(lab.dir().join("snigate.toml"));
+    let output = output_within(command.args(arguments), TIMEOUT)?;
+    ensure!(output.status.success(), "{arguments:?}: {output:?}");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn connect(
-    lab: &Lab,
     gateway: &Gateway<'_>,
-    pki: &Pki,
-    partner: &Identity,
+    watch: &mut Process,
+    client: &OpensslClient<'_>,
     server_name: &'static str,
     address: SocketAddr,
-    version: TlsVersion,
 ) -> Result<Reached> {
-    let client = OpensslClient::new(&lab.partner, server_name, partner, pki).version(version);
+    let before = watch.stdout()?.lines().count();
     let mut session = client.open(address, TIMEOUT)?;
     session.echo()?;
-    // While it is open, so that the flow is the established one.
-    let flows = gateway.json(&["flow", "ls"])?;
-    let flow = flows
-        .as_array()
-        .and_then(|flows| {
-            flows
-                .iter()
-                .find(|flow| flow["vip"] == address.to_string() && flow["state"] == "established")
-        })
-        .with_context(|| format!("no flow to {address} among {flows}"))?;
-    let packets = |direction: &str| flow[direction]["packets"].as_u64().unwrap_or_default();
-    let (edge, packets) = (
-        flow["edge"].as_str().unwrap_or_default().to_owned(),
-        packets("to_edge") + packets("to_client"),
-    );
+    let (way, edge) = if VIP_3.both().contains(&address.ip()) {
+        watched(watch, before)?
+    } else {
+        steered(gateway, address)?
+    };
     let session = session.finish()?;
     Ok(Reached {
         address,
         server_name,
+        way,
         edge,
         names: session.names,
         version: session.version,
-        packets,
         setup: session.setup,
     })
+}
+
+/// What the datapath did with the connection that is open.
+fn steered(gateway: &Gateway<'_>, address: SocketAddr) -> Result<(String, String)> {
+    let flows = gateway.json(&["flow", "ls"])?;
+    let is_it =
+        |flow: &&Value| flow["vip"] == address.to_string() && flow["state"] == "established";
+    let flow = flows.as_array().and_then(|flows| flows.iter().find(is_it));
+    let flow = flow.with_context(|| format!("no flow to {address} among {flows}"))?;
+    let edge = flow["edge"].as_str().unwrap_or_default().to_owned();
+    Ok(("steered".to_owned(), edge))
+}
+
+/// What the agent did with the connection after so many.
+fn watched(watch: &Process, before: usize) -> Result<(String, String)> {
+    let line = Deadline::after(TIMEOUT).poll("a line of snigate watch", || {
+        Ok(watch.stdout()?.lines().nth(before).map(str::to_owned))
+    })?;
+    let seen: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+    let result = seen["result"].as_str().unwrap_or_default();
+    let (way, edge) = result.split_once(" to ").with_context(|| line.clone())?;
+    Ok((way.to_owned(), edge.to_owned()))
 }
 
 fn table(reached: &[Reached]) -> Table {
@@ -182,20 +344,24 @@ fn table(reached: &[Reached]) -> Table {
     table.set_header([
         "address",
         "server name",
+        "way",
         "Edge reached",
-        "its certificate names",
+        "certificate",
         "TLS",
-        "packets",
         "setup",
     ]);
     for one in reached {
         table.add_row([
-            one.address.to_string(),
+            one.address.ip().to_string(),
             one.server_name.to_owned(),
+            one.way.clone(),
             one.edge.clone(),
-            one.names.join("\n"),
+            match &one.names[..] {
+                [only] => only.clone(),
+                [first, more @ ..] => format!("{first} +{}", more.len()),
+                [] => String::new(),
+            },
             one.version.clone(),
-            one.packets.to_string(),
             format!("{:.0} ms", one.setup.as_secs_f64() * 1000.0),
         ]);
     }
@@ -205,26 +371,27 @@ fn table(reached: &[Reached]) -> Table {
 /// What the table must say for the demonstration to have shown anything.
 fn check(reached: &[Reached]) -> Result<()> {
     for one in reached {
-        let (edge, _, names) = EDGES
+        let is_it = |way: &&Way| {
+            way.vip.both().contains(&one.address.ip()) && way.ask.contains(&one.server_name)
+        };
+        let way = WAYS
             .iter()
-            .find(|(_, vip, _)| vip.both().contains(&one.address.ip()))
-            .context("an address of no IP set")?;
+            .find(is_it)
+            .context("a way that was not asked for")?;
         ensure!(
-            one.edge.starts_with(edge),
-            "{} reached {} instead of {edge}",
+            one.edge.starts_with(way.edge) && one.way == way.way,
+            "{} was {} to {} instead of {} to {}",
             one.address,
-            one.edge
+            one.way,
+            one.edge,
+            way.way,
+            way.edge
         );
         ensure!(
-            one.names == *names,
+            one.names == *way.names,
             "{} was shown a certificate for {:?}",
             one.address,
             one.names
-        );
-        ensure!(
-            one.packets > 0,
-            "no packet of the connection to {} was steered",
-            one.address
         );
     }
     Ok(())

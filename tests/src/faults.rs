@@ -18,10 +18,16 @@ const TABLE: &str = "snigate_loss";
 /// nftables is missing or refuses.
 pub fn lose_incoming(namespace: &Namespace, percent: u8) -> Result<()> {
     stop_losing(namespace)?;
+    // nftables refuses a comparison that is always true.
+    let chance = if percent < 100 {
+        format!("numgen random mod 100 < {percent}")
+    } else {
+        String::new()
+    };
     for rule in [
         format!("add table inet {TABLE}"),
         format!("add chain inet {TABLE} in {{ type filter hook input priority raw; }}"),
-        format!("add rule inet {TABLE} in meta l4proto tcp numgen random mod 100 < {percent} drop"),
+        format!("add rule inet {TABLE} in meta l4proto tcp {chance} drop"),
     ] {
         namespace.output("nft", &[&rule])?;
     }

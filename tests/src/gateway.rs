@@ -2,6 +2,8 @@
 
 use std::{
     env,
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
@@ -208,6 +210,29 @@ impl<'lab> Gateway<'lab> {
             .as_ref()
             .context("the agent does not run")?
             .stderr()
+    }
+
+    /// The running agent's process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.agent.as_ref().context("the agent does not run")?.pid())
+    }
+
+    /// The running agent's facts, as its control socket tells them.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn agent(&self) -> Result<serde_json::Value> {
+        let mut socket = UnixStream::connect(self.lab.dir().join("control.sock"))?;
+        socket.set_read_timeout(Some(COMMAND))?;
+        socket.write_all(b"{\"version\":1,\"request\":\"status\"}\n")?;
+        let mut line = String::new();
+        BufReader::new(socket).read_line(&mut line)?;
+        let reply: serde_json::Value = serde_json::from_str(&line)?;
+        let answer = reply.get("answer").with_context(|| line.clone())?;
+        Ok(answer.clone())
     }
 
     /// The directory of its pins.

@@ -38,9 +38,10 @@ impl Candidate {
         previous: Option<&Store>,
         stamps: &mut Stamps,
     ) -> Result<Self, AgentError> {
-        let known = stamps.anew();
-        *stamps = Stamps::of([&main.to_owned()]);
-        let loaded = Config::load(main).inspect_err(|_| stamps.add(known.clone()))?;
+        let mut known = stamps.anew();
+        known.add(Stamps::of([&main.to_owned()]));
+        *stamps = known.clone();
+        let loaded = Config::load(main)?;
         let Loaded {
             mut config,
             warnings,

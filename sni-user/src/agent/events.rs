@@ -10,7 +10,7 @@ use sni_common::{
     token_bucket::TokenBucket,
 };
 
-use crate::{datapath::Maps, neighbours::NextHopAddress, sweeper::monotonic_ns};
+use crate::{clock::monotonic_ns, datapath::Maps, neighbours::NextHopAddress};
 
 /// Lines about one reason in a second, at most. The datapath samples, but a flood's sample is a flood, too.
 const LINES_PER_SECOND: u32 = 10;

@@ -141,6 +141,15 @@ impl Watch {
         self.listening = listening;
     }
 
+    /// As if something had changed now.
+    pub(super) fn begin(&mut self) {
+        let began = Instant::now();
+        self.burst.get_or_insert(Burst {
+            began,
+            over: began + QUIET,
+        });
+    }
+
     /// Waits until something has changed near the files, and until that is over. Cancelling it loses nothing.
     pub(super) async fn changed(&mut self) {
         let burst = match self.burst {
@@ -150,10 +159,8 @@ impl Watch {
                     std::future::pending::<()>().await;
                 }
                 let began = Instant::now();
-                *self.burst.insert(Burst {
-                    began,
-                    over: began + QUIET,
-                })
+                let over = began + QUIET;
+                *self.burst.insert(Burst { began, over })
             }
         };
         let mut over = burst.over;

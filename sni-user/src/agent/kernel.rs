@@ -33,8 +33,10 @@ pub(super) struct Kernel {
     interfaces: Vec<AttachTo>,
     /// Interfaces that frames can leave by: `interfaces`, and VLANs on top of them.
     leave_by: Vec<u32>,
-    /// Something is there for open connections only.
+    /// Something is there for open connections only, or could not be removed.
     leftovers: bool,
+    /// Addresses that only open connections need.
+    lingering: Vec<IpAddr>,
 }
 
 /// What a configuration needs for its inspected connections.
@@ -82,32 +84,31 @@ impl Kernel {
             interfaces: Vec::new(),
             leave_by: Vec::new(),
             leftovers: false,
+            lingering: Vec::new(),
         }
     }
 
-    /// Makes everything go by `config`, or leaves it all as it was `before`. What connections that are open use stays.
+    /// Makes everything go by `config`, or leaves it all as it was `before`. What is needed no longer stays until [`Kernel::settle`].
     pub(super) async fn apply(
         &mut self,
         config: &Config,
-        before: Option<&Config>,
-        uses: &Uses,
+        before: Option<(&Config, &Uses)>,
     ) -> Result<Activated, AgentError> {
-        let applied = self.try_apply(config, before, uses).await;
-        match (&applied, before) {
-            (Ok(_), _) => self.settle(config, uses).await,
-            (Err(_), Some(before)) => self.settle(before, uses).await,
-            // Whoever starts takes everything back, or leaves what was adopted as it was.
-            (Err(_), None) => {}
+        let applied = self
+            .try_apply(config, before.map(|(before, _)| before))
+            .await;
+        // Whoever starts takes everything back, or adopted a datapath that has its configuration.
+        if let (Err(_), Some((before, uses))) = (&applied, before) {
+            self.settle(before, uses).await;
         }
         applied
     }
 
-    /// First what is missing, which disturbs nobody; then the flip. What is too much is for `settle`.
+    /// First what is missing, which disturbs nobody; then the flip.
     async fn try_apply(
         &mut self,
         config: &Config,
         before: Option<&Config>,
-        uses: &Uses,
     ) -> Result<Activated, AgentError> {
         let interfaces = host::interfaces(&self.network, config).await?;
         self.attach(&interfaces, config.gateway.hook)?;
@@ -119,9 +120,11 @@ impl Kernel {
                 .cloned(),
         );
         let leave_by = host::learn_links(&mut self.datapath.maps, &self.network, &both).await?;
-        let needs = Needs::of(config).with(uses);
+        let needs = Needs::of(config);
         let mut addresses = before.map_or_else(Vec::new, |before| Needs::of(before).addresses);
         addresses.extend(&needs.addresses);
+        // What open connections still use of earlier ones is not to be removed here either.
+        addresses.extend(&self.lingering);
         self.make_local(&addresses, &leave_by).await?;
         if needs.transparent {
             self.lead_back(&both).await?;
@@ -181,19 +184,29 @@ impl Kernel {
     }
 
     /// Removes what neither the configuration nor an open connection needs. Trouble is said, and does no harm beyond that.
-    async fn settle(&mut self, config: &Config, uses: &Uses) {
-        if let Err(error) = self.remove_needless(config, uses).await {
-            tracing::warn!(%error, "something that is needed no longer can't be removed");
-        }
+    pub(super) async fn settle(&mut self, config: &Config, uses: &Uses) {
+        self.remove_needless(config, uses).await;
         self.neighbours.leave_by(self.leave_by.clone());
         self.neighbours.keep_edges(&config.edges).await;
     }
 
-    async fn remove_needless(&mut self, config: &Config, uses: &Uses) -> Result<(), AgentError> {
+    async fn remove_needless(&mut self, config: &Config, uses: &Uses) {
+        if let Err(error) = self.try_remove_needless(config, uses).await {
+            self.leftovers = true;
+            tracing::warn!(%error, "something that is needed no longer can't be removed; it is tried again");
+        }
+    }
+
+    async fn try_remove_needless(
+        &mut self,
+        config: &Config,
+        uses: &Uses,
+    ) -> Result<(), AgentError> {
         let own = Needs::of(config);
         let needs = Needs::of(config).with(uses);
-        self.leftovers =
-            needs.addresses.len() > own.addresses.len() || needs.transparent != own.transparent;
+        // What `with` adds comes last.
+        self.lingering = needs.addresses[own.addresses.len()..].to_vec();
+        self.leftovers = !self.lingering.is_empty() || needs.transparent != own.transparent;
         self.detach_others()?;
         self.datapath.dispatch(own.inspects)?;
         self.leave_by =
@@ -212,10 +225,8 @@ impl Kernel {
 
     /// Connections may have ended that needed what the configuration does not need.
     pub(super) async fn clear_leftovers(&mut self, config: &Config, uses: &Uses) {
-        if self.leftovers
-            && let Err(error) = self.remove_needless(config, uses).await
-        {
-            tracing::warn!(%error, "something that is needed no longer can't be removed");
+        if self.leftovers {
+            self.remove_needless(config, uses).await;
         }
     }
 
@@ -226,7 +237,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// The host's network has changed: what the configuration and open connections need is brought back.
+    /// The host's network has changed: what the configuration needs is brought back.
     pub(super) async fn follow(&mut self, change: Change, config: &Config, uses: &Uses) {
         if change.links
             && let Err(error) = self.follow_links(config).await

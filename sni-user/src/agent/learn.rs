@@ -6,10 +6,10 @@ use sni_common::contract::{Learned, Matched, NO_POOL, RouteAction, SniName};
 use tokio::sync::mpsc;
 
 use crate::{
+    clock::monotonic_ns,
     config::Domain,
     datapath::{DatapathError, Maps},
     proxy::{Lesson, Target, Verdict},
-    sweeper::monotonic_ns,
 };
 
 /// Writes what there is to learn, in a thread of its own: each lesson is two system calls. It ends with the proxy.

@@ -143,8 +143,8 @@ async fn start(
     kernel: &mut Kernel,
 ) -> Result<Arc<Proxy>, AgentError> {
     kernel.datapath.serve_listener(listener)?;
-    let uses = Uses::default();
-    let activated = kernel.apply(&candidate.config, None, &uses).await?;
+    let activated = kernel.apply(&candidate.config, None).await?;
+    kernel.settle(&candidate.config, &Uses::default()).await;
     tracing::info!(
         generation = activated.generation,
         services = activated.services,

@@ -81,17 +81,20 @@ impl Agent {
             Candidate::load(&self.main, &mut live, Some(&before.tls), stamps)
         })?;
         candidate.check_change(&before.config.gateway)?;
-        let uses = self.proxy.uses();
-        let activated = kernel
-            .apply(&candidate.config, Some(&before.config), &uses)
-            .await?;
         let warnings = candidate.warnings();
         let files = candidate.files;
         let Candidate { config, tls, .. } = candidate;
-        let numbers = Numbers::from(&activated);
-        let active = Active::new(config, tls, numbers, &before.edges);
+        // Made before the flip, so that the agent goes by it right after the datapath.
+        let mut active = Active::new(config, tls, Numbers::default(), &before.edges);
+        let uses = self.proxy.uses();
+        let activated = kernel
+            .apply(&active.config, Some((&before.config, &uses)))
+            .await?;
+        active.numbers = Numbers::from(&activated);
         let reloaded = summary(&active.config, &activated, files, warnings, began);
         self.proxy.activate(active);
+        let uses = self.proxy.uses();
+        kernel.settle(&self.active().config, &uses).await;
         self.live = live;
         {
             let mut facts = self.facts();

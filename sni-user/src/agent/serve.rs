@@ -187,12 +187,16 @@ impl Agent {
                 }
             }
         }
-        self.watch.listen(&self.stamps);
+        self.listen_on();
         self.revocation.follow(&active.config, &self.proxy).await;
     }
 
-    /// Listens where the stamps say; after a configuration was refused.
+    /// Listens where the stamps say.
     pub(super) fn listen_on(&mut self) {
         self.watch.listen(&self.stamps);
+        // While all of it was loaded, nobody listened there.
+        if self.stamps.have_changed() {
+            self.watch.begin();
+        }
     }
 }

@@ -34,7 +34,7 @@ pub struct HelloSeen {
     /// What it was found by; nothing for what is no ClientHello.
     #[serde(with = "matched")]
     pub matched: Option<Matched>,
-    /// What became of it, such as `passed to edge-a`, `refused: unknown-name` or `incomplete: deadline`.
+    /// What became of it, such as `passed to edge-a`, `refused: unrecognized-name` or `refused: hello-timeout`.
     pub result: String,
 }
 

@@ -25,7 +25,10 @@ use super::{
 
 /// Names of the maps, as pinned, with what they hold. SCRATCH and aya-log's ring are not among them: they hold no state.
 pub const MAPS: &[(&str, &str)] = &[
-    ("CONTROL", "ABI version, active generation, feature flags"),
+    (
+        "CONTROL",
+        "ABI version, active generation, flags, listener's port",
+    ),
     ("SETTINGS", "seed, budgets, ports, by bank"),
     (
         "FILTER",

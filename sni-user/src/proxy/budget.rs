@@ -1,7 +1,8 @@
 //! How many connections one source may leave without a complete ClientHello.
 //!
-//! A connection takes from its source's budget when it is accepted and gives back when its ClientHello is complete, so that the budget
-//! bounds those that wait as well as those that have given up, and costs an honest client nothing.
+//! A connection takes from its source's budget when its ClientHello is late, and gives back when it is complete after all; one that ends without
+//! has lost it. So the budget bounds those that wait as well as those that have given up, and an honest client pays nothing, not even behind an
+//! address that many share.
 
 use std::{
     net::IpAddr,

@@ -68,8 +68,8 @@ pub(crate) enum NoEdge {
         pool: String,
         /// Each Edge that was tried, with what the kernel said.
         tried: String,
-        /// All kept silence, rather than that one refused.
-        silent: bool,
+        /// What the last of them came to.
+        last: io::ErrorKind,
     },
 }
 
@@ -78,8 +78,11 @@ impl NoEdge {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Family { .. } => "no-edge",
-            Self::Unreachable { silent: true, .. } => "edge-silent",
-            Self::Unreachable { silent: false, .. } => "edge-refused",
+            Self::Unreachable { last, .. } => match last {
+                io::ErrorKind::TimedOut => "edge-silent",
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => "edge-refused",
+                _ => "edge-unreachable",
+            },
         }
     }
 }
@@ -120,15 +123,15 @@ impl Attempts {
             }
         }
         let pool = self.pool.clone();
-        if self.failed.is_empty() {
+        let Some(last) = self.failed.last() else {
             return Err(NoEdge::Family { pool });
-        }
+        };
+        let last = last.reason.kind();
         let tried: Vec<_> = self.failed.iter().map(Failed::sentence).collect();
-        let silent = |failed: &Failed| failed.reason.kind() == io::ErrorKind::TimedOut;
         Err(NoEdge::Unreachable {
             pool,
             tried: tried.join("; "),
-            silent: self.failed.iter().all(silent),
+            last,
         })
     }
 

@@ -28,8 +28,13 @@ use crate::{
 /// How long each of the two TLS handshakes of a terminated connection may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// The datapath goes by a new configuration some milliseconds before the agent does.
-const CATCH_UP: Duration = Duration::from_millis(100);
+/// A ClientHello that is complete by then is nobody's attack, however many come at once.
+const PROMPT: Duration = Duration::from_secs(1);
+
+/// The datapath goes by a new configuration before the agent does: by milliseconds, or a good part of a second where it has a hundred thousand
+/// names to clean away.
+const CATCH_UP: Duration = Duration::from_millis(50);
+const CATCH_UP_STEPS: u32 = 20;
 
 /// What happens to a connection after its ClientHello.
 enum Onward {
@@ -51,7 +56,7 @@ pub(super) async fn serve(proxy: &Proxy, mut stream: TcpStream, source: SocketAd
     match carry(&mut story, &mut stream).await {
         Ok(Onward::Pass(edge)) => pass_through(story, stream, edge).await,
         Ok(Onward::Terminate(domain, attempts)) => {
-            end_tls(story, stream, &domain, attempts).await;
+            end_tls(story, stream, domain, attempts).await;
         }
         Err(refusal) => {
             story.refused(&refusal);
@@ -65,11 +70,7 @@ async fn carry(story: &mut Story<'_>, stream: &mut TcpStream) -> Result<Onward, 
     socket::for_federation(stream).map_err(Refusal::Socket)?;
     let service = match story.service() {
         Some(service) => service,
-        None => {
-            sleep(CATCH_UP).await;
-            story.begin_again();
-            story.service().ok_or(Refusal::NoService)?
-        }
+        None => catch_up(story).await?,
     };
     let patience = story.active.config.gateway.hello_timeout;
     let hello = timeout(patience, first_words(story, &service, stream))
@@ -94,6 +95,18 @@ async fn carry(story: &mut Story<'_>, stream: &mut TcpStream) -> Result<Onward, 
     }
 }
 
+/// The service in a configuration that the datapath goes by already, and the agent does not yet.
+async fn catch_up(story: &mut Story<'_>) -> Result<Service, Refusal> {
+    for _ in 0..CATCH_UP_STEPS {
+        sleep(CATCH_UP).await;
+        story.begin_again();
+        if let Some(service) = story.service() {
+            return Ok(service);
+        }
+    }
+    Err(Refusal::NoService)
+}
+
 /// Who the client is, and its ClientHello, which stays where it is.
 async fn first_words(
     story: &mut Story<'_>,
@@ -109,12 +122,22 @@ async fn first_words(
             }
         }
     }
-    let claim = story.proxy.claim(&story.active, story.source.ip());
-    let claim = claim.ok_or(Refusal::HelloBudget)?;
-    // Whoever speaks another protocol, or nonsense, has not completed a ClientHello either.
-    let hello = peek::client_hello(stream).await?;
-    claim.give_back();
-    Ok(hello)
+    let claim = || story.proxy.claim(&story.active, story.source.ip());
+    let prompt = PROMPT.min(story.active.config.gateway.hello_timeout / 2);
+    match timeout(prompt, peek::client_hello(stream)).await {
+        Ok(Ok(hello)) => Ok(hello),
+        Ok(Err(refusal)) => {
+            // Whoever speaks another protocol, or nonsense, has not completed a ClientHello either. There is nothing left to be refused.
+            drop(claim());
+            Err(refusal.into())
+        }
+        Err(_) => {
+            let claim = claim().ok_or(Refusal::HelloBudget)?;
+            let hello = peek::client_hello(stream).await?;
+            claim.give_back();
+            Ok(hello)
+        }
+    }
 }
 
 /// The Edges that a connection may go to.
@@ -153,7 +176,7 @@ async fn pass_through(story: Story<'_>, client: TcpStream, connected: Connected)
 async fn end_tls(
     story: Story<'_>,
     client: TcpStream,
-    domain: &Arc<Terminating>,
+    domain: Arc<Terminating>,
     attempts: Attempts,
 ) {
     let idle = story.active.config.gateway.idle_timeout;
@@ -163,7 +186,8 @@ async fn end_tls(
     };
     let server_name = story.server_name();
     let established =
-        terminate::establish(client, domain, server_name, HANDSHAKE, &mut edges).await;
+        terminate::establish(client, &domain, server_name, HANDSHAKE, &mut edges).await;
+    drop((edges, domain));
     let (session, (edge, hold)) = match established {
         Ok(established) => established,
         Err(error) => return story.refused(&reason(error)),
@@ -202,5 +226,9 @@ impl Reach for Candidates<'_> {
         let tls = self.story.active.tls.edge(edge.index);
         let tls = Arc::clone(tls.ok_or(Refusal::Incoherent("roots of an Edge"))?);
         Ok((connected.stream, tls, (edge, connected.hold)))
+    }
+
+    fn failed(&self, (edge, _): &Self::Tag, error: &TerminateError) {
+        self.story.edge_failed(edge, error);
     }
 }

@@ -43,7 +43,8 @@ pub(super) async fn client_hello(stream: &TcpStream) -> Result<ClientHello, NoHe
 
 async fn look(stream: &TcpStream) -> Result<ClientHello, NoHello> {
     let mut bytes = Vec::with_capacity(FIRST_LOOK);
-    for looks in 0.. {
+    let mut looks = 0;
+    loop {
         more(stream, &mut bytes).await?;
         match hello::read(&bytes)? {
             Peeked::Found(hello) => return Ok(hello),
@@ -51,11 +52,11 @@ async fn look(stream: &TcpStream) -> Result<ClientHello, NoHello> {
             Peeked::Incomplete { needed } => wake_at(stream, needed)?,
         }
         // A hello in records of a byte or two can't be waited for as a whole, and each look reads all of it again.
+        looks += 1;
         if looks > PATIENT_LOOKS {
             sleep(BETWEEN_LOOKS).await;
         }
     }
-    Err(NoHello::Closed)
 }
 
 /// Waits until there is more to see than `bytes`, and sees it. At most [`MAX_HELLO`] bytes.

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     peek::{self, NoHello},
-    story::canonical,
+    socket::canonical,
 };
 
 /// Longer than the longest header without vendors' additions, by far; one that goes on is none.

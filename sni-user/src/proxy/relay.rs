@@ -333,7 +333,7 @@ mod tests {
     async fn silence_ends_it_and_words_do_not() {
         let (mut client, near_client) = connection();
         let (mut edge, near_edge) = connection();
-        let idle = Duration::from_millis(400);
+        let idle = Duration::from_secs(2);
         let relay = tokio::spawn(relay(near_client, near_edge, idle));
         let talk = thread::spawn(move || {
             for _ in 0..8 {

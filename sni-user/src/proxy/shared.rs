@@ -26,11 +26,11 @@ use super::{
     uses::{InUse, UsedAddress, UsedWayBack, Uses},
 };
 use crate::{
+    clock::monotonic_ns,
     config::{Config, IpNet},
     control::HelloSeen,
     datapath::Activated,
     edges::Edges,
-    sweeper::monotonic_ns,
     tls,
 };
 

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd as _},
     time::Duration,
 };
@@ -103,6 +103,15 @@ pub(super) fn set_receive_low_water(stream: &TcpStream, bytes: usize) -> io::Res
 pub(super) fn reset_on_close(stream: &TcpStream) {
     // It fails only for what is no socket.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// The address itself, where a socket of both families shows an IPv4 address as a mapped one.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        // An IPv6 address keeps its scope.
+        IpAddr::V6(_) => address,
+        v4 => SocketAddr::new(v4, address.port()),
+    }
 }
 
 fn set(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! What is known of a connection so far, and who is told of it: the counters, the log, those who watch, SNI_LEARNED.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -15,20 +15,23 @@ use super::{
     refusal::Refusal,
     relay::{End, Relayed},
     routing::{Decision, Service, Verdict},
-    terminate,
+    socket::canonical,
+    terminate::{self, TerminateError},
 };
 use crate::{control::HelloSeen, edges::Edge};
 
 /// A connection's story.
 pub(super) struct Story<'a> {
     pub(super) proxy: &'a Proxy,
-    /// The configuration that it goes by, to its end.
+    /// The configuration that it goes by, until bytes flow.
     pub(super) active: Arc<Active>,
     /// The client: the connection's source, or whom a trusted load balancer names.
     pub(super) source: SocketAddr,
     /// The public address that it came to.
     pub(super) address: SocketAddr,
     hello: Option<ClientHello>,
+    /// When the ClientHello was complete.
+    heard: Option<SystemTime>,
     decision: Option<Decision>,
     began: Instant,
 }
@@ -41,6 +44,7 @@ impl<'a> Story<'a> {
             source: canonical(source),
             address: canonical(address),
             hello: None,
+            heard: None,
             decision: None,
             began: Instant::now(),
         }
@@ -70,6 +74,7 @@ impl<'a> Story<'a> {
             verdict,
         });
         self.hello = Some(hello);
+        self.heard = Some(SystemTime::now());
         match verdict {
             Verdict::Goes(decision) => {
                 self.decision = Some(decision);
@@ -91,6 +96,15 @@ impl<'a> Story<'a> {
             if let Some(unsaid) = self.proxy.note("edge-failed-over") {
                 tracing::warn!(failed = failed.sentence(), edge = %edge.config.name, unsaid, "an Edge could not be reached, the next one of its pool was");
             }
+        }
+    }
+
+    /// An Edge has answered, and TLS with it has failed; another one may follow.
+    pub(super) fn edge_failed(&self, edge: &Edge, error: &TerminateError) {
+        if let Some(unsaid) = self.proxy.note("edge-handshake-failed") {
+            let (reason, server_name) = (error.name(), self.server_name());
+            let Edge { config, .. } = edge;
+            tracing::warn!(reason, edge = %config.name, address = %config.address, server_name, unsaid, "TLS with an Edge failed: {error}");
         }
     }
 
@@ -128,7 +142,7 @@ impl<'a> Story<'a> {
         self.proxy.show(|| {
             let hello = self.hello.as_ref();
             HelloSeen {
-                at: SystemTime::now(),
+                at: self.heard.unwrap_or_else(SystemTime::now),
                 source: self.source,
                 address: self.address,
                 server_name: self.server_name().map(str::to_owned),
@@ -185,17 +199,17 @@ impl Carried<'_> {
             End::Reset => "reset",
             End::Idle => "idle",
         };
-        self.ended((relayed.to_edge, relayed.to_client), end);
+        self.ended((relayed.to_edge, relayed.to_client), self.counted(end));
     }
 
     /// A connection whose TLS ended here is over.
     pub(super) fn terminated(&self, relayed: &terminate::Relayed) {
         let end = match &relayed.end {
-            terminate::End::Complete => "closed",
-            terminate::End::Idle => "idle",
+            terminate::End::Complete => self.counted("closed"),
+            terminate::End::Idle => self.counted("idle"),
             terminate::End::Partner(error) => {
                 tracing::debug!(source = %self.source, %error, "the partner's connection failed");
-                "reset"
+                self.counted("reset")
             }
             // Among them the Edge's refusal of a certificate, which in TLS 1.3 comes after the handshake.
             terminate::End::Edge(error) => {
@@ -210,13 +224,14 @@ impl Carried<'_> {
         self.ended((relayed.to_edge, relayed.to_partner), end);
     }
 
+    fn counted(&self, end: &'static str) -> &'static str {
+        self.proxy.count(end, 1);
+        end
+    }
+
     fn ended(&self, (to_edge, to_client): (u64, u64), end: &'static str) {
         self.proxy.count("bytes-to-edge", to_edge);
         self.proxy.count("bytes-to-client", to_client);
-        // What failed has been counted under its own name.
-        if matches!(end, "closed" | "reset" | "idle") {
-            self.proxy.count(end, 1);
-        }
         tracing::debug!(
             source = %self.source,
             address = %self.address,
@@ -239,14 +254,5 @@ fn version(number: u16) -> String {
         0x0303 => "1.2".to_owned(),
         0x0304 => "1.3".to_owned(),
         other => format!("{other:#06x}"),
-    }
-}
-
-/// The address itself, where a socket of both families shows an IPv4 address as a mapped one.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        // An IPv6 address keeps its scope.
-        IpAddr::V6(_) => address,
-        v4 => SocketAddr::new(v4, address.port()),
     }
 }

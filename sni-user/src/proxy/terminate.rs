@@ -27,7 +27,7 @@ pub use self::{
 
 use crate::tls::{EdgeTls, Terminating, fatal_alert, linger, plaintext_alert};
 
-/// Edges that are tried for one connection.
+/// Handshakes with Edges that are tried for one connection, whatever [`Reach`] would give.
 const ATTEMPTS: usize = 3;
 
 /// A connection to an Edge, its handshake complete.
@@ -94,6 +94,9 @@ pub trait Reach: Send {
     /// # Errors
     /// There is none (any longer).
     fn reach(&mut self) -> impl Future<Output = Reached<Self::Tag>> + Send;
+
+    /// The handshake on this connection has failed.
+    fn failed(&self, tag: &Self::Tag, error: &TerminateError);
 }
 
 /// A terminated connection whose two handshakes are complete.
@@ -115,7 +118,7 @@ impl Established {
 /// `edges` is asked again, three times in all, when the handshake with an Edge fails in a way that another one may not; an error of it ends
 /// that. `server_name` is what the partner asked for; each handshake may take `handshake`.
 ///
-/// Whatever fails, the partner is told by an alert before its connection is closed.
+/// Whatever fails, the partner is told by an alert before its connection is closed, unless it was too slow.
 ///
 /// # Errors
 /// One of the handshakes failed, or there is no Edge.
@@ -141,6 +144,7 @@ pub async fn establish<R: Reach>(
         match connect_edge(tcp, &edge, domain, server_name, &partner, deadline).await {
             Ok(edge) => return Ok((Established { partner, edge }, tag)),
             Err(error) => {
+                edges.failed(&tag, &error);
                 let last = !error.may_differ_elsewhere();
                 failure = Some(error);
                 if last {

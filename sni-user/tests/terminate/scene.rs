@@ -143,6 +143,8 @@ impl Reach for Direct {
     async fn reach(&mut self) -> Reached<()> {
         Ok((TcpStream::connect(self.edge).await?, self.tls.clone(), ()))
     }
+
+    fn failed(&self, (): &(), _error: &TerminateError) {}
 }
 
 /// A gateway that serves a store.

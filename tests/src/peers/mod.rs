@@ -28,7 +28,7 @@ pub use openssl::{OpenSession, OpensslClient, OpensslServer, Session};
 pub use partner::{Connection, Conversation, Partner};
 pub use pattern::Hash;
 pub use proxies::{Make, Proxy, Upstream, Way};
-pub use replay::{Answer, Segments, captured_hellos, in_records, replay};
+pub use replay::{Answer, Segments, captured_hellos, in_records, replay, send_in_segments};
 pub use request::{Action, Request};
 pub use sip::{Method, SipConnection};
 pub use sipp::sipp;

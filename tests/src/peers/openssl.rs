@@ -46,6 +46,21 @@ impl OpensslServer {
         identity: &Identity,
         pki: &Pki,
     ) -> Result<Self> {
+        Self::start_trusting(lab, name, namespace, port, identity, pki.roots())
+    }
+
+    /// Likewise, with the file of an authority that clients must be of.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub fn start_trusting(
+        lab: &Lab,
+        name: &str,
+        namespace: &Namespace,
+        port: u16,
+        identity: &Identity,
+        clients: &Path,
+    ) -> Result<Self> {
         let mut command = namespace.command("openssl");
         command
             .args(["s_server", "-rev", "-accept", &port.to_string()])
@@ -54,7 +69,7 @@ impl OpensslServer {
             .arg("-key")
             .arg(&identity.key)
             .arg("-CAfile")
-            .arg(pki.roots())
+            .arg(clients)
             .args(["-Verify", "3", "-verify_return_error"]);
         let mut process = lab.spawn(name, command)?;
         process.wait_for_listener(namespace, port, SERVER_START)?;

@@ -69,7 +69,7 @@ pub fn replay(
         .with_context(|| format!("connecting from {} to {address}", namespace.name()))?;
     socket.set_nodelay(true)?;
     socket.set_write_timeout(Some(timeout))?;
-    match send(&mut socket, bytes, segments, deadline) {
+    match send_in_segments(&mut socket, bytes, segments, deadline) {
         Ok(()) => {}
         // It may be answered before it is complete.
         Err(error) => match error.downcast_ref::<std::io::Error>().map(|e| e.kind()) {
@@ -135,7 +135,11 @@ pub fn in_records(hello: &[u8], size: usize) -> Result<Vec<u8>> {
     Ok(records)
 }
 
-fn send(
+/// Sends `bytes` in such pieces; the socket must not delay them (TCP_NODELAY).
+///
+/// # Errors
+/// The connection breaks, or does not take them in time.
+pub fn send_in_segments(
     socket: &mut TcpStream,
     bytes: &[u8],
     segments: Segments,

@@ -1,23 +1,40 @@
 //! Inspected connections end to end: real peers, the agent, and the Edge or the certificate that the server name asks for.
 
+mod collide;
 mod control;
+mod echo;
 mod federation;
+mod hello;
+mod hellos;
 mod life;
+mod limits;
 mod load;
+mod local;
+mod names;
+mod pass;
 mod permissions;
+mod pools;
+mod proxy_protocol;
 mod reload;
 mod routes;
+mod sockets;
 mod trace;
 mod watch;
 
 use std::{
+    io::ErrorKind,
     net::{IpAddr, SocketAddr},
+    panic::resume_unwind,
+    thread::{self, ScopedJoinHandle},
     time::Duration,
 };
 
+use anyhow::{Context as _, Result};
 use snigate_tests::{
     Lab, Topology,
     addresses::{EDGE_A, EDGE_B, Host, SIP_TLS, VIP_1},
+    deadline::Deadline,
+    gateway::Gateway,
     peers::Partner,
 };
 
@@ -101,3 +118,45 @@ sip_domain = "adatum.example"
 names = ["sip.adatum.example", "*.voip.adatum.example"]
 pool = "edges-b"
 "#;
+
+/// What the agent has counted under a name.
+pub(crate) fn counted(gateway: &Gateway<'_>, name: &str) -> Result<u64> {
+    let status = gateway.agent()?;
+    let counters = &status["counters"];
+    let counters = counters.as_object().with_context(|| status.to_string())?;
+    // Nothing is listed before it has happened.
+    let count = counters.get(name).map_or(Some(0), |count| count.as_u64());
+    count.with_context(|| status.to_string())
+}
+
+/// Waits until the agent has counted so many, which may be after the client has seen the end.
+pub(crate) fn ensure_counted(gateway: &Gateway<'_>, name: &str, expected: u64) -> Result<()> {
+    let what = format!("{expected} of {name}");
+    let reached = || Ok((counted(gateway, name)? == expected).then_some(()));
+    Deadline::after(TIMEOUT)
+        .poll(&what, reached)
+        .with_context(|| format!("{:?}", gateway.agent()))
+}
+
+/// Whether a connection was reset.
+pub(crate) fn is_reset(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref().map(std::io::Error::kind);
+    // Whether the RST is met by a read or by the write before it.
+    matches!(
+        kind,
+        Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected)
+    )
+}
+
+/// A thread for each item, and the first error of any.
+pub(crate) fn at_once<T: Sync>(items: &[T], body: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        let body = &body;
+        let start = |item| scope.spawn(move || body(item));
+        let threads: Vec<_> = items.iter().map(start).collect();
+        let result = |thread: ScopedJoinHandle<'_, Result<()>>| {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
+        threads.into_iter().try_for_each(result)
+    })
+}
