@@ -125,6 +125,7 @@ fn the_group_may_look_and_nobody_else() {
                 "{arguments:?}: {said}"
             );
         }
+        failure(ordinary(&gateway, &stranger, &["status"])?)?;
         ensure!(generation()? == before);
         ensure!(!agent.stderr()?.contains("asked through the control socket"));
         ensure!(agent.is_running()?);

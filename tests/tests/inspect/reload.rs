@@ -70,8 +70,8 @@ impl Way {
         }
         let what = format!("the agent to judge its configuration, {self:?}");
         Deadline::after(TIMEOUT).poll(&what, || {
-            let said = gateway.log()?[log..].to_owned();
             let now = Configuration::of(gateway)?;
+            let said = gateway.log()?[log..].to_owned();
             let judged = now.generation != before.generation || now.refused != before.refused;
             Ok((judged && said.contains(self.logged())).then_some(said))
         })
