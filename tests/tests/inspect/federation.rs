@@ -1,6 +1,10 @@
 //! Two Edges and a partner: which Edge a connection has really reached.
 
-use std::{cell::RefCell, net::SocketAddr, time::Duration};
+use std::{
+    cell::RefCell,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::Result;
 use snigate_tests::{
@@ -11,7 +15,21 @@ use snigate_tests::{
     pki::{Identity, Pki},
 };
 
-use crate::{TIMEOUT, both, tcp};
+use crate::{TIMEOUT, at, both, tcp};
+
+/// An address that the host does not have by itself.
+pub(crate) const OTHER: Host = Host {
+    v4: Ipv4Addr::new(198, 51, 100, 30),
+    v6: Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x30),
+};
+/// Another one.
+pub(crate) const NEXT: Host = Host {
+    v4: Ipv4Addr::new(198, 51, 100, 31),
+    v6: Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x31),
+};
+
+/// The mode of an IP set whose connections the agent takes.
+pub(crate) const INSPECT: &str = "inspect = true";
 
 /// A domain that is passed through by its default name.
 pub(crate) fn domain(sip_domain: &str, pool: &str) -> String {
@@ -114,6 +132,14 @@ impl<'lab> Federation<'lab> {
             ..tcp(self.lab)
         };
         partner.echo(address)
+    }
+
+    /// Two open connections: one that is passed through, and one that is terminated.
+    pub(crate) fn held(&self, host: Host) -> Result<[Connection; 2]> {
+        Ok([
+            self.open("sip.contoso.example", at(host.v4.into()))?,
+            self.open("sip.tailspin.example", at(host.v6.into()))?,
+        ])
     }
 
     /// Where a connection with this server name ends up: the Edge's own address.

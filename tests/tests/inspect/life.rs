@@ -11,9 +11,8 @@ use snigate_tests::{
 
 use crate::{
     TIMEOUT, both,
-    federation::{Federation, domain, ip_set},
+    federation::{Federation, OTHER, domain, ip_set},
     quiet,
-    reload::OTHER,
 };
 
 /// All that an agent adds to the host's network, and what else it is known by.

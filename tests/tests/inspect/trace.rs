@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use snigate_tests::{
-    addresses::{EDGE_A, EDGE_B, Host, PARTNER, VIP_1, VIP_2},
+    addresses::{EDGE_A, EDGE_B, PARTNER, VIP_1, VIP_2},
     gateway::Gateway,
     lab_test,
 };
@@ -16,15 +16,10 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     TIMEOUT, at,
-    federation::{Federation, domain, ip_set},
+    federation::{Federation, OTHER, domain, ip_set},
     quiet,
 };
 
-/// An inspected address without a default.
-const STRICT: Host = Host {
-    v4: Ipv4Addr::new(198, 51, 100, 30),
-    v6: Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x30),
-};
 /// Connections of each kind that could go to either Edge.
 const TRIES: usize = 6;
 
@@ -61,7 +56,7 @@ pool = "either"
                 VIP_1,
                 "inspect = true\nports = [5061, 443]\ndefault = \"edges-b\"",
             )
-            + &ip_set("strict", STRICT, "inspect = true")
+            + &ip_set("strict", OTHER, "inspect = true")
             + &domain("contoso.example", "edges-a")
             + &federation.terminated("tailspin.example", "either")?;
         let gateway = Gateway::start(lab, &tables)?;
@@ -93,7 +88,7 @@ pool = "either"
             }
             // Without a default, whom nobody knows is refused, and who is known is not.
             let (to, from) = (
-                at(STRICT.both()[index]),
+                at(OTHER.both()[index]),
                 SocketAddr::new(PARTNER.both()[index], 40_000),
             );
             let traced = trace("sip.fabrikam.example", to, from)?;
