@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
-use sni_common::contract::limits;
+use sni_common::{contract::limits, maglev};
 
 use super::values::{
     AlpnProtocol, Balance, ClientCertificate, Hook, HostName, IdentityMode, Name, Rate, ServerName,
@@ -132,6 +132,17 @@ pub struct Edge {
     pub proxy_protocol: bool,
     /// How it is probed; without it, it counts as up.
     pub health: Option<Health>,
+}
+
+impl Edge {
+    /// What identifies it in Maglev's table, on every gateway alike, in the datapath and in the agent.
+    pub fn maglev_identity(&self) -> u64 {
+        maglev::identity(&[
+            self.name.as_str().as_bytes(),
+            self.address.ip().to_string().as_bytes(),
+            &self.address.port().to_be().to_ne_bytes(),
+        ])
+    }
 }
 
 /// How a terminated domain verifies an Edge.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
     thread,
     time::Duration,
 };
@@ -102,7 +101,7 @@ impl Tables {
         }
         let mut slots = Vec::new();
         let mut reclaimed = false;
-        for NamedEdge { name, entry } in &self.edges {
+        for NamedEdge { name, entry, .. } in &self.edges {
             if let Some(slot) = known.get(&edge_identity(name.clone(), entry)) {
                 // As it is: draining and health are not the configuration's to reset.
                 slots.push(*slot as u16);
@@ -221,17 +220,12 @@ impl Tables {
         };
         let mut members = Vec::new();
         for (place, (edge, weight)) in entry.members.iter_mut().zip(&pool.members) {
-            let NamedEdge { name, entry } = &self.edges[*edge];
             *place = PoolMember {
                 edge: slots[*edge],
                 weight: *weight,
             };
             members.push(maglev::Member {
-                identity: maglev::identity(&[
-                    name.as_bytes(),
-                    IpAddr::from(entry.address).to_string().as_bytes(),
-                    &entry.port_be.to_ne_bytes(),
-                ]),
+                identity: self.edges[*edge].identity,
                 edge: slots[*edge],
                 weight: *weight,
             });

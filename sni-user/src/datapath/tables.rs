@@ -32,6 +32,7 @@ pub struct Tables {
 #[derive(Clone, Debug)]
 pub(super) struct NamedEdge {
     pub(super) name: String,
+    pub(super) identity: u64,
     pub(super) entry: Edge,
 }
 
@@ -81,6 +82,7 @@ impl Tables {
             };
             edges.push(NamedEdge {
                 name: edge.name.to_string(),
+                identity: edge.maglev_identity(),
                 entry: edge_entry(edge, gateway),
             });
         }

@@ -84,7 +84,7 @@ impl Family {
         let mut entries: Vec<_> = (0..)
             .zip(&members)
             .map(|(position, member)| maglev::Member {
-                identity: identity(&member.edge.config),
+                identity: member.edge.config.maglev_identity(),
                 edge: position,
                 weight: member.weight,
             })
@@ -125,13 +125,4 @@ impl Weighted {
     fn load(&self) -> f64 {
         (f64::from(self.edge.connections()) + 1.0) / f64::from(self.weight)
     }
-}
-
-/// What identifies an Edge in Maglev's table on every gateway.
-pub(crate) fn identity(edge: &config::Edge) -> u64 {
-    maglev::identity(&[
-        edge.name.as_str().as_bytes(),
-        edge.address.ip().to_string().as_bytes(),
-        &edge.address.port().to_be().to_ne_bytes(),
-    ])
 }

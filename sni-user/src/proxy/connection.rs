@@ -16,7 +16,6 @@ use super::{
     refusal::Refusal,
     relay,
     routing::Service,
-    socket,
     story::Story,
     terminate::{self, Reach, TerminateError},
 };
@@ -67,7 +66,6 @@ pub(super) async fn serve(proxy: &Proxy, mut stream: TcpStream, source: SocketAd
 
 /// Everything up to the point from which the connection is somebody else's to answer.
 async fn carry(story: &mut Story<'_>, stream: &mut TcpStream) -> Result<Onward, Refusal> {
-    socket::for_federation(stream).map_err(Refusal::Socket)?;
     let service = match story.service() {
         Some(service) => service,
         None => catch_up(story).await?,

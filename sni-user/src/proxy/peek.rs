@@ -35,13 +35,10 @@ pub(super) enum NoHello {
 
 /// Waits for a whole ClientHello at the head of what `stream` has received, and leaves it there.
 pub(super) async fn client_hello(stream: &TcpStream) -> Result<ClientHello, NoHello> {
-    let found = look(stream).await;
-    // Whoever reads on, be it for the end, wants to know of each byte.
-    wake_at(stream, 1)?;
-    found
-}
-
-async fn look(stream: &TcpStream) -> Result<ClientHello, NoHello> {
+    let mut alarm = Alarm {
+        stream,
+        is_set: false,
+    };
     let mut bytes = Vec::with_capacity(FIRST_LOOK);
     let mut looks = 0;
     loop {
@@ -49,7 +46,7 @@ async fn look(stream: &TcpStream) -> Result<ClientHello, NoHello> {
         match hello::read(&bytes)? {
             Peeked::Found(hello) => return Ok(hello),
             Peeked::NotTls(kind) => return Err(NoHello::NotTls(kind)),
-            Peeked::Incomplete { needed } => wake_at(stream, needed)?,
+            Peeked::Incomplete { needed } => alarm.set(needed)?,
         }
         // A hello in records of a byte or two can't be waited for as a whole, and each look reads all of it again.
         looks += 1;
@@ -100,8 +97,27 @@ fn peek(stream: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<usize> {
     }
 }
 
-/// Has the kernel wake us when so many bytes are there, or when there will be no more: a ClientHello of single bytes is looked at a few
-/// times and not once for each.
-fn wake_at(stream: &TcpStream, bytes: usize) -> io::Result<()> {
-    socket::set_receive_low_water(stream, bytes.min(MAX_HELLO))
+/// When the kernel wakes us.
+struct Alarm<'a> {
+    stream: &'a TcpStream,
+    is_set: bool,
+}
+
+impl Alarm<'_> {
+    /// When so many bytes are there, or when there will be no more: a ClientHello of single bytes is looked at a few times and not once for each.
+    fn set(&mut self, bytes: usize) -> io::Result<()> {
+        self.is_set = true;
+        socket::set_receive_low_water(self.stream, bytes.min(MAX_HELLO))
+    }
+}
+
+impl Drop for Alarm<'_> {
+    /// Whoever reads on, be it for the end, wants to know of each byte; also when nobody waits for the ClientHello any longer.
+    fn drop(&mut self) {
+        if self.is_set
+            && let Err(error) = socket::set_receive_low_water(self.stream, 1)
+        {
+            tracing::debug!(%error, "a socket keeps its low-water mark");
+        }
+    }
 }

@@ -18,9 +18,6 @@ pub(super) enum Refusal {
     /// The configuration has changed between the SYN and now.
     #[error("its address and port are inspected no longer")]
     NoService,
-    /// The client's side of the connection can't be used.
-    #[error("the socket can't be set up: {0}")]
-    Socket(io::Error),
     /// Two things that are made from one configuration do not fit together.
     #[error(
         "the active configuration has no {0} where there must be one: reload it, and report this"
@@ -106,7 +103,6 @@ impl Refusal {
             Self::Denied => "denied",
             Self::WrongProtocol => "wrong-protocol",
             Self::ProxyHeader(NoHeader::Stream(_)) => "proxy-header-missing",
-            Self::Socket(_) => "socket",
             Self::ProxyHeader(_) => "proxy-header",
             Self::HelloBudget => "hello-budget",
             Self::HelloTimeout(_) => "hello-timeout",
@@ -141,8 +137,7 @@ impl Refusal {
             }
             Self::Incoherent(_) => Farewell::Alert(AlertDescription::InternalError),
             Self::WrongProtocol => Farewell::Alert(AlertDescription::NoApplicationProtocol),
-            Self::Socket(_)
-            | Self::ProxyHeader(_)
+            Self::ProxyHeader(_)
             | Self::HelloTimeout(_)
             | Self::HelloClosed
             | Self::NotTls(_)
@@ -155,8 +150,7 @@ impl Refusal {
     /// Whether the operator has something to mend; else it is the client's affair, and its traces are for who looks for them.
     pub(super) fn is_ours(&self) -> bool {
         match self {
-            Self::Socket(_)
-            | Self::Incoherent(_)
+            Self::Incoherent(_)
             | Self::ProxyHeader(NoHeader::Invalid)
             | Self::NoEdge(_)
             | Self::EdgeBroken { .. } => true,

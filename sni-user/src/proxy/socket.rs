@@ -41,13 +41,15 @@ pub(super) fn listener() -> io::Result<TcpListener> {
         Err(error) => return Err(error),
     };
     socket.set_nonblocking(true)?;
+    // Linux has accepted sockets inherit it: five system calls less for each connection.
+    for_federation(&socket)?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
 /// Small messages leave at once, and a peer that is gone is noticed: federation connections are silent for hours.
-pub(super) fn for_federation(stream: &TcpStream) -> io::Result<()> {
-    let socket = SockRef::from(stream);
+pub(super) fn for_federation(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
