@@ -6,7 +6,9 @@ use snigate_tests::{
     addresses::{GATEWAY_LAN_A, PARTNER, SIP_TLS, VIP_1},
     gateway::Gateway,
     lab_test,
-    peers::{Edge, EdgeTls, OpensslClient, OpensslServer, Partner, PartnerTls, TlsVersion},
+    peers::{
+        Edge, EdgeTls, GnutlsClient, OpensslClient, OpensslServer, Partner, PartnerTls, TlsVersion,
+    },
     pki::Pki,
 };
 
@@ -52,6 +54,18 @@ fn three_domains_on_one_address_reach_two_edges() {
                             .version(version)
                             .connect(address, TIMEOUT)?;
                         ensure!(session.names == *names, "{session:?}");
+                    }
+                    for (name, names) in [
+                        ("sip.fabrikam.example", &names_a),
+                        ("sip.adatum.example", &names_b),
+                    ] {
+                        let session = GnutlsClient::new(&lab.partner, name, &partner, &pki)
+                            .version(version)
+                            .connect(lab, address, TIMEOUT)?;
+                        ensure!(
+                            session.names == *names && session.version == version,
+                            "{session:?}"
+                        );
                     }
                 }
             }
