@@ -144,7 +144,7 @@ fn certificates_are_listed_and_the_unreadable_among_them() {
         "P-256",
         "contoso.pem",
         "valid",
-        "89",
+        " 90 ",
     ] {
         assert!(lines[1].contains(part), "no {part}: {out}");
     }
@@ -166,7 +166,7 @@ fn certificates_are_listed_and_the_unreadable_among_them() {
     assert_eq!((status, err.as_str()), (1, ""));
     let lines: Vec<_> = out.lines().collect();
     assert!(
-        lines[1].contains("EXPIRED") && lines[1].contains("-2"),
+        lines[1].contains("EXPIRED") && lines[1].contains(" -1 "),
         "{out}"
     );
     assert!(
@@ -184,6 +184,7 @@ fn certificates_are_listed_and_the_unreadable_among_them() {
     assert_eq!((status, listed.as_array().expect("a list").len()), (1, 4));
     assert_eq!(listed[0]["domains"], serde_json::json!(["contoso.example"]));
     assert_eq!(listed[0]["state"], "expired");
+    assert_eq!(listed[0]["days_left"], -1);
     assert_eq!(listed[1]["state"], "broken");
     assert!(
         listed[1]["names"].is_null() && listed[1]["problem"].is_string(),

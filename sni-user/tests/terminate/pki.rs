@@ -23,7 +23,7 @@ pub(crate) struct Authority {
 /// What a certificate is to be like.
 pub(crate) struct Wanted<'a> {
     pub(crate) names: &'a [&'a str],
-    /// Days from now.
+    /// Days from now; the end is half a day later, so that no test's whole days depend on the second it runs in.
     pub(crate) life: (i64, i64),
     pub(crate) usages: Vec<ExtendedKeyUsagePurpose>,
     pub(crate) rsa: bool,
@@ -91,7 +91,8 @@ impl Authority {
             .distinguished_name
             .push(DnType::CommonName, wanted.names[0]);
         params.not_before = OffsetDateTime::now_utc() + Duration::days(wanted.life.0);
-        params.not_after = OffsetDateTime::now_utc() + Duration::days(wanted.life.1);
+        params.not_after =
+            OffsetDateTime::now_utc() + Duration::days(wanted.life.1) + Duration::hours(12);
         params.extended_key_usages = wanted.usages.clone();
         params.serial_number = Some(SerialNumber::from(wanted.serial));
         params.use_authority_key_identifier_extension = true;
