@@ -71,8 +71,27 @@ pub fn two_ip_sets() -> String {
 /// Likewise, with this source mode of all Edges.
 #[must_use]
 pub fn two_ip_sets_with_source(source: &str) -> String {
+    let mut text = two_pools(source);
+    for (letter, set, vip) in [("a", 1, VIP_1), ("b", 2, VIP_2)] {
+        text += &format!(
+            r#"
+[[ip_set]]
+name = "san-group-{set}"
+addresses = ["{vip4}", "{vip6}"]
+steer = "edges-{letter}"
+"#,
+            vip4 = vip.v4,
+            vip6 = vip.v6,
+        );
+    }
+    text
+}
+
+/// Two pools, each with an Edge of both families, all with this source mode.
+#[must_use]
+pub fn two_pools(source: &str) -> String {
     let mut text = String::new();
-    for (letter, set, vip, edge) in [("a", 1, VIP_1, EDGE_A), ("b", 2, VIP_2, EDGE_B)] {
+    for (letter, edge) in [("a", EDGE_A), ("b", EDGE_B)] {
         text += &format!(
             r#"
 [[edge]]
@@ -88,16 +107,9 @@ source = "{source}"
 [[pool]]
 name = "edges-{letter}"
 edges = ["edge-{letter}", "edge-{letter}-v6"]
-
-[[ip_set]]
-name = "san-group-{set}"
-addresses = ["{vip4}", "{vip6}"]
-steer = "edges-{letter}"
 "#,
             v4 = edge.v4,
             v6 = edge.v6,
-            vip4 = vip.v4,
-            vip6 = vip.v6,
         );
     }
     text

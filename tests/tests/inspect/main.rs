@@ -34,9 +34,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use snigate_tests::{
     Lab, Topology,
-    addresses::{EDGE_A, EDGE_B, Host, SIP_TLS, VIP_1},
+    addresses::{Host, SIP_TLS, VIP_1},
     deadline::Deadline,
-    gateway::Gateway,
+    gateway::{Gateway, two_pools},
     peers::Partner,
 };
 
@@ -69,30 +69,9 @@ pub(crate) fn both(host: Host) -> [SocketAddr; 2] {
 
 /// An inspected IP set on the first virtual addresses, two pools, each with an Edge of both families, and further tables.
 pub(crate) fn shared(source: &str, ip_set: &str, tables: &str) -> String {
-    let mut text = String::new();
-    for (letter, edge) in [("a", EDGE_A), ("b", EDGE_B)] {
-        text += &format!(
+    two_pools(source)
+        + &format!(
             r#"
-[[edge]]
-name = "edge-{letter}"
-address = "{v4}:5061"
-source = "{source}"
-
-[[edge]]
-name = "edge-{letter}-v6"
-address = "[{v6}]:5061"
-source = "{source}"
-
-[[pool]]
-name = "edges-{letter}"
-edges = ["edge-{letter}", "edge-{letter}-v6"]
-"#,
-            v4 = edge.v4,
-            v6 = edge.v6,
-        );
-    }
-    text + &format!(
-        r#"
 [[ip_set]]
 name = "shared"
 addresses = ["{}", "{}"]
@@ -101,8 +80,8 @@ inspect = true
 
 {tables}
 "#,
-        VIP_1.v4, VIP_1.v6
-    )
+            VIP_1.v4, VIP_1.v6
+        )
 }
 
 /// Three customer domains: two go to Edge a, one to Edge b.
