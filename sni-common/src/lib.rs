@@ -15,5 +15,6 @@ pub mod expiry;
 pub mod maglev;
 pub mod tcp;
 pub mod token_bucket;
+pub mod translate;
 
 pub use address::Address;

@@ -64,6 +64,8 @@ pub mod state {
     pub const SYN_ACKED: u8 = 0x04;
     /// Half-open: found in mid-stream and sent to the Edge that steering would have chosen; not yet confirmed by the Edge.
     pub const RECOVERED: u8 = 0x08;
+    /// The agent may still have the socket of this direction: HANDING_OFF says.
+    pub const HANDING_OFF: u8 = 0x10;
 }
 
 /// The state of a direction after a segment with `flags` that is no RST.

@@ -2,12 +2,9 @@
 //!
 //! Their source is the address that the packet was sent to: the datapath has no address of its own, and a peer asks for no other.
 
-use core::mem::size_of;
+use core::mem::{offset_of, size_of};
 
-use aya_ebpf::{
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
-    programs::XdpContext,
-};
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use network_types::{
     ip::{Ipv4Hdr, Ipv6Hdr},
     tcp::TcpHdr,
@@ -20,7 +17,8 @@ use sni_common::{
 
 use crate::{
     ethernet,
-    packet::{Packet, at, frame_length, store},
+    frame::Frame,
+    packet::{Packet, at, store},
     scratch::scratch,
     verdict::Verdict,
 };
@@ -37,55 +35,53 @@ type Ipv4Words = [u32; size_of::<Ipv4Hdr>() / 4];
 type Ipv6Words = [u32; size_of::<Ipv6Hdr>() / 4];
 /// A TCP header without options likewise.
 type TcpWords = [u32; 5];
-/// What an ICMPv4 error quotes: the IP header and 8 bytes (RFC 792).
-type Quote4 = [u32; 7];
+/// What an ICMPv4 error quotes: the IP and TCP headers. RFC 792 asks for 8 bytes of the latter, RFC 1812, 4.3.2.3, for more; but a device that finishes
+/// a checksum writes into all of the header.
+type Quote4 = [u32; 10];
 /// What an ICMPv6 error quotes: the IPv6 and TCP headers. RFC 4443 asks for more, up to the minimum MTU; a sender needs no more to
 /// find its connection.
 type Quote6 = [u32; 15];
 
 /// Answers a segment with an RST (RFC 9293, 3.5.2), and counts it under `reason`.
 #[inline(always)]
-pub fn reset(ctx: &XdpContext, packet: &Packet, reason: DropReason) -> Verdict {
-    verdict(ctx, write_reset(ctx, packet), reason)
+pub fn reset(ctx: &impl Frame, packet: &Packet, reason: DropReason) -> Verdict {
+    verdict(write_reset(ctx, packet), reason)
 }
 
 /// Tells a sender that its packet exceeds the MTU of the path (RFC 1191; RFC 8201).
 #[inline(always)]
-pub fn too_big(ctx: &XdpContext, packet: &Packet, mtu: u32) -> Verdict {
+pub fn too_big(ctx: &impl Frame, packet: &Packet, mtu: u32) -> Verdict {
     let written = if packet.v4 {
         write_icmpv4(ctx, packet, 0x0403, u32::from((mtu as u16).to_be()) << 16)
     } else {
         write_icmpv6(ctx, packet, 0x0002, mtu.to_be())
     };
-    verdict(ctx, written, DropReason::TooBig)
+    verdict(written, DropReason::TooBig)
 }
 
 /// Tells a sender that its packet has run out of hops.
 #[inline(always)]
-pub fn time_exceeded(ctx: &XdpContext, packet: &Packet) -> Verdict {
+pub fn time_exceeded(ctx: &impl Frame, packet: &Packet) -> Verdict {
     let written = if packet.v4 {
         write_icmpv4(ctx, packet, 0x000b, 0)
     } else {
         write_icmpv6(ctx, packet, 0x0003, 0)
     };
-    verdict(ctx, written, DropReason::TtlExpired)
+    verdict(written, DropReason::TtlExpired)
 }
 
 /// A packet that can't be answered is dropped for the reason that the answer would have had, unless something is wrong with it.
 #[inline(always)]
-fn verdict(ctx: &XdpContext, written: Result<(), DropReason>, reason: DropReason) -> Verdict {
+fn verdict(written: Result<(), DropReason>, reason: DropReason) -> Verdict {
     match written {
-        Ok(()) => Verdict::Answer {
-            ifindex: ctx.ingress_ifindex() as u32,
-            reason,
-        },
+        Ok(()) => Verdict::Answer(reason),
         Err(DropReason::Unanswerable) => Verdict::Drop(reason),
         Err(error) => Verdict::Drop(error),
     }
 }
 
 #[inline(never)]
-fn write_reset(ctx: &XdpContext, packet: &Packet) -> Result<(), DropReason> {
+fn write_reset(ctx: &impl Frame, packet: &Packet) -> Result<(), DropReason> {
     let segment = packet.segment(ctx)?;
     let mut hop = NextHop::default();
     ethernet::way_back(ctx, packet, &mut hop)?;
@@ -102,11 +98,25 @@ fn write_reset(ctx: &XdpContext, packet: &Packet) -> Result<(), DropReason> {
         u32::from_ne_bytes([0x50, flags, 0, 0]),
         0,
     ];
-    let sum = pseudo_header(&back, PROTOCOL_TCP, size_of::<TcpWords>() as u16) + sum(&header);
-    header[4] = u32::from(checksum::finish(sum));
+    let pseudo = pseudo_header(&back, PROTOCOL_TCP, size_of::<TcpWords>() as u16);
+    // What a device finishes is the sum from where the TCP header was, and that must be where it is.
+    let transport = packet.network
+        + if packet.v4 {
+            Ipv4Hdr::LEN
+        } else {
+            Ipv6Hdr::LEN
+        };
+    let check = packet.transport + offset_of!(TcpHdr, check);
+    header[4] = if !ctx.is_unfinished(check) {
+        u32::from(checksum::finish(pseudo + sum(&header)))
+    } else if transport == packet.transport {
+        u32::from(checksum::fold(pseudo))
+    } else {
+        return Err(DropReason::Unanswerable);
+    };
 
     // IP options and extension headers are not repeated: the answer is never longer than what it answers.
-    let transport = if packet.v4 {
+    if packet.v4 {
         let words = at::<Ipv4Words>(ctx, packet.network).ok_or(DropReason::Truncated)?;
         // SAFETY: bounds checked by `at`.
         unsafe {
@@ -116,7 +126,6 @@ fn write_reset(ctx: &XdpContext, packet: &Packet) -> Result<(), DropReason> {
                 ipv4_header(&back, PROTOCOL_TCP, size_of::<TcpWords>() as u16),
             )
         };
-        packet.network + Ipv4Hdr::LEN
     } else {
         let words = at::<Ipv6Words>(ctx, packet.network).ok_or(DropReason::Truncated)?;
         // SAFETY: bounds checked by `at`.
@@ -127,18 +136,17 @@ fn write_reset(ctx: &XdpContext, packet: &Packet) -> Result<(), DropReason> {
                 ipv6_header(&back, PROTOCOL_TCP, size_of::<TcpWords>() as u16),
             )
         };
-        packet.network + Ipv6Hdr::LEN
-    };
+    }
     let words = at::<TcpWords>(ctx, transport).ok_or(DropReason::Truncated)?;
     // SAFETY: bounds checked by `at`.
     unsafe { store(words, 0, header) };
-    cut(ctx, transport + TcpHdr::LEN)?;
-    ethernet::write(ctx, packet, &hop)
+    ctx.cut(transport + TcpHdr::LEN)?;
+    ctx.set_ethernet(packet, &hop)
 }
 
 /// Writes an ICMPv4 error: `kind` is type and code as they stand in memory, `rest` the header's second word.
 #[inline(never)]
-fn write_icmpv4(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Result<(), DropReason> {
+fn write_icmpv4(ctx: &impl Frame, packet: &Packet, kind: u16, rest: u32) -> Result<(), DropReason> {
     const ICMP_LEN: u16 = (8 + size_of::<Quote4>()) as u16;
     // A quote of variable length could not be summed within the verifier's means; packets with options are rare.
     if packet.transport - packet.network != Ipv4Hdr::LEN || !within_rate() {
@@ -150,19 +158,20 @@ fn write_icmpv4(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Resu
     // SAFETY: bounds checked by `at`.
     let quote = unsafe { *quote };
     let mut icmp = [u32::from(kind), rest];
-    icmp[0] |= u32::from(checksum::finish(sum(&icmp) + sum(&quote))) << 16;
-    cut(ctx, packet.network + size_of::<Quote4>())?;
-    grow(ctx, size_of::<Ipv4Words>() + 8)?;
+    let quoted = sum(&quote) + finishing(ctx, packet, &quote[size_of::<Ipv4Hdr>() / 4..]);
+    icmp[0] |= u32::from(checksum::finish(sum(&icmp) + quoted)) << 16;
+    ctx.cut(packet.network + size_of::<Quote4>())?;
+    ctx.grow(size_of::<Ipv4Words>() + 8)?;
     let words = at::<(Ipv4Words, [u32; 2])>(ctx, packet.network).ok_or(DropReason::Truncated)?;
     let ip = ipv4_header(&packet.key.reversed(), PROTOCOL_ICMP, ICMP_LEN);
     // SAFETY: bounds checked by `at`.
     unsafe { store(words, 0, (ip, icmp)) };
-    ethernet::write(ctx, packet, &hop)
+    ctx.set_ethernet(packet, &hop)
 }
 
 /// Writes an ICMPv6 error: `kind` is type and code as they stand in memory, `rest` the header's second word.
 #[inline(never)]
-fn write_icmpv6(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Result<(), DropReason> {
+fn write_icmpv6(ctx: &impl Frame, packet: &Packet, kind: u16, rest: u32) -> Result<(), DropReason> {
     const ICMP_LEN: u16 = (8 + size_of::<Quote6>()) as u16;
     if packet.transport - packet.network != Ipv6Hdr::LEN || !within_rate() {
         return Err(DropReason::Unanswerable);
@@ -174,10 +183,11 @@ fn write_icmpv6(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Resu
     let quote = unsafe { *quote };
     let back = packet.key.reversed();
     let mut icmp = [u32::from(kind), rest];
-    let total = pseudo_header(&back, PROTOCOL_ICMPV6, ICMP_LEN) + sum(&icmp) + sum(&quote);
+    let quoted = sum(&quote) + finishing(ctx, packet, &quote[size_of::<Ipv6Hdr>() / 4..]);
+    let total = pseudo_header(&back, PROTOCOL_ICMPV6, ICMP_LEN) + sum(&icmp) + quoted;
     icmp[0] |= u32::from(checksum::finish(total)) << 16;
-    cut(ctx, packet.network + size_of::<Quote6>())?;
-    grow(ctx, size_of::<Ipv6Words>() + 8)?;
+    ctx.cut(packet.network + size_of::<Quote6>())?;
+    ctx.grow(size_of::<Ipv6Words>() + 8)?;
     let words = at::<(Ipv6Words, [u32; 2])>(ctx, packet.network).ok_or(DropReason::Truncated)?;
     // SAFETY: bounds checked by `at`.
     unsafe {
@@ -187,7 +197,18 @@ fn write_icmpv6(ctx: &XdpContext, packet: &Packet, kind: u16, rest: u32) -> Resu
             (ipv6_header(&back, PROTOCOL_ICMPV6, ICMP_LEN), icmp),
         )
     };
-    ethernet::write(ctx, packet, &hop)
+    ctx.set_ethernet(packet, &hop)
+}
+
+/// What a sum over a quoted TCP header lacks where a device finishes its checksum on the way out, over what is left of the packet.
+#[inline(always)]
+fn finishing(ctx: &impl Frame, packet: &Packet, header: &[u32]) -> u64 {
+    let check = offset_of!(TcpHdr, check);
+    if !ctx.is_unfinished(packet.transport + check) {
+        return 0;
+    }
+    let before = header[check / 4] & 0xffff;
+    checksum::change(before, checksum::finish(sum(header)).into())
 }
 
 /// ICMP errors are limited in rate (RFC 1812, 4.3.2.8; RFC 4443, 2.4): on each CPU, to as many at once as in a second.
@@ -256,25 +277,4 @@ fn sum(words: &[u32]) -> u64 {
         sum += u64::from(*word);
     }
     sum
-}
-
-/// Cuts the frame to `length` bytes.
-#[inline(always)]
-fn cut(ctx: &XdpContext, length: usize) -> Result<(), DropReason> {
-    let delta = length as i32 - frame_length(ctx) as i32;
-    // SAFETY: a valid context; a refusal leaves the frame as it was.
-    match unsafe { bpf_xdp_adjust_tail(ctx.ctx, delta) } {
-        0 => Ok(()),
-        _ => Err(DropReason::NoRoom),
-    }
-}
-
-/// Makes room for `bytes` at the front of the frame.
-#[inline(always)]
-fn grow(ctx: &XdpContext, bytes: usize) -> Result<(), DropReason> {
-    // SAFETY: a valid context; a refusal leaves the frame as it was.
-    match unsafe { bpf_xdp_adjust_head(ctx.ctx, -(bytes as i32)) } {
-        0 => Ok(()),
-        _ => Err(DropReason::NoRoom),
-    }
 }

@@ -1,15 +1,12 @@
 //! The single exit: counts, samples events, says a word of diagnostics where that is switched on, and returns the hook's action.
 
-use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS},
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_redirect},
-    programs::XdpContext,
-};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_redirect};
 use sni_common::contract::{
     CONTROL_FLAGS, Counter, DropReason, Event, EventKind, FLAG_LOG, FlowKey, Stats,
 };
 
 use crate::{
+    frame::Frame,
     log,
     maps::{EVENTS, STATS, control},
     packet::Packet,
@@ -18,7 +15,7 @@ use crate::{
 
 /// Ends the work on a packet that was parsed.
 #[inline(always)]
-pub fn finish(ctx: &XdpContext, packet: &Packet, verdict: Verdict) -> u32 {
+pub fn finish<C: Frame>(ctx: &C, packet: &Packet, verdict: Verdict) -> i32 {
     let logging = control(CONTROL_FLAGS) & FLAG_LOG != 0;
     match verdict {
         Verdict::Pass(counter) => {
@@ -27,34 +24,34 @@ pub fn finish(ctx: &XdpContext, packet: &Packet, verdict: Verdict) -> u32 {
             if logging && !matches!(counter, Counter::Passed) {
                 log::passed(ctx, &packet.key, counter);
             }
-            XDP_PASS
+            C::PASS
         }
-        Verdict::Forward { ifindex, counter } => {
+        Verdict::Forward(counter) => {
             if let Some(stats) = stats() {
-                add(stats, Counter::Forwarded as u32, 1);
+                add(stats, Counter::Forwarded as u32, ctx.segments());
                 add(
                     stats,
                     Counter::ForwardedBytes as u32,
                     u64::from(packet.length),
                 );
                 if !matches!(counter, Counter::Forwarded) {
-                    add(stats, counter as u32, 1);
+                    add(stats, counter as u32, ctx.segments());
                 }
             }
             if logging {
-                log::forwarded(ctx, &packet.key, ifindex);
+                log::forwarded(ctx, &packet.key, packet.leaves_by.get());
             }
             // SAFETY: a helper without conditions.
-            unsafe { bpf_redirect(ifindex, 0) as u32 }
+            unsafe { bpf_redirect(packet.leaves_by.get(), 0) as i32 }
         }
-        Verdict::Answer { ifindex, reason } => {
+        Verdict::Answer(reason) => {
             count(Counter::Answered, 1);
             drop_event(ctx, packet, reason);
             if logging {
                 log::dropped(ctx, &packet.key, reason);
             }
             // SAFETY: a helper without conditions.
-            unsafe { bpf_redirect(ifindex, 0) as u32 }
+            unsafe { bpf_redirect(ctx.interface(), 0) as i32 }
         }
         Verdict::Drop(reason) => {
             count(Counter::Dropped, 1);
@@ -62,16 +59,16 @@ pub fn finish(ctx: &XdpContext, packet: &Packet, verdict: Verdict) -> u32 {
             if logging {
                 log::dropped(ctx, &packet.key, reason);
             }
-            XDP_DROP
+            C::DROP
         }
     }
 }
 
 /// Ends the work on a packet that is not ours to understand.
 #[inline(always)]
-pub fn foreign(counter: Counter) -> u32 {
+pub fn foreign<C: Frame>(_: &C, counter: Counter) -> i32 {
     count(counter, 1);
-    XDP_PASS
+    C::PASS
 }
 
 /// Adds to a counter.
@@ -114,7 +111,7 @@ pub fn emit(kind: EventKind, reason: u32, key: &FlowKey, ifindex: u32, edge: u32
 /// Counts a drop and samples it: the first of a reason, then every power of two, then every 4096th, so that the agent learns of
 /// each reason at once and of a flood in moderation.
 #[inline(always)]
-fn drop_event(ctx: &XdpContext, packet: &Packet, reason: DropReason) {
+fn drop_event(ctx: &impl Frame, packet: &Packet, reason: DropReason) {
     let Some(stats) = stats() else { return };
     let nth = add(stats, reason.index(), 1);
     if nth & nth.wrapping_sub(1) == 0 || nth & 0xfff == 0 {
@@ -122,7 +119,7 @@ fn drop_event(ctx: &XdpContext, packet: &Packet, reason: DropReason) {
             EventKind::Dropped,
             reason as u32,
             &packet.key,
-            ctx.ingress_ifindex() as u32,
+            ctx.interface(),
             0,
         );
     }

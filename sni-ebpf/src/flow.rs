@@ -1,25 +1,24 @@
 //! Packets of a known flow: its state, its promotion when the handshake is complete, and its end.
 
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
-    programs::XdpContext,
-};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use sni_common::{
-    contract::{Counter, Direction, DropReason, EventKind, Flow},
+    contract::{Counter, Direction, DropReason, EventKind, Flow, Way},
     tcp::{self, ACK, FIN, RST, SYN, state},
 };
 
 use crate::{
+    account,
     finish::{count, emit},
+    frame::Frame,
     maps::{FLOWS, HALF_OPEN},
     packet::{Packet, Segment},
-    steer,
+    splice, steer,
     verdict::Step,
 };
 
 /// A packet of an established flow.
 #[inline(always)]
-pub fn established(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
+pub fn established(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Step {
     let segment = match packet.segment(ctx) {
         Ok(segment) => segment,
         Err(reason) => return Step::Drop(reason),
@@ -33,6 +32,10 @@ pub fn established(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
         } else if segment.flags & ACK == 0 && is_to_edge(entry) && is_over(entry, other) {
             // The client uses its port again: the old flow ends here, and the SYN is as good as any other.
             let reverse = entry.rewrite.reversed();
+            if let Some(other) = other {
+                // SAFETY: a live map value.
+                account::ended(entry, unsafe { &*other });
+            }
             let _ = FLOWS.remove(&packet.key);
             let _ = FLOWS.remove(&reverse);
             return Step::Anew;
@@ -41,13 +44,23 @@ pub fn established(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
         // that has really forgotten the connection reset it.
     } else {
         note(entry, &segment);
+        if entry.state & state::HANDING_OFF != 0
+            && let Some(step) = splice::for_socket(ctx, packet, &segment, entry)
+        {
+            return step;
+        }
         if segment.flags & FIN != 0 {
             fin(packet, &segment, entry);
         } else {
             entry.state = tcp::advance(entry.state, 0);
         }
     }
-    Step::send(flow, Counter::Forwarded)
+    let counter = if entry.way == Way::HandedOff as u8 {
+        Counter::HandedOff
+    } else {
+        Counter::Forwarded
+    };
+    Step::send(flow, counter)
 }
 
 /// Notes the end of one direction, unless its receiver could not yet have come so far: a forged FIN goes on its way and marks nothing.
@@ -55,7 +68,7 @@ pub fn established(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
 fn fin(packet: &Packet, segment: &Segment, entry: &mut Flow) {
     let other = FLOWS.get_ptr_mut(entry.rewrite.reversed());
     // SAFETY: a live map value.
-    let receiver_ack = other.map_or(entry.next_seq, |other| unsafe { (*other).last_ack });
+    let receiver_ack = other.map_or(entry.next_seq, |other| unsafe { (*other).acknowledged() });
     if !tcp::plausible(segment.seq.wrapping_add(segment.len), receiver_ack) {
         return;
     }
@@ -71,7 +84,7 @@ fn fin(packet: &Packet, segment: &Segment, entry: &mut Flow) {
 fn reset(packet: &Packet, segment: &Segment, entry: &mut Flow, other: Option<*mut Flow>) {
     let receiver_ack = match other {
         // SAFETY: a live map value.
-        Some(other) => unsafe { (*other).last_ack },
+        Some(other) => unsafe { (*other).acknowledged() },
         None => entry.next_seq,
     };
     if tcp::reset_is_acceptable(segment.seq, entry.next_seq, receiver_ack) {
@@ -121,7 +134,7 @@ fn closing(packet: &Packet, entry: &Flow) {
 
 /// A packet of a flow whose handshake is not complete.
 #[inline(always)]
-pub fn half_open(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
+pub fn half_open(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Step {
     let segment = match packet.segment(ctx) {
         Ok(segment) => segment,
         Err(reason) => return Step::Drop(reason),
@@ -142,7 +155,7 @@ pub fn half_open(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
 
 #[inline(always)]
 fn from_client(
-    ctx: &XdpContext,
+    ctx: &impl Frame,
     packet: &Packet,
     segment: &Segment,
     flow: *mut Flow,
@@ -188,7 +201,7 @@ fn from_client(
 
 #[inline(always)]
 fn from_edge(
-    ctx: &XdpContext,
+    ctx: &impl Frame,
     packet: &Packet,
     segment: &Segment,
     flow: *mut Flow,
@@ -196,7 +209,7 @@ fn from_edge(
     other: &mut Flow,
 ) -> Step {
     // Somebody on the client's side may forge what an Edge would say, and so make flows that no Edge knows.
-    let ingress = ctx.ingress_ifindex() as u32;
+    let ingress = ctx.interface();
     if entry.next_hop.ifindex == ingress && other.next_hop.ifindex != ingress {
         return Step::Drop(DropReason::WrongSide);
     }
@@ -251,7 +264,7 @@ fn without_other(packet: &Packet, entry: &Flow) -> Step {
 
 /// The flow becomes an established one.
 #[inline(always)]
-fn promote(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
+fn promote(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Step {
     // SAFETY: a live map value.
     let (recovered, to_edge) =
         unsafe { ((*flow).state & state::RECOVERED != 0, is_to_edge(&*flow)) };
@@ -278,7 +291,7 @@ fn promote(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Step {
 ///
 /// A function of its own, for the sake of the stack.
 #[inline(never)]
-fn move_to_flows(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Result<(), DropReason> {
+fn move_to_flows(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Result<(), DropReason> {
     let key = &packet.key;
     // SAFETY: a live map value.
     let entry = unsafe { &*flow };
@@ -306,7 +319,7 @@ fn move_to_flows(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Result<(
         EventKind::FlowOpened,
         0,
         key,
-        ctx.ingress_ifindex() as u32,
+        ctx.interface(),
         entry.edge.into(),
     );
     // After the last use of the entries: the LRU map hands a removed one to the next flow at once.

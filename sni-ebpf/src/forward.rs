@@ -3,25 +3,24 @@
 use core::mem::{MaybeUninit, size_of};
 
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::{
         BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
         BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
     },
     helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_ktime_get_coarse_ns},
-    programs::XdpContext,
 };
 use sni_common::{
     Address,
-    contract::{Counter, DropReason, EventKind, Flow, FlowKey, NextHop, VlanTag},
+    contract::{Counter, DropReason, EventKind, Flow, FlowKey, NextHop, VlanTag, Way},
 };
 
 use crate::{
-    answer, ethernet,
+    answer,
     finish::{count, emit},
+    frame::Frame,
     maps::LINKS,
-    packet::Packet,
-    rewrite,
+    packet::{Packet, at},
+    rewrite, splice,
     verdict::Verdict,
 };
 
@@ -34,59 +33,86 @@ const NEXT_HOP_FRESH_NS: u64 = 1_000_000_000;
 /// How long a next hop without a neighbour entry is used on before the agent is asked again.
 const NEXT_HOP_STALE_NS: u64 = 100_000_000;
 
+/// Monotonic clock, nanoseconds: the coarse one (a tick), which is enough for idleness, and cheap.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: a helper without conditions.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
 /// Why a packet can't leave.
 pub enum Refusal {
     /// It has run out of hops.
     Hops,
-    /// It is longer than this MTU.
-    TooBig(u32),
+    /// It is longer than the next hop's MTU.
+    TooBig,
     /// There is no way.
     NoWay(DropReason),
 }
 
 /// Translates a TCP packet of `flow` and sends it on its way; `counter` is counted beside `forwarded`.
 #[inline(always)]
-pub fn segment(ctx: &XdpContext, packet: &Packet, flow: *mut Flow, counter: Counter) -> Verdict {
+pub fn segment(ctx: &impl Frame, packet: &Packet, flow: *mut Flow, counter: Counter) -> Verdict {
     // SAFETY: a live map value. Packets of one flow on two CPUs may race for the account, and for an equal next hop.
     let flow = unsafe { &mut *flow };
     // Route before rewriting: what can't be sent is answered or dropped as it came.
-    match route(ctx, packet, flow) {
-        Ok(now) => {
+    let now = now();
+    match route(ctx, packet, flow, now) {
+        Ok(()) => {
             flow.last_seen_ns = now;
-            flow.packets += 1;
+            flow.packets += ctx.segments();
             flow.bytes += u64::from(packet.length);
         }
         Err(Refusal::Hops) => return answer::time_exceeded(ctx, packet),
-        Err(Refusal::TooBig(mtu)) => return answer::too_big(ctx, packet, mtu),
+        Err(Refusal::TooBig) => return answer::too_big(ctx, packet, flow.next_hop.mtu),
         Err(Refusal::NoWay(reason)) => return Verdict::Drop(reason),
     }
-    match rewrite::tcp(ctx, packet, flow) {
+    let rewritten = if flow.way == Way::HandedOff as u8 {
+        splice::rewrite(ctx, packet, flow)
+    } else {
+        rewrite::tcp(ctx, packet, flow)
+    };
+    match rewritten {
         Ok(()) => leave(ctx, packet, &flow.next_hop, counter),
         Err(reason) => Verdict::Drop(reason),
     }
 }
 
-/// Finds the next hop of a packet in `flow`'s direction and checks hops and MTU; returns the time.
+/// Finds the next hop of a packet in `flow`'s direction, as it is `now`, and checks hops and MTU.
 #[inline(always)]
-pub fn route(ctx: &XdpContext, packet: &Packet, flow: &mut Flow) -> Result<u64, Refusal> {
+pub fn route(ctx: &impl Frame, packet: &Packet, flow: &mut Flow, now: u64) -> Result<(), Refusal> {
     if packet.hops <= 1 {
         return Err(Refusal::Hops);
     }
-    // SAFETY: a helper without conditions. The coarse clock (one tick) is enough for idleness, and cheap.
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
     if now > flow.next_hop_until_ns {
         refresh(ctx, packet, flow, now).map_err(Refusal::NoWay)?;
     }
     let mtu = flow.next_hop.mtu;
-    if mtu != 0 && packet.length > mtu {
-        return Err(Refusal::TooBig(mtu));
+    if mtu != 0 && packet.length > mtu && on_the_wire(ctx, packet) > mtu {
+        return Err(Refusal::TooBig);
     }
-    Ok(now)
+    Ok(())
+}
+
+/// Length of the longest IP packet that this one becomes on the wire: what the kernel has merged, it cuts again.
+#[inline(always)]
+fn on_the_wire(ctx: &impl Frame, packet: &Packet) -> u32 {
+    let segment = ctx.segment_size();
+    if segment == 0 {
+        return packet.length;
+    }
+    // The data offset (RFC 9293, 3.1) was looked at before.
+    let offset = match at::<u8>(ctx, packet.transport + 12) {
+        // SAFETY: bounds checked by `at`.
+        Some(offset) => unsafe { *offset },
+        None => 0,
+    };
+    (packet.transport - packet.network) as u32 + u32::from(offset >> 4) * 4 + segment
 }
 
 /// Asks the routing and neighbour tables. A function of its own: most packets need none of it.
 #[inline(never)]
-fn refresh(ctx: &XdpContext, packet: &Packet, flow: &mut Flow, now: u64) -> Result<(), DropReason> {
+fn refresh(ctx: &impl Frame, packet: &Packet, flow: &mut Flow, now: u64) -> Result<(), DropReason> {
     let mut fib = MaybeUninit::<bpf_fib_lookup>::uninit();
     let words = fib.as_mut_ptr().cast::<u32>();
     // Volatile, word by word: LLVM makes a bytewise loop of `zeroed`.
@@ -99,7 +125,7 @@ fn refresh(ctx: &XdpContext, packet: &Packet, flow: &mut Flow, now: u64) -> Resu
     fib.l4_protocol = IPPROTO_TCP;
     fib.sport = flow.rewrite.source_port_be;
     fib.dport = flow.rewrite.destination_port_be;
-    fib.ifindex = ctx.ingress_ifindex() as u32;
+    fib.ifindex = ctx.interface();
     // Not this packet's length but the smallest: the answer then carries the path's MTU, and the comparison is ours.
     fib.__bindgen_anon_1.tot_len = 1;
     if packet.v4 {
@@ -181,12 +207,12 @@ fn link(ifindex: u32) -> (u32, [VlanTag; 2]) {
 
 /// Writes the Ethernet header and VLAN tags of `hop`, and redirects.
 #[inline(always)]
-pub fn leave(ctx: &XdpContext, packet: &Packet, hop: &NextHop, counter: Counter) -> Verdict {
-    match ethernet::write(ctx, packet, hop) {
-        Ok(()) => Verdict::Forward {
-            ifindex: hop.ifindex,
-            counter,
-        },
+pub fn leave(ctx: &impl Frame, packet: &Packet, hop: &NextHop, counter: Counter) -> Verdict {
+    match ctx.set_ethernet(packet, hop) {
+        Ok(()) => {
+            packet.leaves_by.set(hop.ifindex);
+            Verdict::Forward(counter)
+        }
         Err(reason) => Verdict::Drop(reason),
     }
 }

@@ -5,7 +5,6 @@
 
 use core::mem::{offset_of, size_of};
 
-use aya_ebpf::programs::XdpContext;
 use network_types::{
     ip::{Ipv4Hdr, Ipv6Hdr},
     tcp::TcpHdr,
@@ -16,10 +15,10 @@ use sni_common::{
 };
 
 use crate::{
-    ethernet,
     forward::{self, Refusal},
+    frame::Frame,
     lookup,
-    packet::{self, Packet, Quote, at, frame_length, load, store, store_address},
+    packet::{self, Packet, Quote, at, load, store, store_address},
     rewrite,
     scratch::scratch,
     verdict::Verdict,
@@ -30,21 +29,17 @@ const ICMP_CHECKSUM: usize = 2;
 
 /// Translates an error about a flow; any other is the host's.
 #[inline(always)]
-pub fn translate(ctx: &XdpContext, packet: &Packet) -> Verdict {
-    let mut ifindex = 0;
-    match translated(ctx, packet, &mut ifindex) {
-        Ok(()) if ifindex == 0 => Verdict::Pass(Counter::Passed),
-        Ok(()) => Verdict::Forward {
-            ifindex,
-            counter: Counter::IcmpTranslated,
-        },
+pub fn translate(ctx: &impl Frame, packet: &Packet) -> Verdict {
+    match translated(ctx, packet) {
+        Ok(()) if packet.leaves_by.get() == 0 => Verdict::Pass(Counter::Passed),
+        Ok(()) => Verdict::Forward(Counter::IcmpTranslated),
         Err(reason) => Verdict::Drop(reason),
     }
 }
 
-/// Leaves `ifindex` alone when the error is not about a flow. A function of its own, for the sake of the path of TCP.
+/// Leaves `leaves_by` alone when the error is not about a flow. A function of its own, for the sake of the path of TCP.
 #[inline(never)]
-fn translated(ctx: &XdpContext, packet: &Packet, ifindex: &mut u32) -> Result<(), DropReason> {
+fn translated(ctx: &impl Frame, packet: &Packet) -> Result<(), DropReason> {
     let quote = &mut scratch().ok_or(DropReason::Incoherent)?.quote;
     if !packet::quote(ctx, packet, quote) {
         return Ok(());
@@ -56,27 +51,27 @@ fn translated(ctx: &XdpContext, packet: &Packet, ifindex: &mut u32) -> Result<()
     let Some(flow) = lookup::flow(&quote.key.reversed()) else {
         return Ok(());
     };
-    if packet.network as u32 + packet.length > frame_length(ctx) {
+    if packet.network as u32 + packet.length > ctx.length() {
         return Err(DropReason::Truncated);
     }
     // SAFETY: a live map value.
     let flow = unsafe { &mut *flow };
-    match forward::route(ctx, packet, flow) {
-        Ok(_) => {}
+    match forward::route(ctx, packet, flow, forward::now()) {
+        Ok(()) => {}
         // No error about an error (RFC 1122, 3.2.2; RFC 4443, 2.4).
         Err(Refusal::Hops) => return Err(DropReason::TtlExpired),
-        Err(Refusal::TooBig(_)) => return Err(DropReason::TooBig),
+        Err(Refusal::TooBig) => return Err(DropReason::TooBig),
         Err(Refusal::NoWay(reason)) => return Err(reason),
     }
     rewrite_both(ctx, packet, quote, flow)?;
-    *ifindex = flow.next_hop.ifindex;
-    ethernet::write(ctx, packet, &flow.next_hop)
+    packet.leaves_by.set(flow.next_hop.ifindex);
+    ctx.set_ethernet(packet, &flow.next_hop)
 }
 
 /// A function of its own, for the sake of the stack.
 #[inline(never)]
 fn rewrite_both(
-    ctx: &XdpContext,
+    ctx: &impl Frame,
     packet: &Packet,
     quote: &Quote,
     flow: &Flow,
@@ -95,7 +90,7 @@ fn rewrite_both(
         destination_port_be: 0,
     };
 
-    let mut delta = rewrite_quote(ctx, packet, quote, &sent)?;
+    let mut delta = rewrite_quote(ctx, packet, quote, &sent, flow.translation.ack)?;
     let outer_delta = rewrite::ip_delta(&packet.key, &outer);
     if !packet.v4 {
         // Only ICMPv6 sums the addresses of its own header (RFC 4443, 2.3).
@@ -107,22 +102,23 @@ fn rewrite_both(
     rewrite::ip(ctx, packet, &outer, outer_delta)
 }
 
-/// Gives the quoted packet the addresses and ports that its sender gave it; returns what that adds to the sum of the ICMP message.
+/// Gives the quoted packet the addresses and ports that its sender gave it, and adds `seq` to its sequence number; returns what that adds to the sum of the ICMP message.
 #[inline(always)]
 fn rewrite_quote(
-    ctx: &XdpContext,
+    ctx: &impl Frame,
     packet: &Packet,
     quote: &Quote,
     sent: &FlowKey,
+    seq: u32,
 ) -> Result<u64, DropReason> {
     // Where the error ends by its IP header; the frame may be padded, and the sum is not over that.
     let end = packet.network + packet.length as usize;
-    if quote.transport + size_of::<u32>() > end {
+    if quote.transport + size_of::<[u32; 2]>() > end {
         return Err(DropReason::BadIcmp);
     }
     let addresses = rewrite::ip_delta(&quote.key, sent);
     let ports = checksum::change(quote.key.ports_word(), sent.ports_word());
-    let mut delta = ports;
+    let mut delta = 0;
     if packet.v4 {
         let header = at::<Ipv4Hdr>(ctx, quote.network).ok_or(DropReason::BadIcmp)?;
         // SAFETY: bounds checked by `at`, for every field below.
@@ -150,10 +146,18 @@ fn rewrite_quote(
         }
         delta += u64::from(addresses);
     }
-    let header = at::<u32>(ctx, quote.transport).ok_or(DropReason::BadIcmp)?;
+    // RFC 792 promises 8 bytes of the segment: ports and sequence number, by which its sender finds what it has sent.
+    let header = at::<[u32; 2]>(ctx, quote.transport).ok_or(DropReason::BadIcmp)?;
     // SAFETY: bounds checked by `at`.
-    unsafe { *header = sent.ports_word() };
-    // RFC 792 promises only 8 bytes of the segment; its checksum lies beyond them.
+    let segment = unsafe {
+        let old_be = (*header)[1];
+        // By the other direction's entry, whose acknowledgements are translated likewise.
+        let new_be = u32::from_be(old_be).wrapping_add(seq).to_be();
+        *header = [sent.ports_word(), new_be];
+        ports + checksum::change(old_be, new_be)
+    };
+    delta += segment;
+    // The checksum lies beyond them.
     let check = quote.transport + offset_of!(TcpHdr, check);
     if check + size_of::<u16>() > end {
         return Ok(delta);
@@ -162,7 +166,7 @@ fn rewrite_quote(
         // SAFETY: bounds checked by `at`.
         unsafe {
             let old = *field;
-            let new = checksum::update(old, u64::from(addresses) + ports);
+            let new = checksum::update(old, u64::from(addresses) + segment);
             *field = new;
             delta += checksum::change(u32::from(old), u32::from(new));
         }

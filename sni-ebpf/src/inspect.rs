@@ -2,7 +2,6 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::programs::XdpContext;
 use network_types::tcp::TcpHdr;
 use sni_common::{
     contract::Counter,
@@ -10,6 +9,7 @@ use sni_common::{
 };
 
 use crate::{
+    frame::Frame,
     packet::{Packet, at, load},
     steer::admit_source,
     verdict::Step,
@@ -20,7 +20,7 @@ const FLAGS: usize = offset_of!(TcpHdr, ack_seq) + 5;
 
 /// Charges a SYN to its source, as steering does. Everything else is for the host to judge, also what is malformed: no Edge sees it.
 #[inline(always)]
-pub fn packet(ctx: &XdpContext, packet: &Packet) -> Step {
+pub fn packet(ctx: &impl Frame, packet: &Packet) -> Step {
     if begins(ctx, packet)
         && let Err(reason) = admit_source(&packet.key.source)
     {
@@ -31,7 +31,7 @@ pub fn packet(ctx: &XdpContext, packet: &Packet) -> Step {
 
 /// Whether a packet begins a connection.
 #[inline(always)]
-pub fn begins(ctx: &XdpContext, packet: &Packet) -> bool {
+pub fn begins(ctx: &impl Frame, packet: &Packet) -> bool {
     let Some(header) = at::<TcpHdr>(ctx, packet.transport) else {
         return false;
     };

@@ -1,13 +1,13 @@
 //! Diagnostics through aya-log. Functions of their own, not inlined: formatting takes stack and instructions that the hot path must not
 //! pay for while the flag is off.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::{debug, info};
 use sni_common::contract::{Counter, DropReason, FlowKey};
 
 /// A packet handed to the host for a reason other than being foreign.
 #[inline(never)]
-pub fn passed(ctx: &XdpContext, key: &FlowKey, counter: Counter) {
+pub fn passed(ctx: &impl EbpfContext, key: &FlowKey, counter: Counter) {
     debug!(
         ctx,
         "pass {:i}:{} -> {:i}:{} counter {}",
@@ -21,7 +21,7 @@ pub fn passed(ctx: &XdpContext, key: &FlowKey, counter: Counter) {
 
 /// A packet translated and forwarded.
 #[inline(never)]
-pub fn forwarded(ctx: &XdpContext, key: &FlowKey, ifindex: u32) {
+pub fn forwarded(ctx: &impl EbpfContext, key: &FlowKey, ifindex: u32) {
     debug!(
         ctx,
         "forward {:i}:{} -> {:i}:{} to interface {}",
@@ -35,7 +35,7 @@ pub fn forwarded(ctx: &XdpContext, key: &FlowKey, ifindex: u32) {
 
 /// A packet dropped or answered, and the number of the reason.
 #[inline(never)]
-pub fn dropped(ctx: &XdpContext, key: &FlowKey, reason: DropReason) {
+pub fn dropped(ctx: &impl EbpfContext, key: &FlowKey, reason: DropReason) {
     info!(
         ctx,
         "drop {:i}:{} -> {:i}:{} reason {}",

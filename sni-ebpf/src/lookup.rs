@@ -18,6 +18,8 @@ pub enum Claim {
     HalfOpen(*mut Flow),
     /// None, but it probably goes to a service.
     Service,
+    /// None, but it probably comes from an Edge.
+    Edge,
     /// None.
     None,
 }
@@ -57,7 +59,7 @@ pub fn claim(packet: &Packet) -> Claim {
     if to_service {
         Claim::Service
     } else {
-        Claim::None
+        Claim::Edge
     }
 }
 

@@ -4,13 +4,17 @@
 //! flow, `forward` finds the way out, `rewrite` translates, and `finish` counts and returns the hook's action. `icmp` does the same
 //! for errors about a flow, and `answer` turns a packet into a reset or an ICMP error for its sender.
 //!
-//! A connection to a service that is inspected is the agent's: `inspect` admits it, `dispatch` finds it the agent's listener, and `transparent`
-//! brings the Edge's answers to the agent's socket that speaks in the client's name.
+//! A connection to a service that is inspected is the agent's at first: `inspect` admits it, `dispatch` finds it the agent's listener, and `transparent`
+//! brings the Edge's answers to the agent's socket that speaks in the client's name. When the agent has handed it off, `splice` translates between its
+//! two legs.
+//!
+//! All of it is the same at both hooks, XDP and traffic control; `frame` has what differs.
 #![no_std]
 #![no_main]
 // `packet::at` hides a pointer from the optimiser.
 #![feature(asm_experimental_arch)]
 
+mod account;
 mod admit;
 mod answer;
 mod dispatch;
@@ -18,6 +22,7 @@ mod ethernet;
 mod finish;
 mod flow;
 mod forward;
+mod frame;
 mod icmp;
 mod inspect;
 mod log;
@@ -28,12 +33,12 @@ mod port;
 mod rewrite;
 mod scratch;
 mod socket;
+mod splice;
 mod steer;
 mod transparent;
 mod verdict;
 
 use aya_ebpf::{
-    bindings::TC_ACT_UNSPEC,
     macros::{classifier, sk_lookup, xdp},
     programs::{SkLookupContext, TcContext, XdpContext},
 };
@@ -41,6 +46,7 @@ use sni_common::contract::{Counter, DropReason};
 
 use crate::{
     finish::{finish, foreign},
+    frame::Frame,
     lookup::{Claim, Offer, claim, service},
     packet::{Kind, Packet, parse},
     scratch::scratch,
@@ -50,20 +56,13 @@ use crate::{
 /// Entry point at the XDP hook. Packets of several buffers (`frags`) are welcome: only headers are ever touched.
 #[xdp(frags)]
 pub fn snigate_xdp(ctx: XdpContext) -> u32 {
-    let Some(scratch) = scratch() else {
-        return foreign(Counter::Unparsed);
-    };
-    let packet = &mut scratch.packet;
-    let kind = parse(&ctx, packet);
-    if let Kind::Foreign(counter) = kind {
-        return foreign(counter);
-    }
-    let verdict = match kind {
-        Kind::Tcp => tcp(&ctx, packet),
-        Kind::IcmpError => icmp::translate(&ctx, packet),
-        _ => Verdict::Pass(lookup::fragment(packet)),
-    };
-    finish(&ctx, packet, verdict)
+    frame(&ctx) as u32
+}
+
+/// Entry point at the ingress of traffic control, instead of XDP: for interfaces where packets come merged and without checksums, and should stay so.
+#[classifier]
+pub fn snigate_tc(ctx: TcContext) -> i32 {
+    frame(&ctx)
 }
 
 /// Entry point at the host's lookup of a socket for what begins a connection: inspected services are the agent's.
@@ -72,20 +71,43 @@ pub fn snigate_dispatch(ctx: SkLookupContext) -> u32 {
     dispatch::dispatch(&ctx)
 }
 
-/// Entry point at the ingress of traffic control: what Edges answer to the agent's transparent sockets is marked.
+/// Entry point at the ingress of traffic control, behind either: what Edges answer to the agent's transparent sockets is marked, and what comes too
+/// late for a socket that was given up is kept from the host.
 #[classifier]
 pub fn snigate_return(ctx: TcContext) -> i32 {
-    transparent::mark(&ctx);
-    TC_ACT_UNSPEC
+    transparent::mark(&ctx)
+}
+
+/// A frame, from its first byte to the hook's action.
+#[inline(always)]
+fn frame(ctx: &impl Frame) -> i32 {
+    let Some(scratch) = scratch() else {
+        return foreign(ctx, Counter::Unparsed);
+    };
+    let packet = &mut scratch.packet;
+    let kind = parse(ctx, packet);
+    if let Kind::Foreign(counter) = kind {
+        return foreign(ctx, counter);
+    }
+    let verdict = match kind {
+        Kind::Tcp => tcp(ctx, packet),
+        Kind::IcmpError => icmp::translate(ctx, packet),
+        _ => Verdict::Pass(lookup::fragment(packet)),
+    };
+    finish(ctx, packet, verdict)
 }
 
 /// A TCP packet: whose is it, which flow is it of, and out it goes.
 #[inline(always)]
-fn tcp(ctx: &XdpContext, packet: &Packet) -> Verdict {
+fn tcp(ctx: &impl Frame, packet: &Packet) -> Verdict {
     let step = match claim(packet) {
         Claim::Established(flow) => flow::established(ctx, packet, flow),
         Claim::HalfOpen(flow) => flow::half_open(ctx, packet, flow),
         Claim::Service => Step::Anew,
+        Claim::Edge => {
+            splice::observe_syn_ack(ctx, packet);
+            Step::Pass(Counter::Passed)
+        }
         Claim::None => Step::Pass(Counter::Passed),
     };
     let step = match step {

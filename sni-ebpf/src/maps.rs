@@ -10,12 +10,13 @@ use aya_ebpf::{
 use sni_common::{
     Address,
     contract::{
-        AclKey, Edge, Flow, FlowKey, Label, LabelKey, Learned, LearnedKey, Link, Pool, Service,
-        ServiceKey, Settings, SniRoute, SniRouteKey, Stats,
+        Account, AccountKey, AclKey, Edge, Flow, FlowKey, HandingOff, Label, LabelKey, Learned,
+        LearnedKey, Link, Pool, Service, ServiceKey, Settings, SniRoute, SniRouteKey, Stats,
+        SynAckTimestamp,
         limits::{
-            DEFAULT_MAX_FLOWS, EVENTS_BYTES, FILTER_WORDS, MAX_ACL, MAX_BUDGET, MAX_EDGES,
-            MAX_HALF_OPEN, MAX_LABELS, MAX_LINKS, MAX_POOLS, MAX_SERVICES, MAX_SNI_LEARNED,
-            MAX_SNI_ROUTES,
+            DEFAULT_MAX_FLOWS, EVENTS_BYTES, FILTER_WORDS, MAX_ACCOUNTS, MAX_ACL, MAX_BUDGET,
+            MAX_EDGES, MAX_HALF_OPEN, MAX_HANDING_OFF, MAX_LABELS, MAX_LINKS, MAX_POOLS,
+            MAX_SERVICES, MAX_SNI_LEARNED, MAX_SNI_ROUTES, MAX_TIMESTAMPS,
         },
     },
     maglev,
@@ -63,6 +64,18 @@ pub static FLOWS: HashMap<FlowKey, Flow> =
 #[map]
 pub static HALF_OPEN: LruHashMap<FlowKey, Flow> =
     LruHashMap::with_max_entries(2 * MAX_HALF_OPEN, 0);
+/// Flows of which the agent still has the sockets.
+#[map]
+pub static HANDING_OFF: HashMap<FlowKey, HandingOff> =
+    HashMap::with_max_entries(MAX_HANDING_OFF, BPF_F_NO_PREALLOC);
+/// Timestamps of Edges' SYN-ACKs to the agent's sockets.
+#[map]
+pub static TIMESTAMPS: LruHashMap<FlowKey, SynAckTimestamp> =
+    LruHashMap::with_max_entries(MAX_TIMESTAMPS, 0);
+/// What ended flows and connections have carried.
+#[map]
+pub static ACCOUNTS: HashMap<AccountKey, Account> =
+    HashMap::with_max_entries(MAX_ACCOUNTS, BPF_F_NO_PREALLOC);
 /// Denied and allowed source prefixes.
 #[map]
 pub static ACL: LpmTrie<AclKey, u32> = LpmTrie::with_max_entries(MAX_ACL, BPF_F_NO_PREALLOC);

@@ -2,9 +2,11 @@
 //!
 //! Nothing here decides: what can't be parsed is the host's, unless a service or flow claims it later.
 
-use core::mem::{offset_of, size_of};
+use core::{
+    cell::Cell,
+    mem::{offset_of, size_of},
+};
 
-use aya_ebpf::{helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
 use network_types::{
     eth::EthHdr,
     icmp::{Icmpv4Hdr, Icmpv6Hdr},
@@ -16,6 +18,8 @@ use sni_common::{
     contract::{Counter, DropReason, FlowKey, VlanTag},
     tcp,
 };
+
+use crate::frame::Frame;
 
 pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 pub const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
@@ -66,6 +70,9 @@ pub struct Packet {
     pub v4: bool,
     /// TTL or hop limit.
     pub hops: u8,
+    /// Index of the interface that it leaves by, once that is known. Here and not in a verdict, all of whose cases are one number: the verifier would see
+    /// the unused part of a register read.
+    pub leaves_by: Cell<u32>,
 }
 
 /// A TCP header's facts, in host byte order.
@@ -84,15 +91,8 @@ pub struct Segment {
 /// see after an offset has been to memory and back; and it would check one sum and use another, while the verifier knows a packet pointer
 /// with a variable offset by its register, not by its value.
 #[inline(always)]
-pub fn at<T>(ctx: &XdpContext, offset: usize) -> Option<*mut T> {
-    // SAFETY: fields of a valid context. Volatile, or LLVM hands their values to functions that are not inlined, as 32-bit integers, which
-    // to the verifier are packet pointers no more.
-    let (mut start, end) = unsafe {
-        (
-            (&raw const (*ctx.ctx).data).read_volatile() as usize,
-            (&raw const (*ctx.ctx).data_end).read_volatile() as usize,
-        )
-    };
+pub fn at<T>(ctx: &impl Frame, offset: usize) -> Option<*mut T> {
+    let (mut start, end) = ctx.bounds();
     // SAFETY: a mask and a sum; every offset that parsing accepts is below the mask.
     unsafe {
         core::arch::asm!(
@@ -162,7 +162,8 @@ pub unsafe fn store_address<H>(pointer: *mut H, field: usize, address: &Address)
 
 /// Parses a frame as far as its TCP ports; `packet` is written unless the frame is [`Kind::Foreign`].
 #[inline(always)]
-pub fn parse(ctx: &XdpContext, packet: &mut Packet) -> Kind {
+pub fn parse(ctx: &impl Frame, packet: &mut Packet) -> Kind {
+    ctx.pull();
     let Some(ethernet) = at::<EthHdr>(ctx, 0) else {
         return Kind::Foreign(Counter::Unparsed);
     };
@@ -178,8 +179,11 @@ pub fn parse(ctx: &XdpContext, packet: &mut Packet) -> Kind {
         return Kind::Foreign(Counter::Passed);
     }
     let mut network = EthHdr::LEN;
-    let mut tags = [VlanTag::default(); 2];
+    let mut tags = [ctx.tag(), VlanTag::default()];
     for tag in &mut tags {
+        if tag.protocol_be != 0 {
+            continue;
+        }
         if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
             break;
         }
@@ -203,7 +207,7 @@ pub fn parse(ctx: &XdpContext, packet: &mut Packet) -> Kind {
 }
 
 #[inline(always)]
-fn ipv4(ctx: &XdpContext, network: usize, tags: [VlanTag; 2], packet: &mut Packet) -> Kind {
+fn ipv4(ctx: &impl Frame, network: usize, tags: [VlanTag; 2], packet: &mut Packet) -> Kind {
     let Some(header) = at::<Ipv4Hdr>(ctx, network) else {
         return Kind::Foreign(Counter::Unparsed);
     };
@@ -244,6 +248,7 @@ fn ipv4(ctx: &XdpContext, network: usize, tags: [VlanTag; 2], packet: &mut Packe
         tags,
         v4: true,
         hops,
+        leaves_by: Cell::new(0),
     };
     // More fragments, or an offset (RFC 791): only the first has ports, and not even it has all of the segment.
     if u16::from_be(fragment) & 0x3fff != 0 {
@@ -257,7 +262,7 @@ fn ipv4(ctx: &XdpContext, network: usize, tags: [VlanTag; 2], packet: &mut Packe
 }
 
 #[inline(always)]
-fn ipv6(ctx: &XdpContext, network: usize, tags: [VlanTag; 2], packet: &mut Packet) -> Kind {
+fn ipv6(ctx: &impl Frame, network: usize, tags: [VlanTag; 2], packet: &mut Packet) -> Kind {
     let Some(header) = at::<Ipv6Hdr>(ctx, network) else {
         return Kind::Foreign(Counter::Unparsed);
     };
@@ -296,6 +301,7 @@ fn ipv6(ctx: &XdpContext, network: usize, tags: [VlanTag; 2], packet: &mut Packe
         tags,
         v4: false,
         hops,
+        leaves_by: Cell::new(0),
     };
     if protocol != TCP && protocol != ICMPV6 {
         match skip_extensions(ctx, protocol, packet.transport) {
@@ -322,7 +328,7 @@ enum Chain {
 
 /// Walks extension headers (RFC 8200, 4): the transport protocol and its header's offset.
 #[inline(always)]
-fn skip_extensions(ctx: &XdpContext, first: u8, start: usize) -> Result<(u8, usize), Chain> {
+fn skip_extensions(ctx: &impl Frame, first: u8, start: usize) -> Result<(u8, usize), Chain> {
     let (mut protocol, mut offset) = (first, start);
     for _ in 0..MAX_EXTENSIONS {
         match protocol {
@@ -353,7 +359,7 @@ fn skip_extensions(ctx: &XdpContext, first: u8, start: usize) -> Result<(u8, usi
 }
 
 #[inline(always)]
-fn ports(ctx: &XdpContext, packet: &mut Packet) -> Kind {
+fn ports(ctx: &impl Frame, packet: &mut Packet) -> Kind {
     let Some(ports) = at::<[u16; 2]>(ctx, packet.transport) else {
         return Kind::Foreign(Counter::Unparsed);
     };
@@ -375,7 +381,7 @@ pub fn is_icmpv6_error(kind: u8) -> bool {
 }
 
 #[inline(always)]
-fn icmp_error(ctx: &XdpContext, packet: &Packet, is_error: impl Fn(u8) -> bool) -> Kind {
+fn icmp_error(ctx: &impl Frame, packet: &Packet, is_error: impl Fn(u8) -> bool) -> Kind {
     match at::<u8>(ctx, packet.transport) {
         // SAFETY: bounds checked by `at`.
         Some(kind) if is_error(unsafe { *kind }) => Kind::IcmpError,
@@ -387,7 +393,7 @@ fn icmp_error(ctx: &XdpContext, packet: &Packet, is_error: impl Fn(u8) -> bool) 
 impl Packet {
     /// The TCP header, once a service or flow has claimed the packet: from here on what is malformed is dropped.
     #[inline(always)]
-    pub fn segment(&self, ctx: &XdpContext) -> Result<Segment, DropReason> {
+    pub fn segment(&self, ctx: &impl Frame) -> Result<Segment, DropReason> {
         let Some(header) = at::<TcpHdr>(ctx, self.transport) else {
             return Err(self.short(ctx));
         };
@@ -406,7 +412,8 @@ impl Packet {
         }
         // Nearly every frame lies in one buffer; only for others is the helper asked.
         let end = self.network as u32 + self.length;
-        if end > (ctx.data_end() - ctx.data()) as u32 && end > frame_length(ctx) {
+        let (start, first_end) = ctx.bounds();
+        if end > (first_end - start) as u32 && end > ctx.length() {
             return Err(DropReason::Truncated);
         }
         Ok(Segment {
@@ -419,20 +426,14 @@ impl Packet {
 
     /// Why a header that should be there is not in the first buffer.
     #[inline(always)]
-    pub fn short(&self, ctx: &XdpContext) -> DropReason {
-        if frame_length(ctx) as usize > ctx.data_end() - ctx.data() {
+    pub fn short(&self, ctx: &impl Frame) -> DropReason {
+        let (start, end) = ctx.bounds();
+        if ctx.length() as usize > end - start {
             DropReason::Segmented
         } else {
             DropReason::Truncated
         }
     }
-}
-
-/// Length of the whole frame, all buffers together.
-#[inline(always)]
-pub fn frame_length(ctx: &XdpContext) -> u32 {
-    // SAFETY: a helper without conditions on a valid context.
-    unsafe { bpf_xdp_get_buff_len(ctx.ctx) as u32 }
 }
 
 /// The tuple of the packet that an ICMP error quotes, and where the quoted headers are.
@@ -446,12 +447,12 @@ pub struct Quote {
 ///
 /// A function of its own, for the sake of the stack.
 #[inline(never)]
-pub fn quote(ctx: &XdpContext, packet: &Packet, quote: &mut Quote) -> bool {
+pub fn quote(ctx: &impl Frame, packet: &Packet, quote: &mut Quote) -> bool {
     parse_quote(ctx, packet, quote).is_some()
 }
 
 #[inline(always)]
-fn parse_quote(ctx: &XdpContext, packet: &Packet, quote: &mut Quote) -> Option<()> {
+fn parse_quote(ctx: &impl Frame, packet: &Packet, quote: &mut Quote) -> Option<()> {
     const _: () = assert!(Icmpv4Hdr::LEN == 8 && Icmpv6Hdr::LEN == 8);
     let network = packet.transport + Icmpv4Hdr::LEN;
     // SAFETY: bounds checked by `at`, for every field below.

@@ -6,10 +6,8 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::{BPF_ANY, BPF_NOEXIST},
     helpers::generated::bpf_loop,
-    programs::XdpContext,
 };
 use sni_common::{
     Address,
@@ -19,6 +17,7 @@ use sni_common::{
 
 use crate::{
     finish::count,
+    frame::Frame,
     lookup,
     maps::{FLOWS, HALF_OPEN},
     rewrite,
@@ -36,7 +35,7 @@ const FIRST_CLIENT_PORT: u16 = 1024;
 /// Returns the tuple that the client's packets leave with.
 #[inline(always)]
 pub fn claim(
-    ctx: &XdpContext,
+    ctx: &impl Frame,
     key: &FlowKey,
     settings: &Settings,
     edge: &Edge,
@@ -92,7 +91,7 @@ unsafe extern "C" fn try_one(attempt: u32, _: *mut c_void) -> i64 {
         search.hash = maglev::mix(search.hash);
     }
     let reverse = search.out.reversed();
-    entry.tcp_delta = rewrite::tcp_delta(&reverse, &entry.rewrite);
+    entry.port_delta = rewrite::port_delta(&reverse, &entry.rewrite);
     entry.ip_delta = rewrite::ip_delta(&reverse, &entry.rewrite);
     // First take, then look: a flow on its way from HALF_OPEN to FLOWS is in at least one of them at any moment.
     if HALF_OPEN

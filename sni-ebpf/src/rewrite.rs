@@ -2,7 +2,6 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::programs::XdpContext;
 use network_types::{
     ip::{Ipv4Hdr, Ipv6Hdr},
     tcp::TcpHdr,
@@ -12,24 +11,21 @@ use sni_common::{
     contract::{DropReason, Flow, FlowKey},
 };
 
-use crate::packet::{Packet, at, load, store, store_address};
+use crate::{
+    frame::Frame,
+    packet::{Packet, at, load, store, store_address},
+};
 
 /// Rewrites a TCP packet of `flow`.
 ///
 /// The differences that addresses and ports make to the checksums are the same for every packet of the flow, and stand in its entry.
 #[inline(always)]
-pub fn tcp(ctx: &XdpContext, packet: &Packet, flow: &Flow) -> Result<(), DropReason> {
+pub fn tcp(ctx: &impl Frame, packet: &Packet, flow: &Flow) -> Result<(), DropReason> {
     let header = at::<TcpHdr>(ctx, packet.transport).ok_or(DropReason::Truncated)?;
     // SAFETY: bounds checked by `at`.
-    unsafe {
-        let old: u16 = load(header, offset_of!(TcpHdr, check));
-        store(
-            header,
-            offset_of!(TcpHdr, check),
-            checksum::update(old, u64::from(flow.tcp_delta)),
-        );
-        store(header, 0, flow.rewrite.ports_word());
-    }
+    unsafe { store(header, 0, flow.rewrite.ports_word()) };
+    let check = packet.transport + offset_of!(TcpHdr, check);
+    ctx.change_checksum(check, flow.ip_delta, flow.port_delta.into())?;
     ip(ctx, packet, &flow.rewrite, flow.ip_delta)
 }
 
@@ -37,7 +33,7 @@ pub fn tcp(ctx: &XdpContext, packet: &Packet, flow: &Flow) -> Result<(), DropRea
 ///
 /// `delta` is what the addresses change in an IPv4 header's checksum.
 #[inline(always)]
-pub fn ip(ctx: &XdpContext, packet: &Packet, to: &FlowKey, delta: u16) -> Result<(), DropReason> {
+pub fn ip(ctx: &impl Frame, packet: &Packet, to: &FlowKey, delta: u16) -> Result<(), DropReason> {
     if packet.v4 {
         let header = at::<Ipv4Hdr>(ctx, packet.network).ok_or(DropReason::Truncated)?;
         // SAFETY: bounds checked by `at`, for every field below.
@@ -79,7 +75,7 @@ pub fn ip(ctx: &XdpContext, packet: &Packet, to: &FlowKey, delta: u16) -> Result
     Ok(())
 }
 
-/// What a rewrite from `from` to `to` changes in the IPv4 header's checksum, folded.
+/// What the addresses of a rewrite from `from` to `to` change in a checksum over them, folded.
 #[inline(always)]
 pub fn ip_delta(from: &FlowKey, to: &FlowKey) -> u16 {
     checksum::fold(
@@ -88,10 +84,8 @@ pub fn ip_delta(from: &FlowKey, to: &FlowKey) -> u16 {
     )
 }
 
-/// What it changes in the TCP checksum, folded: the addresses of the pseudo header, and the ports.
+/// What its ports change in the TCP checksum, folded; the addresses of the pseudo header change it like the IPv4 header's.
 #[inline(always)]
-pub fn tcp_delta(from: &FlowKey, to: &FlowKey) -> u16 {
-    checksum::fold(
-        u64::from(ip_delta(from, to)) + checksum::change(from.ports_word(), to.ports_word()),
-    )
+pub fn port_delta(from: &FlowKey, to: &FlowKey) -> u16 {
+    checksum::fold(checksum::change(from.ports_word(), to.ports_word()))
 }

@@ -4,6 +4,7 @@ use aya_ebpf::{macros::map, maps::PerCpuArray};
 use sni_common::{
     contract::{Flow, FlowKey},
     token_bucket::TokenBucket,
+    translate::{Translation, Walk},
 };
 
 use crate::packet::{Packet, Quote};
@@ -24,9 +25,16 @@ pub struct Scratch {
     pub quote: Quote,
     /// The search for a tuple of the Edge leg.
     pub search: Search,
+    /// The options of a segment (see `splice`), and what is done to them.
+    pub walk: Walk,
+    /// Likewise.
+    pub translation: Translation,
     /// What is left of this CPU's ICMP errors.
     pub icmp_budget: TokenBucket,
 }
+
+// SAFETY: each CPU has its own, and works on one packet at a time.
+unsafe impl Sync for Scratch {}
 
 /// This CPU's scratch value. Nothing else runs the program on this CPU until the packet is done.
 #[inline(always)]

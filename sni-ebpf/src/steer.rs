@@ -1,9 +1,6 @@
 //! A packet that no flow knows, to a service whose address decides: choose an Edge and make the flow.
 
-use aya_ebpf::{
-    EbpfContext as _, bindings::BPF_ANY, helpers::generated::bpf_ktime_get_coarse_ns,
-    programs::XdpContext,
-};
+use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_ktime_get_coarse_ns};
 use sni_common::{
     Address,
     contract::{
@@ -16,7 +13,9 @@ use sni_common::{
 
 use crate::{
     admit::admit,
-    ethernet, inspect,
+    ethernet,
+    frame::Frame,
+    inspect,
     lookup::Steering,
     maps::{EDGES, FLOWS, HALF_OPEN, MAGLEV, SETTINGS, control},
     packet::{Packet, Segment},
@@ -31,7 +30,7 @@ const EDGE_TRIES: u64 = 32;
 
 /// The first packet of a flow, or the first after its entry was lost.
 #[inline(always)]
-pub fn first_packet(ctx: &XdpContext, packet: &Packet, service: &Steering) -> Step {
+pub fn first_packet(ctx: &impl Frame, packet: &Packet, service: &Steering) -> Step {
     // Between the look into FLOWS and the one into HALF_OPEN, another CPU may have moved the flow from the latter to the former.
     if let Some(flow) = FLOWS.get_ptr_mut(&packet.key) {
         return Step::send(flow, Counter::Forwarded);
@@ -79,7 +78,7 @@ pub fn admit_source(source: &Address) -> Result<(), DropReason> {
 ///
 /// A function of its own, for the sake of the stack and of the path of known flows.
 #[inline(never)]
-fn start(ctx: &XdpContext, packet: &Packet, service: &Steering) -> Result<(), DropReason> {
+fn start(ctx: &impl Frame, packet: &Packet, service: &Steering) -> Result<(), DropReason> {
     let segment = packet.segment(ctx)?;
     let recovering = match opening(segment.flags) {
         Opening::Syn => false,
@@ -153,7 +152,7 @@ fn choose(
 /// The entry of the Edge's packets, but for the Edge and the checksums.
 #[inline(always)]
 fn to_client(
-    ctx: &XdpContext,
+    ctx: &impl Frame,
     packet: &Packet,
     segment: &Segment,
     entry: &mut Flow,
@@ -177,7 +176,7 @@ fn to_edge(packet: &Packet, segment: &Segment, entry: &mut Flow, out: &FlowKey) 
     entry.direction = Direction::ToEdge as u8;
     // A lost flow may come back with its FIN.
     entry.state = tcp::advance(entry.state, segment.flags);
-    entry.tcp_delta = rewrite::tcp_delta(&packet.key, out);
+    entry.port_delta = rewrite::port_delta(&packet.key, out);
     entry.ip_delta = rewrite::ip_delta(&packet.key, out);
     entry.next_seq = segment.seq.wrapping_add(segment.len);
     entry.last_ack = segment.ack;

@@ -6,7 +6,11 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::{EbpfContext as _, programs::TcContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    programs::TcContext,
+};
 use network_types::{
     eth::EthHdr,
     icmp::{Icmpv4Hdr, Icmpv6Hdr},
@@ -14,12 +18,16 @@ use network_types::{
 };
 use sni_common::{
     Address,
-    contract::{FILTER_EDGES, FlowKey, TRANSPARENT_MARK, filter_bit},
+    contract::{
+        DropReason, FILTER_EDGES, FILTER_SERVICES, FlowKey, TRANSPARENT_MARK, Way, filter_bit,
+    },
     tcp::{RST, SYN},
 };
 
 use crate::{
+    finish::count_drop,
     lookup::in_filter,
+    maps::{FLOWS, HANDING_OFF},
     packet::{
         ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, ICMP, ICMPV6, TCP,
         is_icmp_error, is_icmpv6_error,
@@ -38,15 +46,47 @@ struct FromEdge {
     answers_syn: bool,
 }
 
-/// Marks a packet that an Edge sends to a socket of this host, and an ICMP error about what such a socket has sent. Never drops.
+/// Marks a packet that an Edge sends to a socket of this host, and an ICMP error about what such a socket has sent.
+///
+/// Drops nothing but what is late: a packet that XDP has let pass before its flow was handed off, and that reaches the host when the socket has been
+/// given up. The host would answer it with a reset.
 #[inline(always)]
-pub fn mark(ctx: &TcContext) {
-    let Some(packet) = from_edge(ctx) else { return };
+pub fn mark(ctx: &TcContext) -> i32 {
+    let Some(packet) = from_edge(ctx) else {
+        return TC_ACT_UNSPEC;
+    };
     let key = &packet.key;
-    if !in_filter(FILTER_EDGES + filter_bit(&key.source, key.source_port_be)) {
-        return;
+    let from_edge = in_filter(FILTER_EDGES + filter_bit(&key.source, key.source_port_be));
+    if !from_edge
+        && !in_filter(FILTER_SERVICES + filter_bit(&key.destination, key.destination_port_be))
+    {
+        return TC_ACT_UNSPEC;
     }
-    let Some(state) = socket::state(ctx.as_ptr(), key) else {
+    if is_late(key) {
+        count_drop(DropReason::GivenUp);
+        return TC_ACT_SHOT as i32;
+    }
+    if from_edge {
+        mark_for_socket(ctx, &packet);
+    }
+    TC_ACT_UNSPEC
+}
+
+/// Whether a packet is of a handed-off flow whose sockets are gone.
+#[inline(always)]
+fn is_late(key: &FlowKey) -> bool {
+    match FLOWS.get_ptr(key) {
+        // SAFETY: a live map value.
+        Some(flow) if unsafe { (*flow).way } == Way::HandedOff as u8 => {
+            HANDING_OFF.get_ptr(key).is_none()
+        }
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn mark_for_socket(ctx: &TcContext, packet: &FromEdge) {
+    let Some(state) = socket::state(ctx.as_ptr(), &packet.key) else {
         return;
     };
     // Where the client itself has a connection of this port to the Edge, the Edge answers a SYN with what belongs to that one (RFC 9293 section

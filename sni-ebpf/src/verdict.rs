@@ -39,10 +39,10 @@ impl Step {
 pub enum Verdict {
     /// The host's, untouched; the counter says why.
     Pass(Counter),
-    /// Translated, and redirected to an interface.
-    Forward { ifindex: u32, counter: Counter },
+    /// Translated, and redirected to [`crate::packet::Packet::leaves_by`].
+    Forward(Counter),
     /// Turned into an answer to its sender and redirected to where it came from.
-    Answer { ifindex: u32, reason: DropReason },
+    Answer(DropReason),
     /// Dropped.
     Drop(DropReason),
 }

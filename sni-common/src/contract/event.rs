@@ -34,5 +34,7 @@ wire_enum! {
         Dropped = 3, "dropped";
         /// A next hop has no usable neighbour entry.
         NeighbourWanted = 4, "neighbour-wanted";
+        /// A packet of a flow that is being handed off acknowledges all that the agent's socket has sent.
+        SocketAcked = 5, "socket-acked";
     }
 }

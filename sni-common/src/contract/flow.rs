@@ -1,7 +1,7 @@
 //! FLOWS and HALF_OPEN: one entry per direction of a flow.
 
 use super::{wire_enum, wire_struct};
-use crate::Address;
+use crate::{Address, translate::Translation};
 
 /// The addresses and ports of a packet; key of FLOWS and HALF_OPEN as the packet arrives, and part of the value as it leaves.
 #[repr(C)]
@@ -50,20 +50,22 @@ pub struct Flow {
     pub direction: u8,
     /// Bits of [`crate::tcp::state`].
     pub state: u8,
-    /// Change of the TCP checksum by the rewrite (see [`crate::checksum`]), folded.
-    pub tcp_delta: u16,
-    /// Change of an IPv4 header checksum by the rewrite, folded; without the TTL.
+    /// Change of the TCP checksum by the ports of the rewrite (see [`crate::checksum`]), folded.
+    pub port_delta: u16,
+    /// Change of a checksum over the addresses, folded: of the IPv4 header's, without the TTL, and of the TCP pseudo header's.
     pub ip_delta: u16,
-    /// The next sequence number this side would send, host byte order.
+    /// The next sequence number this side would send, host byte order; as it arrives, before any translation.
     pub next_seq: u32,
-    /// The last acknowledgement number it sent, host byte order.
+    /// The last acknowledgement number it sent, host byte order; likewise.
     pub last_ack: u32,
     /// IP set number.
     pub ip_set: u32,
     /// Where packets of this direction go; see `next_hop_until_ns`.
     pub next_hop: NextHop,
+    /// A [`Way`].
+    pub way: u8,
     /// Zero.
-    pub padding: u32,
+    pub padding: [u8; 3],
     /// `next_hop` is looked up again after this; monotonic clock, nanoseconds.
     pub next_hop_until_ns: u64,
     /// When the flow was opened; monotonic clock, nanoseconds.
@@ -72,10 +74,66 @@ pub struct Flow {
     pub last_seen_ns: u64,
     /// Packets of this direction. Not atomic: packets of one flow that arrive on two CPUs at once may be counted once.
     pub packets: u64,
-    /// Bytes of this direction, IP headers included; counted like `packets`.
+    /// Bytes of this direction, IP headers included; counted like `packets`. What the agent carried before a hand-off is in both, counted by its
+    /// sockets: without IP and TCP headers.
     pub bytes: u64,
+    /// What a server name decided: [`super::SniName::number`] of the route; 0 where the address did.
+    pub route: u64,
+    /// What else is added to segments; all zero for a steered flow.
+    pub translation: Translation,
+    /// Zero.
+    pub padding2: u32,
 }
-wire_struct!(Flow, 128);
+// An entry of FLOWS with its key and the kernel's own 56 bytes just fits the allocator's class of 256 bytes.
+wire_struct!(Flow, 160);
+
+impl Flow {
+    /// The next sequence number of this direction, as its receiver counts.
+    #[inline(always)]
+    pub const fn sent(&self) -> u32 {
+        self.next_seq.wrapping_add(self.translation.seq)
+    }
+
+    /// What this direction has acknowledged, as the sender of what was acknowledged counts.
+    #[inline(always)]
+    pub const fn acknowledged(&self) -> u32 {
+        self.last_ack.wrapping_add(self.translation.ack)
+    }
+}
+
+wire_enum! {
+    /// How a flow came to be in the datapath.
+    pub enum Way: u8 {
+        /// The address decided; addresses and ports are all that is changed.
+        Steered = 0, "steered";
+        /// The agent has peeked the ClientHello, connected to the Edge, and given both sockets up.
+        HandedOff = 1, "handed-off";
+    }
+}
+
+/// Value of HANDING_OFF, keyed like FLOWS: the flow is in the datapath, and the agent still has the socket that packets of this direction would
+/// belong to. Only the agent writes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandingOff {
+    /// The acknowledgement, as packets of this direction carry it, that covers all that the socket has sent, host byte order. Pure acknowledgements
+    /// before it are the socket's.
+    pub need_ack: u32,
+    /// Zero.
+    pub padding: u32,
+}
+wire_struct!(HandingOff, 8);
+
+/// Value of TIMESTAMPS, keyed like FLOWS by a SYN-ACK as it arrives: what an Edge has sent, which its socket does not tell.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynAckTimestamp {
+    /// Timestamp value (RFC 7323), host byte order.
+    pub value: u32,
+    /// Zero.
+    pub padding: u32,
+}
+wire_struct!(SynAckTimestamp, 8);
 
 wire_enum! {
     /// Which way an entry's packets go.

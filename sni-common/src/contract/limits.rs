@@ -26,6 +26,12 @@ pub const DEFAULT_MAX_FLOWS: u32 = 1_000_000;
 pub const MAX_SNI_ROUTES: u32 = 262_144;
 /// Server names that clients asked for, by IP set.
 pub const MAX_SNI_LEARNED: u32 = 65_536;
+/// Directions of flows that are being handed off at once.
+pub const MAX_HANDING_OFF: u32 = 131_072;
+/// SYN-ACKs of Edges whose timestamps are remembered; one is needed for as long as the agent takes to connect and hand off.
+pub const MAX_TIMESTAMPS: u32 = 32_768;
+/// Accounts of routes, IP sets and Edges.
+pub const MAX_ACCOUNTS: u32 = 262_144;
 /// Words of FILTER: both sets.
 pub const FILTER_WORDS: u32 = 2 * super::FILTER_BITS / 64;
 

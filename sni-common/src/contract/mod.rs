@@ -4,6 +4,7 @@
 //! other side's bytes may be anything. Addresses are [`crate::Address`]; ports are in network byte order wherever they come from a
 //! packet, and say so in their names.
 
+mod account;
 mod control;
 mod event;
 mod filter;
@@ -16,12 +17,13 @@ mod sni;
 mod socket;
 pub mod stats;
 
+pub use account::{Account, AccountKey, AccountKind};
 pub use control::{
     CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION, CONTROL_LISTENER_PORT, FLAG_LOG, Settings, bank,
 };
 pub use event::{Event, EventKind};
 pub use filter::{FILTER_BITS, FILTER_EDGES, FILTER_SERVICES, filter_bit};
-pub use flow::{Direction, Flow, FlowKey, NextHop, VlanTag};
+pub use flow::{Direction, Flow, FlowKey, HandingOff, NextHop, SynAckTimestamp, VlanTag, Way};
 pub use label::{Label, LabelKey, LabelKind};
 pub use link::Link;
 pub use service::{
@@ -37,7 +39,7 @@ pub use stats::{Counter, DropReason, Stats};
 /// Version of everything in this module and of the maps' types; raised with every change that an agent could misread.
 ///
 /// An agent adopts pinned maps of its own version only.
-pub const ABI_VERSION: u64 = 2;
+pub const ABI_VERSION: u64 = 3;
 
 /// A byte that is no value of the enum it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

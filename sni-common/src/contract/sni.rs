@@ -57,6 +57,17 @@ impl SniName {
         }
     }
 
+    /// The number by which flows and accounts refer to it as a route: a 64-bit FNV-1a hash, so that it is the same in every generation, on every
+    /// gateway. Never 0.
+    pub fn number(&self) -> u64 {
+        const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+        const PRIME: u64 = 0x0000_0100_0000_01b3;
+        let hash = self.as_str().bytes().fold(BASIS, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(PRIME)
+        });
+        hash.max(1)
+    }
+
     /// Whether it stands for names that end like it.
     pub fn is_wildcard(&self) -> bool {
         self.as_str().starts_with(Self::WILDCARD)

@@ -39,6 +39,10 @@ wire_enum! {
         EventsLost = 15, "events-lost";
         /// Packets to an inspected service that begin a connection, handed to the agent's listener.
         Dispatched = 16, "dispatched";
+        /// Packets of handed-off flows, translated and forwarded.
+        HandedOff = 17, "handed-off";
+        /// Acknowledgements of what the agent's sockets have sent, handed to them while a flow is being handed off.
+        SocketAcks = 18, "socket-acks";
     }
 }
 
@@ -120,6 +124,7 @@ drop_reasons! {
     Unanswerable = 20, "unanswerable", "The packet has IP options or extension headers and can't be answered by ICMP, or ICMP errors exceed their rate.";
     WrongSide = 21, "wrong-side", "A packet with an Edge's address came in by the interface that leads to the client.";
     NoListener = 22, "no-listener", "The connection goes to an inspected service and no agent listens; it was refused.";
+    GivenUp = 23, "given-up", "The packet of a handed-off flow was on its way to the agent's socket when that was given up; its sender repeats what it carried.";
 }
 
 impl DropReason {
@@ -130,8 +135,8 @@ impl DropReason {
     }
 }
 
-const _: () = assert!((Counter::Dispatched as u32) < DROPS);
-const _: () = assert!(DropReason::NoListener.index() < ENTRIES as u32);
+const _: () = assert!((Counter::SocketAcks as u32) < DROPS);
+const _: () = assert!(DropReason::GivenUp.index() < ENTRIES as u32);
 
 #[cfg(test)]
 mod tests {

@@ -9,9 +9,9 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use sni_common::{
     Address,
     contract::{
-        ABI_VERSION, AclKey, CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION, Edge, Flow, FlowKey,
-        Label, LabelKey, LabelKind, Learned, LearnedKey, Link, Pool, Service, ServiceKey, Settings,
-        SniRoute, SniRouteKey, Stats,
+        ABI_VERSION, Account, AccountKey, AclKey, CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION,
+        Edge, Flow, FlowKey, HandingOff, Label, LabelKey, LabelKind, Learned, LearnedKey, Link,
+        Pool, Service, ServiceKey, Settings, SniRoute, SniRouteKey, Stats, SynAckTimestamp,
     },
     maglev,
     token_bucket::TokenBucket,
@@ -46,6 +46,15 @@ pub const MAPS: &[(&str, &str)] = &[
     ("LISTENERS", "the agent's listener for inspected services"),
     ("FLOWS", "established flows, one entry per direction"),
     ("HALF_OPEN", "flows before the handshake is complete"),
+    (
+        "HANDING_OFF",
+        "flows of which the agent still has the sockets",
+    ),
+    ("TIMESTAMPS", "timestamps of Edges' SYN-ACKs to the agent"),
+    (
+        "ACCOUNTS",
+        "what ended connections carried, by route and Edge",
+    ),
     ("ACL", "denied and allowed prefixes"),
     ("BUDGET", "SYN budget per source"),
     ("LINKS", "VLAN interfaces"),
@@ -125,6 +134,12 @@ pub struct Maps {
     pub flows: HashMap<MapData, FlowKey, Flow>,
     /// Half-open flows.
     pub half_open: HashMap<MapData, FlowKey, Flow>,
+    /// Flows of which the agent still has the sockets.
+    pub handing_off: HashMap<MapData, FlowKey, HandingOff>,
+    /// Timestamps of Edges' SYN-ACKs to the agent's sockets.
+    pub timestamps: HashMap<MapData, FlowKey, SynAckTimestamp>,
+    /// What ended flows and connections have carried.
+    pub accounts: HashMap<MapData, AccountKey, Account>,
     /// Denied and allowed prefixes.
     pub acl: LpmTrie<MapData, AclKey, u32>,
     /// SYN budgets.
@@ -187,6 +202,9 @@ impl Maps {
             listeners: typed(pin_path, "LISTENERS")?,
             flows: typed(pin_path, "FLOWS")?,
             half_open: typed(pin_path, "HALF_OPEN")?,
+            handing_off: typed(pin_path, "HANDING_OFF")?,
+            timestamps: typed(pin_path, "TIMESTAMPS")?,
+            accounts: typed(pin_path, "ACCOUNTS")?,
             acl: typed(pin_path, "ACL")?,
             budget: typed(pin_path, "BUDGET")?,
             links: typed(pin_path, "LINKS")?,

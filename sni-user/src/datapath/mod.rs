@@ -35,3 +35,6 @@ pub(crate) static OBJECT: &[u8] =
 
 /// Name of the XDP program in the object.
 pub(crate) const XDP_PROGRAM: &str = "snigate_xdp";
+
+/// Name of the same program for traffic control.
+pub(crate) const TC_PROGRAM: &str = "snigate_tc";

@@ -18,7 +18,7 @@ use aya::{
 use sni_common::contract::{ABI_VERSION, CONTROL_ABI};
 
 use super::{
-    MAPS, Maps, OBJECT, XDP_PROGRAM, dispatch,
+    MAPS, Maps, OBJECT, TC_PROGRAM, XDP_PROGRAM, dispatch,
     error::{DatapathError, errno},
     events::{EventStream, LogStream},
     returning,
@@ -122,6 +122,9 @@ impl Datapath {
             .load(OBJECT)
             .map_err(|error| refused(pin_path, error))?;
         xdp(&mut ebpf)?.load().map_err(unverified)?;
+        program::<SchedClassifier>(&mut ebpf, TC_PROGRAM)?
+            .load()
+            .map_err(unverified)?;
         program::<SkLookup>(&mut ebpf, dispatch::PROGRAM)?
             .load()
             .map_err(unverified)?;

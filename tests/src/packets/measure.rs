@@ -135,7 +135,7 @@ fn entry(from: &FlowKey, to: &FlowKey, next_hop: NextHop) -> Flow {
     Flow {
         rewrite: *to,
         ip_delta: checksum::fold(addresses),
-        tcp_delta: checksum::fold(addresses + ports),
+        port_delta: checksum::fold(addresses + ports),
         next_hop,
         // The route is looked up once a second; this is about all the other packets.
         next_hop_until_ns: u64::MAX,

@@ -34,7 +34,7 @@ impl MadeUp {
             last_seen_ns: now.saturating_sub(90 * SECOND),
             next_seq: 1000,
             last_ack: 2000,
-            tcp_delta: 0x1234,
+            port_delta: 0x1234,
             next_hop: NextHop {
                 ifindex: 1,
                 ethernet: [0x0000_0002, 0x0002_0a00, 0x0100_0000],

@@ -39,8 +39,6 @@ fn row(name: impl Into<String>) -> Row {
 
 /// An ICMP error about a packet, from the address that it was sent to.
 fn error(about: &Tcp, kind: (u8, u8), rest: [u8; 4]) -> Icmp {
-    // RFC 792: the IP header and 8 bytes; IPv6 gets the whole TCP header.
-    let quoted = if about.source.is_ipv4() { 8 } else { 20 };
     Icmp {
         link: about.link.reversed(),
         source: about.destination.ip(),
@@ -48,7 +46,8 @@ fn error(about: &Tcp, kind: (u8, u8), rest: [u8; 4]) -> Icmp {
         hops: 64,
         kind,
         rest,
-        body: about.quote(quoted),
+        // The IP header, and the TCP header without its options.
+        body: about.quote(20),
     }
 }
 

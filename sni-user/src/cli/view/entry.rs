@@ -110,7 +110,7 @@ impl Entry {
             marks: marks(flow.state),
             next_seq: flow.next_seq,
             last_ack: flow.last_ack,
-            tcp_checksum_delta: flow.tcp_delta,
+            tcp_checksum_delta: flow.port_delta,
             ip_checksum_delta: flow.ip_delta,
             next_hop: (flow.next_hop.ifindex != 0).then(|| Hop::new(flow, reading)),
             age_ms: ms_since(flow.opened_ns),
