@@ -10,6 +10,10 @@ use crate::{checksum, contract::wire_struct};
 pub const OPTION_END: u8 = 0;
 /// An option of one byte that says nothing.
 pub const OPTION_NOP: u8 = 1;
+/// Maximum segment size (RFC 9293, 3.7.1), of SYN segments.
+pub const OPTION_MSS: u8 = 2;
+/// SACK permitted (RFC 2018), of SYN segments.
+pub const OPTION_SACK_PERMITTED: u8 = 4;
 /// Selective acknowledgement (RFC 2018).
 pub const OPTION_SACK: u8 = 5;
 /// Timestamps (RFC 7323).

@@ -91,7 +91,7 @@ fn rewrite_both(
     };
 
     let mut delta = rewrite_quote(ctx, packet, quote, &sent, flow.translation.ack)?;
-    let outer_delta = rewrite::ip_delta(&packet.key, &outer);
+    let outer_delta = packet.key.address_change(&outer);
     if !packet.v4 {
         // Only ICMPv6 sums the addresses of its own header (RFC 4443, 2.3).
         delta += u64::from(outer_delta);
@@ -116,7 +116,7 @@ fn rewrite_quote(
     if quote.transport + size_of::<[u32; 2]>() > end {
         return Err(DropReason::BadIcmp);
     }
-    let addresses = rewrite::ip_delta(&quote.key, sent);
+    let addresses = quote.key.address_change(sent);
     let ports = checksum::change(quote.key.ports_word(), sent.ports_word());
     let mut delta = 0;
     if packet.v4 {

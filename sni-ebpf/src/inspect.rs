@@ -11,6 +11,7 @@ use sni_common::{
 use crate::{
     frame::Frame,
     packet::{Packet, at, load},
+    splice,
     steer::admit_source,
     verdict::Step,
 };
@@ -21,10 +22,11 @@ const FLAGS: usize = offset_of!(TcpHdr, ack_seq) + 5;
 /// Charges a SYN to its source, as steering does. Everything else is for the host to judge, also what is malformed: no Edge sees it.
 #[inline(always)]
 pub fn packet(ctx: &impl Frame, packet: &Packet) -> Step {
-    if begins(ctx, packet)
-        && let Err(reason) = admit_source(&packet.key.source)
-    {
-        return Step::Drop(reason);
+    if begins(ctx, packet) {
+        if let Err(reason) = admit_source(&packet.key.source) {
+            return Step::Drop(reason);
+        }
+        splice::client_syn(ctx, packet);
     }
     Step::Pass(Counter::Inspected)
 }

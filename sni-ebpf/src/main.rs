@@ -105,7 +105,7 @@ fn tcp(ctx: &impl Frame, packet: &Packet) -> Verdict {
         Claim::HalfOpen(flow) => flow::half_open(ctx, packet, flow),
         Claim::Service => Step::Anew,
         Claim::Edge => {
-            splice::observe_syn_ack(ctx, packet);
+            splice::edge_syn_ack(ctx, packet);
             Step::Pass(Counter::Passed)
         }
         Claim::None => Step::Pass(Counter::Passed),

@@ -12,11 +12,11 @@ use sni_common::{
     contract::{
         Account, AccountKey, AclKey, Edge, Flow, FlowKey, HandingOff, Label, LabelKey, Learned,
         LearnedKey, Link, Pool, Service, ServiceKey, Settings, SniRoute, SniRouteKey, Stats,
-        SynAckTimestamp,
+        SynSeen,
         limits::{
             DEFAULT_MAX_FLOWS, EVENTS_BYTES, FILTER_WORDS, MAX_ACCOUNTS, MAX_ACL, MAX_BUDGET,
             MAX_EDGES, MAX_HALF_OPEN, MAX_HANDING_OFF, MAX_LABELS, MAX_LINKS, MAX_POOLS,
-            MAX_SERVICES, MAX_SNI_LEARNED, MAX_SNI_ROUTES, MAX_TIMESTAMPS,
+            MAX_SERVICES, MAX_SNI_LEARNED, MAX_SNI_ROUTES, MAX_SYNS_SEEN,
         },
     },
     maglev,
@@ -68,10 +68,14 @@ pub static HALF_OPEN: LruHashMap<FlowKey, Flow> =
 #[map]
 pub static HANDING_OFF: HashMap<FlowKey, HandingOff> =
     HashMap::with_max_entries(MAX_HANDING_OFF, BPF_F_NO_PREALLOC);
-/// Timestamps of Edges' SYN-ACKs to the agent's sockets.
+/// How clients of the agent began. A flood of SYNs evicts entries of this map and of no other.
 #[map]
-pub static TIMESTAMPS: LruHashMap<FlowKey, SynAckTimestamp> =
-    LruHashMap::with_max_entries(MAX_TIMESTAMPS, 0);
+pub static CLIENT_SYNS: LruHashMap<FlowKey, SynSeen> =
+    LruHashMap::with_max_entries(MAX_SYNS_SEEN, 0);
+/// How Edges answered the agent.
+#[map]
+pub static EDGE_SYN_ACKS: LruHashMap<FlowKey, SynSeen> =
+    LruHashMap::with_max_entries(MAX_SYNS_SEEN, 0);
 /// What ended flows and connections have carried.
 #[map]
 pub static ACCOUNTS: HashMap<AccountKey, Account> =

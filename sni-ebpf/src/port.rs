@@ -20,7 +20,6 @@ use crate::{
     frame::Frame,
     lookup,
     maps::{FLOWS, HALF_OPEN},
-    rewrite,
     scratch::{Scratch, scratch},
     socket,
 };
@@ -91,8 +90,8 @@ unsafe extern "C" fn try_one(attempt: u32, _: *mut c_void) -> i64 {
         search.hash = maglev::mix(search.hash);
     }
     let reverse = search.out.reversed();
-    entry.port_delta = rewrite::port_delta(&reverse, &entry.rewrite);
-    entry.ip_delta = rewrite::ip_delta(&reverse, &entry.rewrite);
+    entry.port_delta = reverse.port_change(&entry.rewrite);
+    entry.ip_delta = reverse.address_change(&entry.rewrite);
     // First take, then look: a flow on its way from HALF_OPEN to FLOWS is in at least one of them at any moment.
     if HALF_OPEN
         .insert(&reverse, &*entry, BPF_NOEXIST.into())

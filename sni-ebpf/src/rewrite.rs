@@ -74,18 +74,3 @@ pub fn ip(ctx: &impl Frame, packet: &Packet, to: &FlowKey, delta: u16) -> Result
     }
     Ok(())
 }
-
-/// What the addresses of a rewrite from `from` to `to` change in a checksum over them, folded.
-#[inline(always)]
-pub fn ip_delta(from: &FlowKey, to: &FlowKey) -> u16 {
-    checksum::fold(
-        checksum::change_address(&from.source, &to.source)
-            + checksum::change_address(&from.destination, &to.destination),
-    )
-}
-
-/// What its ports change in the TCP checksum, folded; the addresses of the pseudo header change it like the IPv4 header's.
-#[inline(always)]
-pub fn port_delta(from: &FlowKey, to: &FlowKey) -> u16 {
-    checksum::fold(checksum::change(from.ports_word(), to.ports_word()))
-}

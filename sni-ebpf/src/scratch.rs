@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use sni_common::{
-    contract::{Flow, FlowKey},
+    contract::{Flow, FlowKey, SynSeen},
     token_bucket::TokenBucket,
     translate::{Translation, Walk},
 };
@@ -29,6 +29,8 @@ pub struct Scratch {
     pub walk: Walk,
     /// Likewise.
     pub translation: Translation,
+    /// What a SYN or SYN-ACK to the agent began with.
+    pub seen: SynSeen,
     /// What is left of this CPU's ICMP errors.
     pub icmp_budget: TokenBucket,
 }

@@ -8,15 +8,18 @@ use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_loop};
 use network_types::tcp::TcpHdr;
 use sni_common::{
     checksum,
-    contract::{Counter, DropReason, EventKind, Flow, SynAckTimestamp},
+    contract::{Counter, DropReason, EventKind, Flow, SynSeen},
     tcp::{self, ACK, FIN, RST, SYN, state},
-    translate::{ALIGNED_TIMESTAMPS, MAX_OPTIONS, Translation},
+    translate::{
+        ALIGNED_TIMESTAMPS, MAX_OPTIONS, OPTION_MSS, OPTION_SACK_PERMITTED, OPTION_TIMESTAMPS,
+        Translation,
+    },
 };
 
 use crate::{
     finish::emit,
     frame::Frame,
-    maps::{HANDING_OFF, TIMESTAMPS},
+    maps::{CLIENT_SYNS, EDGE_SYN_ACKS, HANDING_OFF},
     packet::{Packet, Segment, at, load, store},
     rewrite,
     scratch::{Scratch, scratch},
@@ -197,16 +200,44 @@ unsafe extern "C" fn step(_: u32, _: *mut c_void) -> i64 {
     i64::from(!walk.step(translation))
 }
 
-/// Remembers the timestamp of an Edge's SYN-ACK to a socket of the agent's, for the case that the connection is handed off.
+/// Remembers how a client of the agent's begins, for the case that the connection is handed off. The maps evict by themselves; where one can't take an
+/// entry, the connection stays in the relay.
+#[inline(always)]
+pub fn client_syn(ctx: &impl Frame, packet: &Packet) {
+    if let Some(seen) = seen(ctx, packet, SYN) {
+        let _ = CLIENT_SYNS.insert(&packet.key, seen, BPF_ANY.into());
+    }
+}
+
+/// Likewise how an Edge answers a socket of the agent's, if that is what the packet is.
+#[inline(always)]
+pub fn edge_syn_ack(ctx: &impl Frame, packet: &Packet) {
+    if let Some(seen) = seen(ctx, packet, SYN | ACK) {
+        let _ = EDGE_SYN_ACKS.insert(&packet.key, seen, BPF_ANY.into());
+    }
+}
+
+/// What a segment with these flags begins with.
+#[inline(always)]
+fn seen(ctx: &impl Frame, packet: &Packet, flags: u8) -> Option<&'static SynSeen> {
+    look(ctx, packet, flags.into());
+    let seen = &scratch()?.seen;
+    (seen.flags != NOT_SEEN).then_some(seen)
+}
+
+/// The flags of what is not there.
+const NOT_SEEN: u32 = u32::MAX;
+
 #[inline(never)]
-pub fn observe_syn_ack(ctx: &impl Frame, packet: &Packet) -> u32 {
+fn look(ctx: &impl Frame, packet: &Packet, flags: u32) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    scratch.seen.flags = NOT_SEEN;
     let Ok(segment) = packet.segment(ctx) else {
         return 0;
     };
-    if segment.flags & (SYN | ACK) != SYN | ACK {
+    if u32::from(segment.flags & (SYN | ACK | RST | FIN)) != flags {
         return 0;
     }
-    let Some(scratch) = scratch() else { return 0 };
     let Some(offset) = at::<u8>(ctx, packet.transport + OFFSET) else {
         return 0;
     };
@@ -214,14 +245,20 @@ pub fn observe_syn_ack(ctx: &impl Frame, packet: &Packet) -> u32 {
     let length = (u32::from(unsafe { *offset } >> 4) * 4).wrapping_sub(tcp::HEADER_LEN as u32);
     scratch.translation = Translation::default();
     let options = packet.transport + tcp::HEADER_LEN;
-    if read_options(ctx, scratch, options, length, true).is_ok() && scratch.walk.has_timestamps != 0
-    {
-        let seen = SynAckTimestamp {
-            value: scratch.walk.ts_value,
-            padding: 0,
-        };
-        // The map evicts by itself; where it can't take an entry, the connection stays in the relay.
-        let _ = TIMESTAMPS.insert(&packet.key, seen, BPF_ANY.into());
+    if length != 0 && read_options(ctx, scratch, options, length, true).is_err() {
+        return 0;
     }
+    let mut found = 0;
+    if length != 0 && scratch.walk.has_timestamps != 0 {
+        found |= SynSeen::TIMESTAMPS;
+        scratch.seen.ts_value = scratch.walk.ts_value;
+        let options = &scratch.walk.before;
+        if (options[0], options[4], options[6])
+            == (OPTION_MSS, OPTION_SACK_PERMITTED, OPTION_TIMESTAMPS)
+        {
+            found |= SynSeen::LINUX;
+        }
+    }
+    scratch.seen.flags = found;
     0
 }

@@ -19,7 +19,7 @@ use crate::{
     lookup::Steering,
     maps::{EDGES, FLOWS, HALF_OPEN, MAGLEV, SETTINGS, control},
     packet::{Packet, Segment},
-    port, rewrite,
+    port,
     scratch::scratch,
     socket,
     verdict::Step,
@@ -176,8 +176,8 @@ fn to_edge(packet: &Packet, segment: &Segment, entry: &mut Flow, out: &FlowKey) 
     entry.direction = Direction::ToEdge as u8;
     // A lost flow may come back with its FIN.
     entry.state = tcp::advance(entry.state, segment.flags);
-    entry.port_delta = rewrite::port_delta(&packet.key, out);
-    entry.ip_delta = rewrite::ip_delta(&packet.key, out);
+    entry.port_delta = packet.key.port_change(out);
+    entry.ip_delta = packet.key.address_change(out);
     entry.next_seq = segment.seq.wrapping_add(segment.len);
     entry.last_ack = segment.ack;
     entry.next_hop.ifindex = 0;

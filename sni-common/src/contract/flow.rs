@@ -1,7 +1,7 @@
 //! FLOWS and HALF_OPEN: one entry per direction of a flow.
 
 use super::{wire_enum, wire_struct};
-use crate::{Address, translate::Translation};
+use crate::{Address, checksum, translate::Translation};
 
 /// The addresses and ports of a packet; key of FLOWS and HALF_OPEN as the packet arrives, and part of the value as it leaves.
 #[repr(C)]
@@ -124,16 +124,42 @@ pub struct HandingOff {
 }
 wire_struct!(HandingOff, 8);
 
-/// Value of TIMESTAMPS, keyed like FLOWS by a SYN-ACK as it arrives: what an Edge has sent, which its socket does not tell.
+/// Value of CLIENT_SYNS and EDGE_SYN_ACKS, keyed like FLOWS by the segment as it arrived: how the peer of one of the agent's sockets began, which the
+/// socket does not tell; and that its packets pass the datapath at all.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SynAckTimestamp {
+pub struct SynSeen {
     /// Timestamp value (RFC 7323), host byte order.
-    pub value: u32,
-    /// Zero.
-    pub padding: u32,
+    pub ts_value: u32,
+    /// Bits of [`SynSeen::TIMESTAMPS`] and [`SynSeen::LINUX`].
+    pub flags: u32,
 }
-wire_struct!(SynAckTimestamp, 8);
+wire_struct!(SynSeen, 8);
+
+impl SynSeen {
+    /// There is a timestamp.
+    pub const TIMESTAMPS: u32 = 1;
+    /// The options begin as Linux writes them (`tcp_options_write` of net/ipv4/tcp_output.c): maximum segment size, SACK permitted, timestamps. Such a
+    /// peer takes segments without timestamps, where RFC 7323, 3.2, would have them dropped.
+    pub const LINUX: u32 = 2;
+}
+
+impl FlowKey {
+    /// What a rewrite to `to` changes in a checksum over the addresses, folded: the IPv4 header's, and the TCP pseudo header's.
+    #[inline(always)]
+    pub const fn address_change(&self, to: &Self) -> u16 {
+        checksum::fold(
+            checksum::change_address(&self.source, &to.source)
+                + checksum::change_address(&self.destination, &to.destination),
+        )
+    }
+
+    /// What it changes in the TCP checksum by the ports, folded.
+    #[inline(always)]
+    pub const fn port_change(&self, to: &Self) -> u16 {
+        checksum::fold(checksum::change(self.ports_word(), to.ports_word()))
+    }
+}
 
 wire_enum! {
     /// Which way an entry's packets go.

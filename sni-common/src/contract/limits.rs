@@ -28,8 +28,8 @@ pub const MAX_SNI_ROUTES: u32 = 262_144;
 pub const MAX_SNI_LEARNED: u32 = 65_536;
 /// Directions of flows that are being handed off at once.
 pub const MAX_HANDING_OFF: u32 = 131_072;
-/// SYN-ACKs of Edges whose timestamps are remembered; one is needed for as long as the agent takes to connect and hand off.
-pub const MAX_TIMESTAMPS: u32 = 32_768;
+/// SYNs of clients, and SYN-ACKs of Edges, that are remembered; each is needed until the agent has handed the connection off.
+pub const MAX_SYNS_SEEN: u32 = 65_536;
 /// Accounts of routes, IP sets and Edges.
 pub const MAX_ACCOUNTS: u32 = 262_144;
 /// Words of FILTER: both sets.

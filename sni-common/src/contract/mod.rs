@@ -23,7 +23,7 @@ pub use control::{
 };
 pub use event::{Event, EventKind};
 pub use filter::{FILTER_BITS, FILTER_EDGES, FILTER_SERVICES, filter_bit};
-pub use flow::{Direction, Flow, FlowKey, HandingOff, NextHop, SynAckTimestamp, VlanTag, Way};
+pub use flow::{Direction, Flow, FlowKey, HandingOff, NextHop, SynSeen, VlanTag, Way};
 pub use label::{Label, LabelKey, LabelKind};
 pub use link::Link;
 pub use service::{

@@ -11,7 +11,7 @@ use sni_common::{
     contract::{
         ABI_VERSION, Account, AccountKey, AclKey, CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION,
         Edge, Flow, FlowKey, HandingOff, Label, LabelKey, LabelKind, Learned, LearnedKey, Link,
-        Pool, Service, ServiceKey, Settings, SniRoute, SniRouteKey, Stats, SynAckTimestamp,
+        Pool, Service, ServiceKey, Settings, SniRoute, SniRouteKey, Stats, SynSeen,
     },
     maglev,
     token_bucket::TokenBucket,
@@ -50,7 +50,8 @@ pub const MAPS: &[(&str, &str)] = &[
         "HANDING_OFF",
         "flows of which the agent still has the sockets",
     ),
-    ("TIMESTAMPS", "timestamps of Edges' SYN-ACKs to the agent"),
+    ("CLIENT_SYNS", "how clients of the agent began"),
+    ("EDGE_SYN_ACKS", "how Edges answered the agent"),
     (
         "ACCOUNTS",
         "what ended connections carried, by route and Edge",
@@ -136,8 +137,10 @@ pub struct Maps {
     pub half_open: HashMap<MapData, FlowKey, Flow>,
     /// Flows of which the agent still has the sockets.
     pub handing_off: HashMap<MapData, FlowKey, HandingOff>,
-    /// Timestamps of Edges' SYN-ACKs to the agent's sockets.
-    pub timestamps: HashMap<MapData, FlowKey, SynAckTimestamp>,
+    /// How clients of the agent began.
+    pub client_syns: HashMap<MapData, FlowKey, SynSeen>,
+    /// How Edges answered the agent.
+    pub edge_syn_acks: HashMap<MapData, FlowKey, SynSeen>,
     /// What ended flows and connections have carried.
     pub accounts: HashMap<MapData, AccountKey, Account>,
     /// Denied and allowed prefixes.
@@ -203,7 +206,8 @@ impl Maps {
             flows: typed(pin_path, "FLOWS")?,
             half_open: typed(pin_path, "HALF_OPEN")?,
             handing_off: typed(pin_path, "HANDING_OFF")?,
-            timestamps: typed(pin_path, "TIMESTAMPS")?,
+            client_syns: typed(pin_path, "CLIENT_SYNS")?,
+            edge_syn_acks: typed(pin_path, "EDGE_SYN_ACKS")?,
             accounts: typed(pin_path, "ACCOUNTS")?,
             acl: typed(pin_path, "ACL")?,
             budget: typed(pin_path, "BUDGET")?,
