@@ -96,6 +96,7 @@ fn the_example_of_the_design() {
     let Mode::Inspect {
         default: Some(pool),
         bind: true,
+        hand_off: true,
         ..
     } = &shared.mode
     else {

@@ -307,6 +307,7 @@ fn document() -> impl Strategy<Value = String> {
         "inspect",
         "default",
         "bind",
+        "hand_off",
         "sip_domain",
         "names",
         "pool",

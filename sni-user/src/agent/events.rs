@@ -1,30 +1,59 @@
 //! What the datapath tells the agent.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use sni_common::{
     contract::{DropReason, Event, EventKind, LabelKind},
     token_bucket::TokenBucket,
 };
 
-use crate::{clock::monotonic_ns, datapath::Maps, neighbours::NextHopAddress};
+use tokio::sync::mpsc;
+
+use crate::{
+    clock::monotonic_ns,
+    datapath::{DatapathError, EventStream, Maps},
+    neighbours::NextHopAddress,
+    proxy::Proxy,
+};
 
 /// Lines about one reason in a second, at most. The datapath samples, but a flood's sample is a flood, too.
 const LINES_PER_SECOND: u32 = 10;
 
-/// Takes events, and keeps the log readable.
-#[derive(Default)]
+/// Next hops that wait to be resolved. In a flood of packets to new ones, the datapath asks again.
+const WANTED: usize = 1024;
+
+/// Takes events as they come, and keeps the log readable.
 pub(super) struct Events {
-    /// Next hops that the datapath needs.
-    pub(super) wanted: HashSet<NextHopAddress>,
+    proxy: Arc<Proxy>,
+    maps: Maps,
+    wanted: mpsc::Sender<NextHopAddress>,
     budgets: HashMap<u32, TokenBucket>,
 }
 
 impl Events {
-    pub(super) fn take(&mut self, event: Event, maps: &Maps) {
+    /// And the next hops that the datapath needs.
+    pub(super) fn new(proxy: Arc<Proxy>, maps: Maps) -> (Self, mpsc::Receiver<NextHopAddress>) {
+        let (wanted, receiver) = mpsc::channel(WANTED);
+        let this = Self {
+            proxy,
+            maps,
+            wanted,
+            budgets: HashMap::new(),
+        };
+        (this, receiver)
+    }
+
+    /// Takes events until they can't be read: a task of its own, because hand-offs wait for some of them, and the agent's loop may be busy with a
+    /// new configuration.
+    pub(super) async fn run(mut self, mut stream: EventStream) -> DatapathError {
+        loop {
+            if let Err(error) = stream.next(|event| self.take(&event)).await {
+                return error;
+            }
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
         let key = &event.key;
         let (source, destination) = (IpAddr::from(key.source), IpAddr::from(key.destination));
         let (source_port, destination_port) = (
@@ -33,8 +62,9 @@ impl Events {
         );
         match EventKind::try_from(event.kind) {
             Ok(EventKind::NeighbourWanted) => {
-                self.wanted.insert((event.ifindex, destination));
+                let _ = self.wanted.try_send((event.ifindex, destination));
             }
+            Ok(EventKind::SocketAcked) => self.proxy.wake(key),
             Ok(EventKind::Dropped) if !self.may_say(event.reason) => {}
             Ok(EventKind::Dropped) => {
                 let reason = DropReason::try_from(event.reason);
@@ -45,7 +75,8 @@ impl Events {
                 tracing::warn!(reason = name, %source, source_port, %destination, destination_port, "dropped (sampled): {sentence}");
             }
             Ok(kind) if tracing::enabled!(tracing::Level::DEBUG) => {
-                let edge = maps
+                let edge = self
+                    .maps
                     .label(LabelKind::Edge, 0, event.edge)
                     .unwrap_or_default();
                 tracing::debug!(%kind, %source, source_port, %destination, destination_port, edge, "flow");

@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    datapath::{Datapath, Maps, Origin, map_kind},
+    datapath::{Datapath, HandOffs, Maps, Origin, map_kind},
     instance::Instance,
     net::{Changes, Network, host as net_host},
     proxy::{Active, Numbers, Proxy, Uses},
@@ -153,10 +153,12 @@ async fn start(
         "configuration active"
     );
     let pin_path = candidate.config.gateway.pin_path.clone();
-    let (learned, flows) = (Maps::open(&pin_path)?, Maps::open(&pin_path)?);
+    let (learned, hand_offs) = (Maps::open(&pin_path)?, HandOffs::open(&pin_path)?);
+    // Those of an agent that was killed: nobody has their sockets.
+    hand_offs.forget_all()?;
     let Candidate { config, tls, .. } = candidate;
     let active = Active::new(config, tls, Numbers::from(&activated), &Default::default());
-    let (proxy, lessons) = Proxy::new(active, Box::new(move |tuple| flows.has_flow(tuple)));
+    let (proxy, lessons) = Proxy::new(active, hand_offs);
     learn::start(lessons, learned);
     Ok(proxy)
 }

@@ -1,6 +1,7 @@
 //! The agent's life between its start and its end: one loop, in which everything that changes something has its turn.
 
 use std::{
+    collections::HashSet,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::{
     control::Server,
-    datapath::{EventStream, LogStream, Maps},
+    datapath::{LogStream, Maps},
     net::Changes,
     proxy::{Active, Proxy},
     sweeper::Sweeper,
@@ -100,7 +101,7 @@ impl Agent {
         mut changes: Changes,
         mut signals: Signals,
     ) -> Result<(), AgentError> {
-        let mut stream: EventStream = kernel.datapath.events()?;
+        let stream = kernel.datapath.events()?;
         let mut log: LogStream = kernel.datapath.log()?;
         let (asked, mut requests) = mpsc::channel(REQUESTS);
         let server = Server::bind(&self.active().config.gateway.control).await?;
@@ -117,7 +118,10 @@ impl Agent {
             server.serve(handler).await;
         });
         tasks.spawn(Arc::clone(&self.proxy).run(listener));
-        let mut events = Events::default();
+        let maps = Maps::open(&self.active().config.gateway.pin_path)?;
+        let (events, mut wanted) = Events::new(Arc::clone(&self.proxy), maps);
+        let mut readers = JoinSet::new();
+        readers.spawn(events.run(stream));
         let mut leftovers = tokio::time::interval(LEFTOVERS);
         tracing::info!("ready");
         loop {
@@ -125,7 +129,6 @@ impl Agent {
                 _ = signals.interrupt.recv() => break,
                 _ = signals.terminate.recv() => break,
                 _ = signals.hangup.recv() => self.reload_and_say(kernel, "SIGHUP").await,
-                read = stream.next(|event| events.take(event, &kernel.datapath.maps)) => read?,
                 read = log.next() => read?,
                 change = changes.next() => {
                     let change = change?;
@@ -139,17 +142,28 @@ impl Agent {
                         self.reload_and_say(kernel, "a file has changed").await;
                     }
                 }
+                Some(first) = wanted.recv() => {
+                    // Each once, however often it was asked for.
+                    let mut all = HashSet::from([first]);
+                    while let Ok(another) = wanted.try_recv() {
+                        all.insert(another);
+                    }
+                    kernel.neighbours.resolve(all.into_iter()).await;
+                }
                 _ = leftovers.tick() => {
                     let active = self.active();
                     kernel.clear_leftovers(&active.config, &self.proxy.uses()).await;
                 }
+                Some(ended) = readers.join_next() => return Err(match ended {
+                    Ok(error) => error.into(),
+                    Err(panic) => AgentError::Task { why: panic.to_string() },
+                }),
                 // They end only with this function, or by a panic: an agent that can't be asked, or accepts nothing, must not look alive.
                 ended = tasks.join_next() => {
                     let why = ended.map_or_else(String::new, |ended| format!("{ended:?}"));
                     return Err(AgentError::Task { why });
                 }
             }
-            kernel.neighbours.resolve(events.wanted.drain()).await;
         }
         // Its sockets say goodbye while their addresses are still there.
         self.proxy.stop().await;

@@ -271,6 +271,8 @@ pub enum Mode {
         default: Option<PoolRef>,
         /// Whether the datapath may bind known names to Edges itself, without the agent.
         bind: bool,
+        /// Whether a connection that was passed through may leave the agent for the datapath.
+        hand_off: bool,
         /// Load balancers in front of the gateway, whose connections begin with a PROXY protocol header.
         proxy_protocol_from: Vec<IpNet>,
     },

@@ -35,6 +35,8 @@ pub struct Activated {
     pub services: usize,
     /// Edges.
     pub edges: usize,
+    /// The slot of each, in the configuration's order.
+    pub edge_slots: Vec<u16>,
     /// Server names, wildcards included.
     pub names: usize,
     /// The number of each IP set, in the configuration's order.
@@ -76,6 +78,7 @@ impl Tables {
                 .map(|service| service.ports.len())
                 .sum(),
             edges: edges.len(),
+            edge_slots: edges.clone(),
             names: self.routes.len(),
             ip_sets,
             pools: self.pool_numbers.clone(),

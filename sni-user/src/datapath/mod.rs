@@ -8,6 +8,7 @@ mod dispatch;
 mod error;
 mod events;
 mod generation;
+mod hand_offs;
 mod lookups;
 mod maps;
 mod names;
@@ -22,6 +23,7 @@ pub use self::{
     error::DatapathError,
     events::{EventStream, LogStream},
     generation::Activated,
+    hand_offs::{FlowRefused, HandOffs},
     maps::{MAPS, MapKind, Maps, map_kind},
     program::{AttachMode, Attached, Datapath, Origin, ProgramFacts, attached_interfaces},
     returning::ReturnHook,

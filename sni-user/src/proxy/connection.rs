@@ -12,9 +12,8 @@ use super::{
     connect::{Attempts, Connected, Failed, Hold},
     farewell,
     hello::ClientHello,
-    peek, proxy_header,
+    pass, peek, proxy_header,
     refusal::Refusal,
-    relay,
     routing::Service,
     story::Story,
     terminate::{self, Reach, TerminateError},
@@ -161,13 +160,12 @@ async fn reach(story: &Story<'_>, attempts: &mut Attempts) -> Result<Connected, 
     Ok(connected)
 }
 
-/// Every byte, the ClientHello first, until both sides have closed.
+/// Every byte, the ClientHello first: by the datapath, when it takes the connection, else by the relay, until both sides have closed.
 async fn pass_through(story: Story<'_>, client: TcpStream, connected: Connected) {
     let idle = story.active.config.gateway.idle_timeout;
     let Connected { stream, edge, hold } = connected;
     let carried = story.carried("passed", edge);
-    let relayed = relay::relay(client, stream, idle).await;
-    carried.passed(&relayed);
+    pass::through(&carried, client, stream, idle).await;
     drop(hold);
 }
 

@@ -1,8 +1,8 @@
 //! Inspected connections: the ClientHello decides where each goes.
 //!
 //! The life of a connection is told in `connection`: `accept` takes it, `proxy_header` asks a load balancer who the client is, `budget` and
-//! `peek` wait for the ClientHello that `hello` reads, `routing` says where it goes, `connect` finds an Edge, and `relay` passes it through or
-//! `terminate` ends its TLS. What can't be carried ends with a `refusal` and a `farewell`.
+//! `peek` wait for the ClientHello that `hello` reads, `routing` says where it goes, `connect` finds an Edge, and `pass` passes it through, which
+//! `hand_off` leaves to the datapath and `relay` does where that can't be, or `terminate` ends its TLS. What can't be carried ends with a `refusal` and a `farewell`.
 
 mod accept;
 mod budget;
@@ -10,7 +10,9 @@ mod connect;
 mod connection;
 mod counters;
 mod farewell;
+mod hand_off;
 pub mod hello;
+mod pass;
 mod peek;
 mod proxy_header;
 mod refusal;
@@ -24,6 +26,6 @@ mod uses;
 
 pub use self::{
     routing::{Decision, Routing, Service, Target, Verdict},
-    shared::{Active, Flows, Lesson, Numbers, Proxy},
+    shared::{Active, Lesson, Numbers, Proxy},
     uses::Uses,
 };

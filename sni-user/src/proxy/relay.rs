@@ -7,13 +7,15 @@
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     io,
     os::fd::OwnedFd,
     pin::pin,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -51,6 +53,8 @@ pub(crate) enum End {
     Reset,
     /// Neither has said anything for `idle_timeout`.
     Idle,
+    /// It goes on, but not here: no bytes are on their way, and both streams are as they were.
+    Paused,
 }
 
 /// What was passed on.
@@ -65,35 +69,54 @@ pub(crate) struct Relayed {
 }
 
 /// Passes bytes on until both sides have closed. One side's close is passed on at once, and the other side may go on for as long as it likes.
-pub(crate) async fn relay(client: TcpStream, edge: TcpStream, idle: Duration) -> Relayed {
+///
+/// When `pause` is over, it ends as soon as no bytes are on their way, unless one side has closed its direction.
+pub(crate) async fn relay(
+    client: &TcpStream,
+    edge: &TcpStream,
+    idle: Duration,
+    pause: impl Future<Output = ()>,
+) -> Relayed {
     let activity = Activity::new();
+    let pausing = Pausing::default();
     let (to_edge, to_client) = (AtomicU64::new(0), AtomicU64::new(0));
     let both = async {
-        let up = pin!(one_way(&client, &edge, &to_edge, &activity));
-        let down = pin!(one_way(&edge, &client, &to_client, &activity));
+        let up = pin!(one_way(client, edge, &to_edge, &activity, pausing.of(0)));
+        let down = pin!(one_way(edge, client, &to_client, &activity, pausing.of(1)));
         // Who has closed one direction is not read from any more, but may still break the other one.
         match select(up, down).await {
+            Either::Left((Ok(OneWay::Paused), down)) => down.await,
+            Either::Right((Ok(OneWay::Paused), up)) => up.await,
             Either::Left((up, down)) => {
                 up?;
-                select(down, pin!(broken(&client))).await.factor_first().0
+                select(down, pin!(broken(client))).await.factor_first().0
             }
             Either::Right((down, up)) => {
                 down?;
-                select(up, pin!(broken(&edge))).await.factor_first().0
+                select(up, pin!(broken(edge))).await.factor_first().0
             }
         }
     };
-    let end = tokio::select! {
-        done = both => match done {
-            Ok(()) => End::Closed,
-            Err(_) => End::Reset,
-        },
-        () = activity.silence(idle) => End::Idle,
+    let end = {
+        let (mut both, mut pause) = (pin!(both), pin!(pause));
+        let mut silence = pin!(activity.silence(idle));
+        loop {
+            tokio::select! {
+                done = &mut both => break match done {
+                    Ok(OneWay::Ended) => End::Closed,
+                    Ok(OneWay::Paused) => End::Paused,
+                    Err(_) => End::Reset,
+                },
+                () = &mut silence => break End::Idle,
+                // The next turn of the loop looks at both directions again.
+                () = &mut pause, if !pausing.is_asked() => pausing.ask(),
+            }
+        }
     };
-    if end != End::Closed {
+    if matches!(end, End::Reset | End::Idle) {
         // Who is still there learns at once that the other one is not.
-        socket::reset_on_close(&client);
-        socket::reset_on_close(&edge);
+        socket::reset_on_close(client);
+        socket::reset_on_close(edge);
     }
     Relayed {
         to_edge: to_edge.into_inner(),
@@ -103,9 +126,68 @@ pub(crate) async fn relay(client: TcpStream, edge: TcpStream, idle: Duration) ->
 }
 
 /// Waits until a connection is broken.
-async fn broken(stream: &TcpStream) -> io::Result<()> {
+async fn broken(stream: &TcpStream) -> io::Result<OneWay> {
     stream.ready(Interest::ERROR).await?;
     Err(io::ErrorKind::ConnectionReset.into())
+}
+
+/// How one direction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OneWay {
+    /// Its sender has closed it.
+    Ended,
+    /// It was asked to.
+    Paused,
+}
+
+/// Whether the relay is to stop when no bytes are on their way, which both directions must agree on.
+#[derive(Debug, Default)]
+struct Pausing {
+    asked: AtomicBool,
+    /// Whether bytes are on their way, or no more will be: by direction.
+    busy: [AtomicBool; 2],
+}
+
+impl Pausing {
+    fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn of(&self, direction: usize) -> PausingOneWay<'_> {
+        PausingOneWay {
+            pausing: self,
+            direction,
+        }
+    }
+}
+
+/// The same, as one direction sees it. Both are polled by one task, in which nothing comes between a look and what follows from it.
+struct PausingOneWay<'a> {
+    pausing: &'a Pausing,
+    direction: usize,
+}
+
+impl PausingOneWay<'_> {
+    fn is_busy(&self, busy: bool) {
+        self.pausing.busy[self.direction].store(busy, Ordering::Relaxed);
+    }
+
+    /// Waits until this direction, which has no bytes on their way, should stop. The task is woken by whatever it waits for besides.
+    async fn due(&self) {
+        poll_fn(|_| {
+            let other = &self.pausing.busy[1 - self.direction];
+            if self.pausing.is_asked() && !other.load(Ordering::Relaxed) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
 }
 
 /// Passes on what `from` sends, and its end.
@@ -114,7 +196,8 @@ async fn one_way(
     to: &TcpStream,
     passed: &AtomicU64,
     activity: &Activity,
-) -> io::Result<()> {
+    pausing: PausingOneWay<'_>,
+) -> io::Result<OneWay> {
     let onward = Onward {
         to,
         passed,
@@ -124,7 +207,13 @@ async fn one_way(
     // Bytes since `from` was last found to be empty.
     let mut burst = 0;
     loop {
-        from.readable().await?;
+        pausing.is_busy(false);
+        tokio::select! {
+            biased;
+            () = pausing.due() => return Ok(OneWay::Paused),
+            ready = from.readable() => ready?,
+        }
+        pausing.is_busy(true);
         let taken = if bulk {
             onward.splice(from).await?
         } else {
@@ -144,7 +233,7 @@ async fn one_way(
     }
     match rustix::net::shutdown(to, rustix::net::Shutdown::Write) {
         // The other side has closed completely in the meantime.
-        Err(Errno::NOTCONN) | Ok(()) => Ok(()),
+        Err(Errno::NOTCONN) | Ok(()) => Ok(OneWay::Ended),
         Err(error) => Err(error.into()),
     }
 }
@@ -359,6 +448,10 @@ mod tests {
         (far, TcpStream::from_std(near).expect("a runtime"))
     }
 
+    async fn to_the_end(client: TcpStream, edge: TcpStream, idle: Duration) -> Relayed {
+        relay(&client, &edge, idle, std::future::pending()).await
+    }
+
     fn bytes(count: usize, seed: u8) -> Vec<u8> {
         (0..count).map(|n| (n / 7) as u8 ^ n as u8 ^ seed).collect()
     }
@@ -367,7 +460,7 @@ mod tests {
     async fn both_directions_at_once_and_a_late_answer() {
         let (client, near_client) = connection();
         let (edge, near_edge) = connection();
-        let relay = tokio::spawn(relay(near_client, near_edge, LONG));
+        let relay = tokio::spawn(to_the_end(near_client, near_edge, LONG));
         let (up, down) = (bytes(3_000_000, 1), bytes(2_000_000, 2));
         let (up_too, down_too) = (up.clone(), down.clone());
         let server = thread::spawn(move || {
@@ -399,7 +492,7 @@ mod tests {
     async fn messages_of_all_sizes_for_a_slow_reader() {
         let (mut client, near_client) = connection();
         let (mut edge, near_edge) = connection();
-        let relay = tokio::spawn(relay(near_client, near_edge, LONG));
+        let relay = tokio::spawn(to_the_end(near_client, near_edge, LONG));
         // Around what fits into the buffer, and what counts as bulk; more in all than the sockets hold.
         let sizes = [1, 900, MESSAGE - 1, MESSAGE, MESSAGE + 1, BULK, 2 * PIPE, 5];
         let sent = bytes(sizes.iter().sum::<usize>() * 20, 3);
@@ -438,7 +531,7 @@ mod tests {
     async fn a_reset_is_passed_on() {
         let (client, near_client) = connection();
         let (mut edge, near_edge) = connection();
-        let relay = tokio::spawn(relay(near_client, near_edge, LONG));
+        let relay = tokio::spawn(to_the_end(near_client, near_edge, LONG));
         socket2::SockRef::from(&client)
             .set_linger(Some(Duration::ZERO))
             .expect("a socket");
@@ -452,7 +545,7 @@ mod tests {
     async fn a_reset_after_half_a_close_is_passed_on() {
         let (client, near_client) = connection();
         let (mut edge, near_edge) = connection();
-        let relay = tokio::spawn(relay(near_client, near_edge, LONG));
+        let relay = tokio::spawn(to_the_end(near_client, near_edge, LONG));
         client.shutdown(Shutdown::Write).expect("half a close");
         let edge = tokio::task::spawn_blocking(move || {
             assert_eq!(edge.read(&mut [0; 1]).expect("the end"), 0);

@@ -24,6 +24,8 @@ pub struct Service {
     pub ip_set: usize,
     /// The pool for no or an unknown name, by its position in the configuration.
     pub default: Option<usize>,
+    /// Whether its connections may be handed off to the datapath.
+    pub hand_off: bool,
     /// Load balancers in front of the gateway.
     trusted: Vec<IpNet>,
 }
@@ -54,6 +56,8 @@ pub struct Decision {
     pub matched: Matched,
     /// Where to.
     pub target: Target,
+    /// What flows and accounts call the name that decided ([`SniName::number`]); 0 for the default.
+    pub route: u64,
 }
 
 /// Where a connection goes.
@@ -79,6 +83,7 @@ impl Routing {
         for (ip_set, set) in config.ip_sets.iter().enumerate() {
             let Mode::Inspect {
                 default,
+                hand_off,
                 proxy_protocol_from,
                 ..
             } = &set.mode
@@ -88,6 +93,7 @@ impl Routing {
             let service = Service {
                 ip_set,
                 default: default.as_ref().map(|pool| pool.index()),
+                hand_off: *hand_off,
                 trusted: proxy_protocol_from.clone(),
             };
             for address in &set.addresses {
@@ -120,25 +126,27 @@ impl Routing {
         let name = hello.server_name.as_deref();
         let defined = name.and_then(|name| self.named(name, &hello.alpn));
         match (defined, service.default) {
-            (Some((matched, Some(domain))), _) => Verdict::Goes(Decision {
+            (Some((matched, Some(domain), route)), _) => Verdict::Goes(Decision {
                 matched,
                 target: Target::Domain(domain),
+                route,
             }),
-            (Some((matched, None)), _) => Verdict::WrongProtocol(matched),
+            (Some((matched, None, _)), _) => Verdict::WrongProtocol(matched),
             (None, Some(pool)) => Verdict::Goes(Decision {
                 matched: Matched::Default,
                 target: Target::Pool(pool),
+                route: 0,
             }),
             (None, None) => Verdict::Unknown,
         }
     }
 
     /// What defines a server name, and the domain that it means to a client that offers these application protocols, by its position in the
-    /// configuration: none where all of its domains ask for others.
-    pub fn named(&self, name: &str, offered: &[Vec<u8>]) -> Option<(Matched, Option<usize>)> {
+    /// configuration: none where all of its domains ask for others. Last, the number of the defined name.
+    pub fn named(&self, name: &str, offered: &[Vec<u8>]) -> Option<(Matched, Option<usize>, u64)> {
         candidates(name).find_map(|(matched, candidate)| {
             let domains = self.names.get(candidate.as_str())?;
-            Some((matched, choose(domains, offered)))
+            Some((matched, choose(domains, offered), candidate.number()))
         })
     }
 }

@@ -1,11 +1,11 @@
 //! What all connections share: the active configuration, which is swapped as a whole, and what outlives it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use sni_common::contract::FlowKey;
 use tokio::{
     net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch},
 };
 
 use super::{
@@ -29,7 +29,7 @@ use crate::{
     clock::monotonic_ns,
     config::{Config, IpNet},
     control::HelloSeen,
-    datapath::Activated,
+    datapath::{Activated, HandOffs},
     edges::Edges,
     tls,
 };
@@ -64,6 +64,8 @@ pub struct Numbers {
     pub ip_sets: Vec<u32>,
     /// Each pool, for IPv4 and for IPv6.
     pub pools: Vec<[u32; 2]>,
+    /// Each Edge's slot.
+    pub edges: Vec<u16>,
 }
 
 impl From<&Activated> for Numbers {
@@ -72,6 +74,7 @@ impl From<&Activated> for Numbers {
             generation: activated.generation,
             ip_sets: activated.ip_sets.clone(),
             pools: activated.pools.clone(),
+            edges: activated.edge_slots.clone(),
         }
     }
 }
@@ -89,9 +92,6 @@ pub struct Lesson {
     pub verdict: Verdict,
 }
 
-/// Tells whether a tuple, as the Edge's packets have it, is one of the datapath's flows.
-pub type Flows = Box<dyn Fn(&FlowKey) -> bool + Send + Sync>;
-
 /// The proxy: one for each agent.
 pub struct Proxy {
     active: ArcSwap<Active>,
@@ -103,7 +103,11 @@ pub struct Proxy {
     counters: Counters,
     open: AtomicU64,
     uses: Arc<InUse>,
-    flows: Flows,
+    hand_offs: HandOffs,
+    /// Hand-offs that wait for acknowledgements, by the tuple of the packets that bring them.
+    waiting: Mutex<HashMap<FlowKey, Arc<Notify>>>,
+    /// The generation of the active configuration.
+    activated: watch::Sender<u32>,
     watchers: broadcast::Sender<Arc<HelloSeen>>,
     lessons: mpsc::Sender<Lesson>,
     stop: watch::Sender<Life>,
@@ -132,7 +136,8 @@ impl Active {
 
 impl Proxy {
     /// A proxy that goes by `active`; the receiver gets what there is to learn.
-    pub fn new(active: Active, flows: Flows) -> (Arc<Self>, mpsc::Receiver<Lesson>) {
+    pub fn new(active: Active, hand_offs: HandOffs) -> (Arc<Self>, mpsc::Receiver<Lesson>) {
+        let generation = active.numbers.generation;
         let limit = active.config.gateway.max_connections as usize;
         let (lessons, learner) = mpsc::channel(LESSONS);
         let proxy = Self {
@@ -144,7 +149,9 @@ impl Proxy {
             counters: Counters::default(),
             open: AtomicU64::new(0),
             uses: Arc::default(),
-            flows,
+            hand_offs,
+            waiting: Mutex::default(),
+            activated: watch::Sender::new(generation),
             watchers: broadcast::Sender::new(WATCHED),
             lessons,
             stop: watch::Sender::new(Life::Running),
@@ -190,7 +197,9 @@ impl Proxy {
     /// New connections go by `active` from now on; those that are open go on as they were routed.
     pub fn activate(&self, active: Active) {
         let wanted = active.config.gateway.max_connections as usize;
+        let generation = active.numbers.generation;
         self.active.store(Arc::new(active));
+        self.activated.send_replace(generation);
         let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
         if wanted >= *limit {
             // What is owed is not handed out.
@@ -297,12 +306,48 @@ impl Proxy {
 
     /// Whether the Edge's packets to this client and port would be taken for a flow of the datapath.
     pub(super) fn is_flow(&self, edge: SocketAddr, client: SocketAddr) -> bool {
-        (self.flows)(&FlowKey {
+        self.hand_offs.has_flow(&FlowKey {
             source: edge.ip().into(),
             destination: client.ip().into(),
             source_port_be: edge.port().to_be(),
             destination_port_be: client.port().to_be(),
         })
+    }
+
+    pub(super) fn hand_offs(&self) -> &HandOffs {
+        &self.hand_offs
+    }
+
+    /// Tells a hand-off that a packet of this tuple has acknowledged what its socket has sent.
+    pub fn wake(&self, key: &FlowKey) {
+        if let Some(waiting) = self.waiting().get(key) {
+            waiting.notify_one();
+        }
+    }
+
+    /// Has [`Proxy::wake`] reach whoever waits, for as long as the guard lives.
+    pub(super) fn woken_by(&self, keys: [FlowKey; 2]) -> Woken<'_> {
+        let notify = Arc::new(Notify::new());
+        let mut waiting = self.waiting();
+        for key in keys {
+            waiting.insert(key, Arc::clone(&notify));
+        }
+        Woken {
+            proxy: self,
+            keys,
+            notify,
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<FlowKey, Arc<Notify>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next configuration.
+    pub(super) async fn next_configuration(&self) {
+        let mut activated = self.activated.subscribe();
+        // The sender is ours and lives on.
+        let _ = activated.changed().await;
     }
 
     /// Whether a client is denied that the datapath has not seen itself.
@@ -320,6 +365,28 @@ impl Proxy {
     pub(super) fn enter(&self) -> Open<'_> {
         self.open.fetch_add(1, Relaxed);
         Open(&self.open)
+    }
+}
+
+/// Somebody who waits for acknowledgements.
+pub(super) struct Woken<'a> {
+    proxy: &'a Proxy,
+    keys: [FlowKey; 2],
+    notify: Arc<Notify>,
+}
+
+impl Woken<'_> {
+    pub(super) async fn wait(&self) {
+        self.notify.notified().await;
+    }
+}
+
+impl Drop for Woken<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.proxy.waiting();
+        for key in &self.keys {
+            waiting.remove(key);
+        }
     }
 }
 

@@ -116,7 +116,7 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn set(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+pub(super) fn set(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the option's value is an int that outlives the call.
     let result = unsafe {
         libc::setsockopt(

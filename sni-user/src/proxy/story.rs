@@ -10,6 +10,7 @@ use sni_common::contract::Matched;
 
 use super::{
     Active, Lesson, Proxy, Target,
+    hand_off::{NotHandedOff, Terms},
     hello::ClientHello,
     refusal::Refusal,
     relay::{End, Relayed},
@@ -108,6 +109,7 @@ impl<'a> Story<'a> {
             source: self.source,
             address: self.address,
             server_name: self.server_name().map(str::to_owned),
+            route: self.decision.map_or(0, |decision| decision.route),
             edge,
             began: self.began,
         }
@@ -173,19 +175,69 @@ impl<'a> Story<'a> {
 
 /// A connection that is carried: what its end is told with.
 pub(super) struct Carried<'a> {
-    proxy: &'a Proxy,
+    pub(super) proxy: &'a Proxy,
     source: SocketAddr,
     address: SocketAddr,
     server_name: Option<String>,
+    /// The number of the name that decided.
+    route: u64,
     edge: Arc<Edge>,
     began: Instant,
 }
 
 impl Carried<'_> {
+    /// What the datapath is to call it, by the active configuration.
+    pub(super) fn terms(&self) -> Result<Terms, NotHandedOff> {
+        let active = self.proxy.active();
+        let service = active.routing.service(self.address);
+        let service = service.ok_or(NotHandedOff::Unconfigured)?;
+        if !service.hand_off {
+            return Err(NotHandedOff::Off);
+        }
+        let is_ours = |edge: &&Arc<Edge>| {
+            (&edge.config.name, edge.config.address)
+                == (&self.edge.config.name, self.edge.config.address)
+        };
+        let edge = active.edges.iter().find(is_ours);
+        let slot = edge.and_then(|edge| active.numbers.edges.get(edge.index));
+        let ip_set = active.numbers.ip_sets.get(service.ip_set);
+        match (slot, ip_set) {
+            (Some(slot), Some(ip_set)) => Ok(Terms {
+                ip_set: *ip_set,
+                route: self.route,
+                edge: *slot,
+                began: self.began,
+            }),
+            _ => Err(NotHandedOff::Unconfigured),
+        }
+    }
+
+    /// It is the datapath's from here on.
+    pub(super) fn handed_off(&self, passed: &Relayed) {
+        self.ended(
+            (passed.to_edge, passed.to_client),
+            self.counted("handed-off"),
+        );
+    }
+
+    /// It stays in the relay, for now.
+    pub(super) fn kept(&self, why: &NotHandedOff) {
+        let reason = why.name();
+        let Some(unsaid) = self.proxy.note(reason) else {
+            return;
+        };
+        let (source, edge) = (self.source, &self.edge.config.name);
+        if why.is_ours() {
+            tracing::warn!(reason, %source, %edge, unsaid, "a connection is not handed off to the datapath: {why}");
+        } else {
+            tracing::debug!(reason, %source, %edge, unsaid, "a connection is not handed off to the datapath: {why}");
+        }
+    }
+
     /// A connection that was passed through is over.
     pub(super) fn passed(&self, relayed: &Relayed) {
         let end = match relayed.end {
-            End::Closed => "closed",
+            End::Closed | End::Paused => "closed",
             End::Reset => "reset",
             End::Idle => "idle",
         };

@@ -210,8 +210,8 @@ fn by_protocol(
     };
     let named = rules.routing.named(&question.name, &question.alpn);
     let index = match named {
-        Some((_, Some(index))) => index,
-        Some((_, None)) => {
+        Some((_, Some(index), _)) => index,
+        Some((_, None, _)) => {
             let says = format!("no domain takes the name with {offered}");
             steps.add("configuration", says);
             return Ok(Lookup::WrongProtocol);

@@ -29,6 +29,7 @@ pub(in crate::config) enum ModeDraft {
     Inspect {
         default: Option<Located<String>>,
         bind: bool,
+        hand_off: bool,
         proxy_protocol_from: Vec<IpNet>,
     },
 }
@@ -85,6 +86,7 @@ impl IpSetDraft {
                 ModeDraft::Inspect {
                     default,
                     bind,
+                    hand_off,
                     proxy_protocol_from,
                 } => Mode::Inspect {
                     default: match default {
@@ -92,6 +94,7 @@ impl IpSetDraft {
                         None => None,
                     },
                     bind,
+                    hand_off,
                     proxy_protocol_from,
                 },
             },
@@ -104,6 +107,7 @@ fn mode(section: &mut Section<'_>) -> Option<ModeDraft> {
     let inspect = section.optional::<bool>("inspect");
     let default = section.optional::<String>("default");
     let bind = section.optional::<bool>("bind");
+    let hand_off = section.optional::<bool>("hand_off");
     let trusted = section.list::<IpNet>("proxy_protocol_from");
     let inspects = inspect.as_ref().map(|inspect| inspect.value);
     let problem = |at: Option<Location>, message: &str, help: &str| {
@@ -136,11 +140,12 @@ fn mode(section: &mut Section<'_>) -> Option<ModeDraft> {
             return Some(ModeDraft::Inspect {
                 default,
                 bind: bind.is_none_or(|bind| bind.value),
+                hand_off: hand_off.is_none_or(|hand_off| hand_off.value),
                 proxy_protocol_from: trusted.map(List::values).unwrap_or_default(),
             });
         }
     }
-    for key in ["default", "bind", "proxy_protocol_from"] {
+    for key in ["default", "bind", "hand_off", "proxy_protocol_from"] {
         if let Some(at) = section.key_at(key) {
             problem(
                 Some(at),

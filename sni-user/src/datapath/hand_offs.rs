@@ -1,0 +1,203 @@
+//! What handing a connection off needs of the datapath: how its peers began, its flow's entries, and who still has sockets.
+
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use aya::maps::MapError;
+use sni_common::{
+    contract::{Account, AccountKey, Flow, FlowKey, HandingOff, SynSeen},
+    tcp::state,
+};
+
+use super::{DatapathError, Maps, error::errno, names::found};
+
+/// BPF_NOEXIST: whoever inserts a tuple first owns it.
+const NOT_THERE_YET: u64 = 1;
+
+/// The maps that hand-offs write, shared by all connections. Each call is a system call or two, and holds everybody else up for as long.
+pub struct HandOffs {
+    maps: Mutex<Maps>,
+}
+
+/// Why the datapath does not take a flow.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowRefused {
+    /// There is no room.
+    #[error("the flow table is full: raise `max_flows`")]
+    Full,
+    /// Another flow has these addresses and ports.
+    #[error("another flow of the datapath has its addresses and ports")]
+    Taken,
+    /// The kernel.
+    #[error(transparent)]
+    Map(#[from] DatapathError),
+}
+
+impl HandOffs {
+    /// Opens the maps pinned below `pin_path`.
+    ///
+    /// # Errors
+    /// When they are not there.
+    pub fn open(pin_path: &Path) -> Result<Self, DatapathError> {
+        Ok(Self {
+            maps: Mutex::new(Maps::open(pin_path)?),
+        })
+    }
+
+    /// Forgets all hand-offs of an agent that was killed: its sockets are gone.
+    ///
+    /// # Errors
+    /// When the map can't be read or written.
+    pub fn forget_all(&self) -> Result<(), DatapathError> {
+        let mut maps = self.lock();
+        let keys: Vec<_> = maps.handing_off.keys().filter_map(Result::ok).collect();
+        for key in keys {
+            gone(maps.handing_off.remove(&key))?;
+        }
+        Ok(())
+    }
+
+    /// Whether packets of these addresses and ports belong to a flow.
+    pub fn has_flow(&self, key: &FlowKey) -> bool {
+        self.lock().has_flow(key)
+    }
+
+    /// How a client began, by the tuple of its packets.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn client_syn(&self, key: &FlowKey) -> Result<Option<SynSeen>, DatapathError> {
+        found("CLIENT_SYNS", self.lock().client_syns.get(key, 0))
+    }
+
+    /// How an Edge answered, by the tuple of its packets.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn edge_syn_ack(&self, key: &FlowKey) -> Result<Option<SynSeen>, DatapathError> {
+        found("EDGE_SYN_ACKS", self.lock().edge_syn_acks.get(key, 0))
+    }
+
+    /// Begins the hand-off of one direction: from now on its packets are forwarded, except acknowledgements before `need_ack`.
+    ///
+    /// # Errors
+    /// When the datapath does not take it; then all is as before.
+    pub fn begin(&self, key: &FlowKey, flow: &Flow, need_ack: u32) -> Result<(), FlowRefused> {
+        self.need(key, need_ack)?;
+        let mut maps = self.lock();
+        let inserted = maps.flows.insert(key, flow, NOT_THERE_YET);
+        inserted.map_err(|error| {
+            // Nobody's without its flow.
+            let _ = maps.handing_off.remove(key);
+            match errno(&error) {
+                Some(libc::E2BIG | libc::ENOMEM) => FlowRefused::Full,
+                Some(libc::EEXIST) => FlowRefused::Taken,
+                _ => FlowRefused::Map(DatapathError::map("FLOWS", error)),
+            }
+        })
+    }
+
+    /// Acknowledgements before `need_ack` are the socket's, in packets of this direction.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn need(&self, key: &FlowKey, need_ack: u32) -> Result<(), DatapathError> {
+        let handing_off = HandingOff {
+            need_ack,
+            padding: 0,
+        };
+        let mut maps = self.lock();
+        let written = maps.handing_off.insert(key, handing_off, 0);
+        written.map_err(|error| DatapathError::map("HANDING_OFF", error))
+    }
+
+    /// One direction's entry as it is now; none where the flow is gone.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn flow(&self, key: &FlowKey) -> Result<Option<Flow>, DatapathError> {
+        self.lock().established(key)
+    }
+
+    /// Notes a FIN of one direction that its socket has received and the datapath has not seen. What packets of this direction change in the entry at
+    /// the same moment is lost; after a FIN only acknowledgements are to come.
+    ///
+    /// # Errors
+    /// When the map can't be read or written.
+    pub fn note_end(&self, key: &FlowKey) -> Result<(), DatapathError> {
+        let mut maps = self.lock();
+        let Some(mut flow) = maps.established(key)? else {
+            return Ok(());
+        };
+        flow.state |= state::FIN;
+        flow.next_seq = flow.next_seq.wrapping_add(1);
+        let written = maps.flows.insert(key, flow, 0);
+        written.map_err(|error| DatapathError::map("FLOWS", error))
+    }
+
+    /// Ends a hand-off: the sockets are about to be given up.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn end(&self, keys: [&FlowKey; 2]) -> Result<(), DatapathError> {
+        let mut maps = self.lock();
+        for key in keys {
+            gone(maps.handing_off.remove(key))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a flow back.
+    ///
+    /// # Errors
+    /// When the maps can't be written.
+    pub fn abandon(&self, keys: [&FlowKey; 2]) -> Result<(), DatapathError> {
+        let mut maps = self.lock();
+        for key in keys {
+            gone(maps.flows.remove(key))?;
+            gone(maps.handing_off.remove(key))?;
+        }
+        Ok(())
+    }
+
+    /// Adds to the accounts of a connection that the agent has carried to its end.
+    ///
+    /// # Errors
+    /// When the map can't be read or written.
+    pub fn account(&self, keys: [AccountKey; 2], added: &Account) -> Result<(), DatapathError> {
+        let mut maps = self.lock();
+        for key in keys {
+            maps.add_to_account(&key, added)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Maps {
+    /// Adds to an account. Read, then written: what the datapath or another process adds between the two is lost.
+    pub(super) fn add_to_account(
+        &mut self,
+        key: &AccountKey,
+        added: &Account,
+    ) -> Result<(), DatapathError> {
+        let mut sum = found("ACCOUNTS", self.accounts.get(key, 0))?.unwrap_or_default();
+        sum.add(added);
+        let written = self.accounts.insert(key, sum, 0);
+        written.map_err(|error| DatapathError::map("ACCOUNTS", error))
+    }
+}
+
+/// What was not there is as good as removed.
+fn gone(removed: Result<(), MapError>) -> Result<(), DatapathError> {
+    match removed {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
+        Err(error) => Err(DatapathError::kernel("removing an entry of a flow", error)),
+    }
+}

@@ -1,0 +1,81 @@
+//! Passing a connection through: the datapath does it, or until it can the relay.
+
+use std::time::Duration;
+
+use tokio::{net::TcpStream, time::sleep};
+
+use super::{
+    hand_off::{self, NotHandedOff, Outcome},
+    relay::{self, End, Relayed},
+    story::Carried,
+};
+
+/// How long to wait before the datapath is asked again where it had no room. Doubled each time, up to an hour.
+const AGAIN: Duration = Duration::from_secs(10);
+const AT_LAST: Duration = Duration::from_secs(3600);
+
+/// Passes a connection through to its end, or to where it is the datapath's.
+pub(super) async fn through(
+    carried: &Carried<'_>,
+    client: TcpStream,
+    edge: TcpStream,
+    idle: Duration,
+) {
+    let mut passed = Relayed {
+        to_edge: 0,
+        to_client: 0,
+        end: End::Closed,
+    };
+    let mut wait = AGAIN;
+    loop {
+        let why = match carried.terms() {
+            Ok(terms) => match hand_off::hand_off(carried.proxy, &client, &edge, &terms).await {
+                Outcome::HandedOff { to_edge, to_client } => {
+                    passed.to_edge += to_edge;
+                    passed.to_client += to_client;
+                    return carried.handed_off(&passed);
+                }
+                Outcome::Reset => {
+                    passed.end = End::Reset;
+                    return carried.passed(&passed);
+                }
+                Outcome::Kept(why) => why,
+            },
+            Err(why) => why,
+        };
+        carried.kept(&why);
+        let relayed = relay::relay(&client, &edge, idle, again(carried, &why, wait)).await;
+        passed.to_edge += relayed.to_edge;
+        passed.to_client += relayed.to_client;
+        passed.end = relayed.end;
+        if relayed.end != End::Paused {
+            return carried.passed(&passed);
+        }
+        wait = (wait * 2).min(AT_LAST);
+    }
+}
+
+/// Waits until it is worth asking again: some time later, where there was no room, or with another configuration that lets it go.
+async fn again(carried: &Carried<'_>, why: &NotHandedOff, wait: Duration) {
+    let later = async {
+        if why.may_pass() {
+            sleep(wait).await;
+        } else {
+            std::future::pending().await
+        }
+    };
+    let otherwise = async {
+        loop {
+            carried.proxy.next_configuration().await;
+            if matches!(why, NotHandedOff::Off | NotHandedOff::Unconfigured)
+                && carried.terms().is_ok()
+            {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = later => {}
+        () = otherwise => {}
+    }
+}
