@@ -27,7 +27,7 @@ pub use kamailio::{KamailioEdge, KamailioPartner, SeenRequest};
 pub use openssl::{OpenSession, OpensslClient, OpensslServer, Session};
 pub use partner::{Connection, Conversation, Partner};
 pub use pattern::Hash;
-pub use proxies::{Make, Proxy, Upstream, Way};
+pub use proxies::{Make, Proxy, Size, Upstream, Way};
 pub use replay::{Answer, Segments, captured_hellos, in_records, replay, send_in_segments};
 pub use request::{Action, Request};
 pub use sip::{Method, SipConnection};
