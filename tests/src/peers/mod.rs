@@ -3,7 +3,8 @@
 //! [`OpensslClient`], [`OpensslServer`], [`GnutlsClient`], [`KamailioEdge`], [`KamailioPartner`] and [`sipp`] are real peers
 //! that know nothing of this project. [`Partner`] and [`Edge`] are threads of the test itself, for what those cannot do:
 //! bulk both ways with hashes, half-close, resets, hundreds of connections at once, and in a [`Storm`] thousands one after
-//! the other. [`replay`] sends what another program has written, and a [`Proxy`] is what the gateway is compared with.
+//! the other. A [`Stream`] to a [`StreamEdge`] is raw bytes after a ClientHello, for benches. [`replay`] sends what another
+//! program has written, and a [`Proxy`] is what the gateway is compared with.
 
 mod channel;
 mod edge;
@@ -19,6 +20,8 @@ mod request;
 mod sip;
 mod sipp;
 mod storm;
+mod stream;
+mod stream_edge;
 mod tls;
 
 pub use edge::{Edge, End, Report};
@@ -33,6 +36,8 @@ pub use request::{Action, Request};
 pub use sip::{Method, SipConnection};
 pub use sipp::sipp;
 pub use storm::{Limit, Storm, StormConnection, StormReport};
+pub use stream::{Opener, Stream, converse, pour};
+pub use stream_edge::StreamEdge;
 pub use tls::{EdgeTls, PartnerTls};
 
 /// A TLS version to insist on.
