@@ -29,6 +29,8 @@ pub(crate) enum Bench {
     Datapath(Arguments),
     /// Inspected connections beside HAProxy and nginx: handshakes, throughput, latency
     Proxy(Arguments),
+    /// Passed connections once they stand: latency, messages, throughput and CPU beside HAProxy, nginx and routing
+    Relay(Arguments),
     /// Reading a ClientHello, routing it, loading a configuration: code that needs no kernel
     Micro(Arguments),
 }
@@ -52,6 +54,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     let (name, Arguments { arguments }) = match bench {
         Bench::Datapath(arguments) => ("datapath", arguments),
         Bench::Proxy(arguments) => ("proxy", arguments),
+        Bench::Relay(arguments) => ("relay", arguments),
         Bench::Micro(Arguments { arguments }) => return micro(arguments),
     };
     require_root()?;

@@ -2,6 +2,7 @@
 
 mod datapath;
 mod proxy;
+mod relay;
 
 use std::io::Write as _;
 
@@ -22,6 +23,8 @@ enum Command {
     Datapath(datapath::Options),
     /// Handshakes, throughput and latency of inspected connections, beside HAProxy and nginx.
     Proxy(proxy::Options),
+    /// Latency, messages, throughput and CPU of passed connections once they stand: hand-off, relay, HAProxy, nginx, routing.
+    Relay(relay::Options),
 }
 
 fn main() -> Result<()> {
@@ -33,6 +36,7 @@ fn main() -> Result<()> {
     match arguments.command {
         Command::Datapath(options) => datapath::run(&options),
         Command::Proxy(options) => proxy::run(&options),
+        Command::Relay(options) => relay::run(&options),
     }
 }
 
