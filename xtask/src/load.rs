@@ -31,6 +31,8 @@ pub(crate) enum Bench {
     Proxy(Arguments),
     /// Passed connections once they stand: latency, messages, throughput and CPU beside HAProxy, nginx and routing
     Relay(Arguments),
+    /// Memory and sockets of silent connections, beside HAProxy and nginx
+    Idle(Arguments),
     /// Reading a ClientHello, routing it, loading a configuration: code that needs no kernel
     Micro(Arguments),
 }
@@ -55,6 +57,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
         Bench::Datapath(arguments) => ("datapath", arguments),
         Bench::Proxy(arguments) => ("proxy", arguments),
         Bench::Relay(arguments) => ("relay", arguments),
+        Bench::Idle(arguments) => ("idle", arguments),
         Bench::Micro(Arguments { arguments }) => return micro(arguments),
     };
     require_root()?;

@@ -1,6 +1,7 @@
 //! Measures what needs the kernel: the datapath, and the agent in the lab.
 
 mod datapath;
+mod idle;
 mod proxy;
 mod relay;
 
@@ -25,6 +26,8 @@ enum Command {
     Proxy(proxy::Options),
     /// Latency, messages, throughput and CPU of passed connections once they stand: hand-off, relay, HAProxy, nginx, routing.
     Relay(relay::Options),
+    /// Memory and sockets of silent connections: hand-off, relay, HAProxy, nginx.
+    Idle(idle::Options),
 }
 
 fn main() -> Result<()> {
@@ -37,6 +40,7 @@ fn main() -> Result<()> {
         Command::Datapath(options) => datapath::run(&options),
         Command::Proxy(options) => proxy::run(&options),
         Command::Relay(options) => relay::run(&options),
+        Command::Idle(options) => idle::run(&options),
     }
 }
 
