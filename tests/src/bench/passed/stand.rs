@@ -197,10 +197,11 @@ allow = ["{partner}/32"]
     Gateway::start_tuned(lab, tuning, &gateway, &tables)
 }
 
-/// The line of what snigate has said that tells why it has ended; all of it, if there is none such.
+/// The line of what snigate has said that tells why it has ended, the last one, because errors that quote it come before; all of it, if there is
+/// none such.
 fn complaint(said: &str) -> String {
     let mut lines = said.lines().map(str::trim);
-    let line = lines.find(|line| line.starts_with("error:") || line.starts_with("snigate:"));
+    let line = lines.rfind(|line| line.starts_with("error:") || line.starts_with("snigate:"));
     line.unwrap_or(said).to_owned()
 }
 
@@ -212,7 +213,7 @@ mod tests {
     fn a_complaint_is_found_among_other_lines() {
         let of_the_file = "it did not get ready\n--- stderr ---\nerror: no such key\n  --> 21:1\n";
         assert_eq!(complaint(of_the_file), "error: no such key");
-        let of_the_kernel = "said:\nsnigate: no such hook";
+        let of_the_kernel = "(snigate: no such hook); it said:\nsnigate: no such hook\n";
         assert_eq!(complaint(of_the_kernel), "snigate: no such hook");
         assert_eq!(complaint("silence"), "silence");
     }
