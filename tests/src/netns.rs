@@ -186,6 +186,22 @@ impl Namespace {
         ))
     }
 
+    /// How many TCP sockets it has, listeners among them, connections in TIME_WAIT not.
+    ///
+    /// # Errors
+    /// The kernel's tables could not be read.
+    pub fn tcp_sockets(&self) -> Result<u64> {
+        let in_use = |table: &str, protocol: &str| {
+            let text = self.read_proc(table)?;
+            // `TCP: inuse 4 orphan 0 …` and `TCP6: inuse 1`.
+            let line = text.lines().find_map(|line| line.strip_prefix(protocol));
+            let count = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+            count.with_context(|| format!("{table} reads {text:?}"))
+        };
+        let (v4, v6): (u64, u64) = (in_use("sockstat", "TCP:")?, in_use("sockstat6", "TCP6:")?);
+        Ok(v4 + v6)
+    }
+
     /// Waits until something listens on TCP `port`, without connecting: a connection would count as one.
     ///
     /// # Errors

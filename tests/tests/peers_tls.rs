@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use snigate_tests::addresses::{EDGE_A, EDGE_B, SIP_TLS, VIP_1};
 use snigate_tests::peers::{
     Answer, Edge, EdgeTls, GnutlsClient, Limit, Make, OpensslServer, Partner, PartnerTls, Proxy,
-    Segments, Storm, TlsVersion, Upstream, Way, captured_hellos, in_records, replay,
+    Segments, Size, Storm, TlsVersion, Upstream, Way, captured_hellos, in_records, replay,
 };
 use snigate_tests::pki::{Identity, Pki};
 use snigate_tests::{Lab, Topology, lab_test};
@@ -243,7 +243,8 @@ fn haproxy_and_nginx_pass_through_and_terminate() {
             upstream,
         };
         for make in Make::BOTH {
-            let start = |way: &Way<'_>| Proxy::start(lab, make, &lab.gateway, front, 1, way);
+            let start =
+                |way: &Way<'_>| Proxy::start(lab, make, &lab.gateway, front, Size::of(1), way);
             {
                 let _proxy = start(&through)?;
                 ensure!(get(NAME)? == a.fingerprint()?, "{make:?}");

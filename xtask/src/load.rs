@@ -29,6 +29,10 @@ pub(crate) enum Bench {
     Datapath(Arguments),
     /// Inspected connections beside HAProxy and nginx: handshakes, throughput, latency
     Proxy(Arguments),
+    /// Passed connections once they stand: latency, messages, throughput and CPU beside HAProxy, nginx and routing
+    Relay(Arguments),
+    /// Memory and sockets of silent connections, beside HAProxy and nginx
+    Idle(Arguments),
     /// Reading a ClientHello, routing it, loading a configuration: code that needs no kernel
     Micro(Arguments),
 }
@@ -52,6 +56,8 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     let (name, Arguments { arguments }) = match bench {
         Bench::Datapath(arguments) => ("datapath", arguments),
         Bench::Proxy(arguments) => ("proxy", arguments),
+        Bench::Relay(arguments) => ("relay", arguments),
+        Bench::Idle(arguments) => ("idle", arguments),
         Bench::Micro(Arguments { arguments }) => return micro(arguments),
     };
     require_root()?;

@@ -11,21 +11,32 @@ use anyhow::{Context as _, Result};
 /// There is no such process.
 pub(super) fn used(pid: u32) -> Result<Duration> {
     let mut ticks = stat(pid)?.ticks;
-    for entry in fs::read_dir("/proc")? {
-        let Some(other) = entry?.file_name().to_str().and_then(|it| it.parse().ok()) else {
-            continue;
-        };
-        // Whatever has ended in the meantime is not one of ours.
-        if let Ok(child) = stat(other)
-            && child.parent == pid
-        {
-            ticks += child.ticks;
-        }
+    for child in children(pid)? {
+        // What has ended in the meantime has no time to tell any more.
+        ticks += stat(child).map_or(0, |child| child.ticks);
     }
     // SAFETY: a call without pointers.
     let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     let per_second = u32::try_from(per_second).context("the kernel's clock ticks")?;
     Ok(Duration::from_secs(ticks) / per_second)
+}
+
+/// The processes that `pid` has started and that still run.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn children(pid: u32) -> Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(other) = entry?.file_name().to_str().and_then(|it| it.parse().ok()) else {
+            continue;
+        };
+        // Whatever has ended in the meantime is not one of ours.
+        if stat(other).is_ok_and(|other| other.parent == pid) {
+            children.push(other);
+        }
+    }
+    Ok(children)
 }
 
 struct Stat {

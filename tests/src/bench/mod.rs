@@ -5,6 +5,8 @@
 
 mod cpu;
 mod load;
+mod machine;
+pub mod passed;
 mod report;
 mod stand;
 

@@ -10,7 +10,7 @@ use crate::Lab;
 use crate::addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1};
 use crate::gateway::{Gateway, Tuning};
 use crate::peers::{
-    self, Edge, EdgeTls, Limit, Make, Partner, PartnerTls, Proxy, Storm, TlsVersion, Upstream,
+    self, Edge, EdgeTls, Limit, Make, Partner, PartnerTls, Proxy, Size, Storm, TlsVersion, Upstream,
 };
 use crate::pki::{Identity, Pki};
 
@@ -287,7 +287,7 @@ fn others(
 ) -> Result<Proxies<'static>> {
     let start = |port: u16, way: &peers::Way<'_>| {
         let address = (VIP_1.v4, port).into();
-        Proxy::start(lab, make, &lab.gateway, address, workers, way)
+        Proxy::start(lab, make, &lab.gateway, address, Size::of(workers), way)
             .with_context(|| format!("{} at {address}", make.name()))
     };
     let routes = [(PASSED, edge_address())];

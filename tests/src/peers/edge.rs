@@ -136,7 +136,8 @@ impl Drop for Edge {
     }
 }
 
-fn listen(port: u16) -> Result<TcpListener> {
+/// On every address of the caller's namespace, without blocking.
+pub(super) fn listen(port: u16) -> Result<TcpListener> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
     socket.set_only_v6(false)?;
     socket.set_reuse_address(true)?;

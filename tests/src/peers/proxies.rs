@@ -65,6 +65,26 @@ pub struct Upstream<'a> {
     pub identity: &'a Identity,
 }
 
+/// How large a proxy is.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Threads of HAProxy, processes of nginx.
+    pub workers: usize,
+    /// Partners' connections at once. Both proxies make tables for them at the start.
+    pub connections: usize,
+}
+
+impl Size {
+    /// With room for as many connections as a load of some hundred needs.
+    #[must_use]
+    pub fn of(workers: usize) -> Self {
+        Self {
+            workers,
+            connections: 2048,
+        }
+    }
+}
+
 /// A running proxy.
 #[derive(Debug)]
 pub struct Proxy {
@@ -73,7 +93,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one in `namespace`, with `workers` threads or processes, that listens on `address` alone.
+    /// Starts one of this size in `namespace` that listens on `address` alone.
     ///
     /// # Errors
     /// It does not come up; the message quotes its output.
@@ -82,19 +102,19 @@ impl Proxy {
         make: Make,
         namespace: &Namespace,
         address: SocketAddr,
-        workers: usize,
+        size: Size,
         way: &Way<'_>,
     ) -> Result<Self> {
         let name = make.name();
         let mut command = namespace.command(name);
         match make {
             Make::Haproxy => {
-                let config = haproxy(lab, address, workers, way)?;
+                let config = haproxy(lab, address, size, way)?;
                 // In the foreground.
                 command.args(["-db", "-f"]).arg(config);
             }
             Make::Nginx => {
-                let config = nginx(lab, address, workers, way)?;
+                let config = nginx(lab, address, size, way)?;
                 let errors = lab.dir().join("nginx.error.log");
                 command.arg("-c").arg(config).arg("-e").arg(errors);
                 command.arg("-p").arg(lab.dir());
@@ -106,9 +126,13 @@ impl Proxy {
     }
 }
 
-fn haproxy(lab: &Lab, address: SocketAddr, workers: usize, way: &Way<'_>) -> Result<PathBuf> {
+fn haproxy(lab: &Lab, address: SocketAddr, size: Size, way: &Way<'_>) -> Result<PathBuf> {
+    let Size {
+        workers,
+        connections,
+    } = size;
     let mut config = format!(
-        "global\n nbthread {workers}\n\
+        "global\n nbthread {workers}\n maxconn {connections}\n\
          defaults\n mode tcp\n timeout connect 10s\n timeout client 2h\n timeout server 2h\n\
          frontend partners\n"
     );
@@ -159,7 +183,7 @@ fn bundle(lab: &Lab, name: &str, identity: &Identity) -> Result<PathBuf> {
     lab.write_file(&format!("{name}.key"), &(chain + &key))
 }
 
-fn nginx(lab: &Lab, address: SocketAddr, workers: usize, way: &Way<'_>) -> Result<PathBuf> {
+fn nginx(lab: &Lab, address: SocketAddr, size: Size, way: &Way<'_>) -> Result<PathBuf> {
     let directory = lab.dir();
     let directory = directory.display();
     let mut server = format!("listen {address}");
@@ -206,11 +230,14 @@ fn nginx(lab: &Lab, address: SocketAddr, workers: usize, way: &Way<'_>) -> Resul
             }
         }
     }
+    let workers = size.workers;
+    // Two for each, and any process may get them all.
+    let connections = 2 * size.connections + 64;
     let config = format!(
         "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
          daemon off;\nuser root;\npid {directory}/nginx.pid;\nworker_processes {workers};\n\
          error_log {directory}/nginx.error.log;\n\
-         events {{ worker_connections 4096; }}\n\
+         events {{ worker_connections {connections}; }}\n\
          stream {{\n{maps}server {{\n {server} proxy_timeout 2h;\n proxy_half_close on;\n}}\n}}\n"
     );
     lab.write_file("nginx.conf", &config)

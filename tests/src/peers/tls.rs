@@ -117,6 +117,19 @@ impl PartnerTls {
     }
 }
 
+/// The ClientHello that a partner begins with when it asks for `server_name`: one record.
+pub(super) fn client_hello(server_name: &str) -> Result<Vec<u8>> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions(None))?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from(server_name.to_owned())
+        .with_context(|| format!("{server_name} is no server name"))?;
+    let mut hello = Vec::new();
+    ClientConnection::new(Arc::new(config), name)?.write_tls(&mut hello)?;
+    Ok(hello)
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(default_provider())
 }

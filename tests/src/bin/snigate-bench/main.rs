@@ -1,7 +1,9 @@
 //! Measures what needs the kernel: the datapath, and the agent in the lab.
 
 mod datapath;
+mod idle;
 mod proxy;
+mod relay;
 
 use std::io::Write as _;
 
@@ -22,6 +24,10 @@ enum Command {
     Datapath(datapath::Options),
     /// Handshakes, throughput and latency of inspected connections, beside HAProxy and nginx.
     Proxy(proxy::Options),
+    /// Latency, messages, throughput and CPU of passed connections once they stand: hand-off, relay, HAProxy, nginx, routing.
+    Relay(relay::Options),
+    /// Memory and sockets of silent connections: hand-off, relay, HAProxy, nginx.
+    Idle(idle::Options),
 }
 
 fn main() -> Result<()> {
@@ -33,6 +39,8 @@ fn main() -> Result<()> {
     match arguments.command {
         Command::Datapath(options) => datapath::run(&options),
         Command::Proxy(options) => proxy::run(&options),
+        Command::Relay(options) => relay::run(&options),
+        Command::Idle(options) => idle::run(&options),
     }
 }
 

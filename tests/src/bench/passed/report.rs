@@ -1,0 +1,283 @@
+//! Tables, what is over routing, and whether the aims are met.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::LeftOut;
+use super::relay::{Kind, Measured, Row, Sample, Subject, Table};
+
+/// Above this, others' work is in the figures.
+const QUIET: f64 = 0.05;
+
+impl Subject {
+    /// What is counted, and the processors' time of how much of it is told, in which unit.
+    fn units(&self) -> (&'static str, &'static str, f64) {
+        match self.kind {
+            Kind::Setup => ("conn/s", "µs/conn", 1e6),
+            Kind::Pings | Kind::Messages { .. } => ("msg/s", "µs/msg", 1e6),
+            Kind::Bulk { .. } => ("MiB/s", "ms/GiB", 1024.0 * 1e3),
+        }
+    }
+}
+
+impl Row {
+    fn values(&self, of: impl Fn(&Sample) -> Option<f64>) -> Vec<f64> {
+        self.samples.iter().filter_map(of).collect()
+    }
+
+    fn rates(&self) -> Vec<f64> {
+        self.values(|sample| Some(sample.rate))
+    }
+
+    /// Microseconds.
+    fn p50(&self) -> Option<f64> {
+        median(self.values(|sample| Some(micros(sample.latency?[0]))))
+    }
+
+    fn p99(&self) -> Option<f64> {
+        median(self.values(|sample| Some(micros(sample.latency?[1]))))
+    }
+
+    fn cpu(&self) -> Option<f64> {
+        median(self.values(|sample| Some(sample.cpu)))
+    }
+
+    /// What routing took in the same round is taken away from each sample.
+    fn cpu_over(&self, routing: &Self) -> Option<f64> {
+        let pairs = self.samples.iter().zip(&routing.samples);
+        median(pairs.map(|(own, routing)| own.cpu - routing.cpu).collect())
+    }
+}
+
+impl Table {
+    fn routing(&self) -> Option<&Row> {
+        self.rows.iter().find(|row| row.system.is_routing())
+    }
+
+    fn haproxy(&self) -> Option<&Row> {
+        self.rows.iter().find(|row| row.system.is_haproxy())
+    }
+
+    fn over_routing(&self, row: &Row) -> Option<f64> {
+        let routing = self.routing()?;
+        (!row.system.is_routing()).then(|| row.cpu_over(routing))?
+    }
+
+    /// What the hand-off should come to here.
+    fn aims(&self) -> Vec<Aim> {
+        let handed_off = self.rows.iter().filter(|row| row.system.hands_off());
+        let aim = |row: &Row, what, measured: Option<f64>, limit| Aim {
+            what: format!("{}: {what}, {}", row.system.name, self.subject.title),
+            measured: measured.unwrap_or(f64::NAN),
+            limit,
+        };
+        handed_off
+            .filter_map(|row| {
+                let routing = self.routing()?;
+                match self.subject.kind {
+                    Kind::Pings => {
+                        let ratio = row.p50().zip(routing.p50()).map(|(own, all)| own / all);
+                        let what = "p50 at most 1.05 of routing's";
+                        Some(aim(row, what, ratio, Limit::AtMost(1.05)))
+                    }
+                    Kind::Messages { .. } => {
+                        let theirs = self.over_routing(self.haproxy()?);
+                        let ratio = self.over_routing(row).zip(theirs);
+                        let ratio = ratio.map(|(own, theirs)| own / theirs);
+                        let what = "CPU over routing at most a tenth of HAProxy's";
+                        Some(aim(row, what, ratio, Limit::AtMost(0.1)))
+                    }
+                    Kind::Bulk { .. } if self.offloads => {
+                        let rates = median(row.rates()).zip(median(routing.rates()));
+                        let ratio = rates.map(|(own, all)| own / all);
+                        let what = "at least 0.8 of routing's rate";
+                        Some(aim(row, what, ratio, Limit::AtLeast(0.8)))
+                    }
+                    Kind::Bulk { .. } | Kind::Setup => None,
+                }
+            })
+            .collect()
+    }
+}
+
+struct Aim {
+    what: String,
+    /// A ratio.
+    measured: f64,
+    limit: Limit,
+}
+
+#[derive(Clone, Copy)]
+enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Aim {
+    /// `None` where there is nothing to tell it by.
+    fn met(&self) -> Option<bool> {
+        let met = match self.limit {
+            Limit::AtMost(limit) => self.measured <= limit,
+            Limit::AtLeast(limit) => self.measured >= limit,
+        };
+        self.measured.is_finite().then_some(met)
+    }
+}
+
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let upper = *values.get(middle)?;
+    if values.len() % 2 == 1 {
+        return Some(upper);
+    }
+    Some(f64::midpoint(values[middle - 1], upper))
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+fn range(values: &[f64]) -> Option<[f64; 2]> {
+    let low = values.iter().copied().min_by(f64::total_cmp)?;
+    let high = values.iter().copied().max_by(f64::total_cmp)?;
+    Some([low, high])
+}
+
+/// Prints what was not measured, a block for each table, and the aims.
+pub fn print(measured: &Measured) {
+    if let Some(busy) = median(measured.background.clone()) {
+        println!(
+            "While nothing was measured, {:.0} % of the CPUs' time was used{}.",
+            busy * 100.0,
+            if busy > QUIET {
+                ": CPU figures have others' work in them"
+            } else {
+                ""
+            }
+        );
+    }
+    print_left_out(&measured.left_out);
+    for table in &measured.tables {
+        print_table(table);
+    }
+    let aims: Vec<_> = measured.tables.iter().flat_map(Table::aims).collect();
+    if !aims.is_empty() {
+        println!("\naims");
+    }
+    for aim in aims {
+        let verdict = match aim.met() {
+            Some(true) => "met",
+            Some(false) => "MISSED",
+            None => "no figure",
+        };
+        println!("{verdict:9}  {:5.2}  {}", aim.measured, aim.what);
+    }
+}
+
+pub(super) fn print_left_out(left_out: &[LeftOut]) {
+    for LeftOut { system, reason } in left_out {
+        println!("Left out: {} ({}): {reason}", system.name, system.links());
+    }
+}
+
+fn print_table(table: &Table) {
+    let (rate, cpu, per) = table.subject.units();
+    let links = if table.offloads { "on" } else { "off" };
+    println!("\n{}; offloads {links}", table.subject.title);
+    println!(
+        "{:14} {rate:>9}  {:>19}  {:>9} {:>8} {:>8}  {cpu:>8} {:>12} {:>9}",
+        "", "lowest to highest", "/ routing", "p50 µs", "p99 µs", "over routing", "/ haproxy"
+    );
+    for row in &table.rows {
+        let rates = row.rates();
+        let spread = range(&rates).map(|[low, high]| format!("{low:.0} to {high:.0}"));
+        let median_of = |row: &Row| median(row.rates());
+        let relative = median_of(row).zip(table.routing().and_then(median_of));
+        let over = table.over_routing(row);
+        let theirs = table.haproxy().and_then(|row| table.over_routing(row));
+        let figure = |value: Option<f64>, digits: usize| {
+            value.map_or_else(String::new, |value| format!("{value:.digits$}"))
+        };
+        println!(
+            "{:14} {:>9}  {:>19}  {:>9} {:>8} {:>8}  {:>8} {:>12} {:>9}",
+            row.system.name,
+            figure(median_of(row), 0),
+            spread.unwrap_or_default(),
+            figure(relative.map(|(own, routing)| own / routing), 2),
+            figure(row.p50(), 1),
+            figure(row.p99(), 1),
+            figure(row.cpu().map(|it| it * per), 1),
+            figure(over.map(|it| it * per), 1),
+            figure(over.zip(theirs).map(|(own, theirs)| own / theirs), 2),
+        );
+    }
+}
+
+/// The same for programs.
+#[must_use]
+pub fn as_json(measured: &Measured) -> Value {
+    let table = |table: &Table| {
+        let (rate, cpu, per) = table.subject.units();
+        let row = |row: &Row| {
+            json!({
+                "system": row.system.name,
+                "median": median(row.rates()),
+                "rounds": row.rates(),
+                "p50_us": row.p50(),
+                "p99_us": row.p99(),
+                "cpu": row.cpu().map(|it| it * per),
+                "cpu_over_routing": table.over_routing(row).map(|it| it * per),
+            })
+        };
+        json!({
+            "table": table.key(),
+            "title": table.subject.title,
+            "unit": rate,
+            "cpu_unit": cpu,
+            "systems": table.rows.iter().map(row).collect::<Vec<_>>(),
+        })
+    };
+    let aims = measured.tables.iter().flat_map(Table::aims);
+    let aims = aims.map(|aim| json!({"aim": aim.what, "ratio": aim.measured, "met": aim.met()}));
+    json!({
+        "background": measured.background,
+        "left_out": left_out_as_json(&measured.left_out),
+        "tables": measured.tables.iter().map(table).collect::<Vec<_>>(),
+        "aims": aims.collect::<Vec<_>>(),
+    })
+}
+
+pub(super) fn left_out_as_json(left_out: &[LeftOut]) -> Value {
+    left_out
+        .iter()
+        .map(|LeftOut { system, reason }| {
+            json!({"system": system.name, "links": system.links(), "reason": reason})
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_of_odd_and_even_numbers() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![4.0, 1.0]), Some(2.5));
+        assert_eq!(median(Vec::new()), None);
+    }
+
+    #[test]
+    fn an_aim_without_a_figure_is_neither_met_nor_missed() {
+        let aim = |measured, limit| Aim {
+            what: String::new(),
+            measured,
+            limit,
+        };
+        assert_eq!(aim(0.1, Limit::AtMost(0.1)).met(), Some(true));
+        assert_eq!(aim(0.79, Limit::AtLeast(0.8)).met(), Some(false));
+        assert_eq!(aim(f64::NAN, Limit::AtMost(1.0)).met(), None);
+    }
+}

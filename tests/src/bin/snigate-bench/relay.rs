@@ -1,0 +1,68 @@
+//! Carrying the bytes of connections that are passed through.
+
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use snigate_tests::bench::passed::relay;
+
+use crate::{kernel, progress};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Print JSON instead of tables.
+    #[arg(long)]
+    json: bool,
+    /// Measure only tables whose name in the JSON contains this: "offloads-off/", "bulk-8", "offloads-on/ping".
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+    /// Measure everything this many times, one system after the other, and take the medians.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+    /// Threads or processes of each proxy; one for each CPU if nothing is said.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
+    /// One short round: whether everything works, but no figures to rely on.
+    #[arg(long)]
+    quick: bool,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let cpus = available_parallelism().context("the number of CPUs")?.get();
+    let workers = options.workers.map_or(cpus, usize::from);
+    let (rounds, sample) = if options.quick {
+        (1, Duration::from_millis(300))
+    } else {
+        (5, Duration::from_millis(1500))
+    };
+    let rounds = options.rounds.unwrap_or(rounds);
+    let how = relay::Options {
+        rounds,
+        sample,
+        workers,
+        only: options.only.clone(),
+    };
+    let measured = relay::run(&how, progress)?;
+    progress("");
+    if options.json {
+        let all = json!({
+            "kernel": kernel(),
+            "cpus": cpus,
+            "workers": workers,
+            "rounds": rounds,
+            "sample_ms": sample.as_millis(),
+            "measured": relay::as_json(&measured),
+        });
+        println!("{all:#}");
+    } else {
+        println!(
+            "Kernel {}, {cpus} CPUs that partners, proxy and Edge share; {workers} threads or processes for each proxy; {rounds} rounds \
+             of {sample:?} for each figure.\n\
+             Medians of the rounds; CPU is the whole machine's, and over routing what is left of it without routing's in the same round.",
+            kernel(),
+        );
+        relay::print(&measured);
+    }
+    Ok(())
+}
