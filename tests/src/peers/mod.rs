@@ -3,7 +3,7 @@
 //! [`OpensslClient`], [`OpensslServer`], [`GnutlsClient`], [`KamailioEdge`], [`KamailioPartner`] and [`sipp`] are real peers
 //! that know nothing of this project. [`Partner`] and [`Edge`] are threads of the test itself, for what those cannot do:
 //! bulk both ways with hashes, half-close, resets, hundreds of connections at once, and in a [`Storm`] thousands one after
-//! the other. [`replay`] sends what another program has written, and a [`Proxy`] is what the gateway is compared with.
+//! the other. [`Smoltcp`] is an endpoint on either side whose TCP is not Linux's. [`replay`] sends what another program has written, and a [`Proxy`] is what the gateway is compared with.
 
 mod channel;
 mod edge;
@@ -18,6 +18,7 @@ mod replay;
 mod request;
 mod sip;
 mod sipp;
+mod smoltcp;
 mod storm;
 mod tls;
 
@@ -29,9 +30,10 @@ pub use partner::{Connection, Conversation, Partner};
 pub use pattern::Hash;
 pub use proxies::{Make, Proxy, Upstream, Way};
 pub use replay::{Answer, Segments, captured_hellos, in_records, replay, send_in_segments};
-pub use request::{Action, Request};
+pub use request::{Action, PAUSE, Request};
 pub use sip::{Method, SipConnection};
 pub use sipp::sipp;
+pub use smoltcp::{Smoltcp, SmoltcpReport};
 pub use storm::{Limit, Storm, StormConnection, StormReport};
 pub use tls::{EdgeTls, PartnerTls};
 
