@@ -222,6 +222,20 @@ pool = "edges-a"
     fn went(&self, client: SocketAddr) -> Result<()> {
         EXPECTED_WAY.map_or(Ok(()), |way| assert_way(&self.gateway, client, way))
     }
+
+    /// Likewise all connections so far, of clients that do not tell their ports.
+    fn all_went(&self) -> Result<()> {
+        let Some(expected) = EXPECTED_WAY else {
+            return Ok(());
+        };
+        let flows = self.gateway.json(&["flow", "ls"])?;
+        let ways = flows.as_array().context("flows")?;
+        ensure!(
+            !ways.is_empty() && ways.iter().all(|flow| flow["way"] == expected),
+            "not all of them are {expected}: {flows}"
+        );
+        Ok(())
+    }
 }
 
 /// What was counted while something happened.

@@ -32,6 +32,6 @@ fn openssl_on_both_ends() {
                 );
             }
         }
-        Ok(())
+        scene.all_went()
     });
 }

@@ -51,7 +51,7 @@ fn a_partner_that_is_not_linux() {
             }
             ensure!(partner.wrong_checksums() == 0);
         }
-        Ok(())
+        scene.all_went()
     });
 }
 
@@ -135,7 +135,7 @@ fn neither_end_is_linux() {
                     }
                 }
                 ensure!(partner.wrong_checksums() + edge.wrong_checksums() == 0);
-                Ok(())
+                scene.all_went()
             },
         );
     }
