@@ -137,7 +137,6 @@ impl TcpCounters {
     #[must_use]
     pub fn corruptions(&self) -> Vec<(&'static str, u64)> {
         const CORRUPTIONS: &[&str] = &[
-            "TcpInErrs",
             "TcpInCsumErrors",
             "TcpExtPAWSActive",
             "TcpExtPAWSEstab",

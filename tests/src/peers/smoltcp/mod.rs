@@ -3,8 +3,9 @@
 //! Its options, its windows and its timestamps are its own, no offload takes part, and it looks at every checksum itself. In a conversation it keeps to the words of
 //! [`Partner`](super::Partner) and [`Edge`](super::Edge).
 
-use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read as _};
+mod link;
+
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,15 +15,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{self, RecvError, State};
 use smoltcp::time::Instant;
-use smoltcp::wire::{
-    EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress, IpCidr, IpProtocol, Ipv4Packet,
-    Ipv6Packet, TcpPacket,
-};
-use socket2::Socket;
+use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
 
+use self::link::Link;
 use super::edge::LATE;
 use super::pattern::{Hash, Hasher, Pattern};
 use super::replay::rest_of_hello;
@@ -32,8 +29,6 @@ use crate::deadline::Deadline;
 use crate::line;
 use crate::netns::Namespace;
 
-const MTU: usize = 1500;
-const LARGEST_FRAME: usize = 14 + MTU;
 /// Window scale 3: it follows from the buffer (RFC 7323 section 2.3).
 const BUFFER: usize = 256 * 1024;
 /// How long the endpoint sleeps at most while it waits for something.
@@ -78,11 +73,7 @@ impl Smoltcp {
         // nothing.
         namespace.ip("link set dev eth0 gro_max_size 1")?;
         let line = namespace.run(|| line::open_incoming("eth0"))?;
-        let mut device = Link {
-            line,
-            received: VecDeque::new(),
-            wrong_checksums: 0,
-        };
+        let mut device = Link::new(line);
         // Locally administered (IEEE 802), and not that of the kernel's interface.
         let [.., low] = addresses.v4.octets();
         let mut config = Config::new(EthernetAddress([2, 0, 0, 0, 0x5e, low]).into());
@@ -443,7 +434,7 @@ impl Smoltcp {
         let changed = self
             .interface
             .poll(now, &mut self.device, &mut self.sockets);
-        if changed != smoltcp::iface::PollResult::None || !self.device.received.is_empty() {
+        if changed != smoltcp::iface::PollResult::None || self.device.has_frames() {
             return Ok(());
         }
         let next = self.interface.poll_delay(now, &self.sockets);
@@ -479,94 +470,4 @@ fn is_reset(error: &anyhow::Error) -> bool {
 fn milliseconds() -> u32 {
     // Wraps after 49 days, as it may.
     Instant::now().total_millis() as u32
-}
-
-/// A packet socket as smoltcp's device.
-struct Link {
-    line: Socket,
-    received: VecDeque<Vec<u8>>,
-    wrong_checksums: u64,
-}
-
-impl Link {
-    fn take_in(&mut self) -> Result<()> {
-        // Bounded, so that a flood leaves room for answers.
-        for _ in 0..64 {
-            let frame = line::receive(LARGEST_FRAME, |buffer| (&mut &self.line).read(buffer));
-            let Some(frame) = frame.context("receiving a frame")? else {
-                break;
-            };
-            self.wrong_checksums += u64::from(checksum_is_wrong(&frame));
-            self.received.push_back(frame);
-        }
-        Ok(())
-    }
-}
-
-impl Device for Link {
-    type RxToken<'a> = Frame;
-    type TxToken<'a> = Sender<'a>;
-
-    fn receive(&mut self, _: Instant) -> Option<(Frame, Sender<'_>)> {
-        let frame = self.received.pop_front()?;
-        Some((Frame(frame), Sender(&self.line)))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Sender<'_>> {
-        Some(Sender(&self.line))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        // Checksums are computed and verified: the default.
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = LARGEST_FRAME;
-        capabilities
-    }
-}
-
-struct Frame(Vec<u8>);
-
-impl RxToken for Frame {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, take: F) -> R {
-        take(&self.0)
-    }
-}
-
-struct Sender<'a>(&'a Socket);
-
-impl TxToken for Sender<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, fill: F) -> R {
-        let mut frame = vec![0; length];
-        let result = fill(&mut frame);
-        if let Err(error) = line::deliver(self.0.send(&frame)) {
-            eprintln!("smoltcp's frame could not be sent: {error}");
-        }
-        result
-    }
-}
-
-/// Whether it is a TCP segment that smoltcp will refuse for its checksum, or for that of its IPv4 header.
-fn checksum_is_wrong(frame: &[u8]) -> bool {
-    let segment_is_wrong = |payload: &[u8], source: IpAddress, destination: IpAddress| {
-        TcpPacket::new_checked(payload)
-            .is_ok_and(|segment| !segment.verify_checksum(&source, &destination))
-    };
-    let Ok(frame) = EthernetFrame::new_checked(frame) else {
-        return false;
-    };
-    match frame.ethertype() {
-        EthernetProtocol::Ipv4 => Ipv4Packet::new_checked(frame.payload()).is_ok_and(|packet| {
-            let (source, destination) = (packet.src_addr().into(), packet.dst_addr().into());
-            packet.next_header() == IpProtocol::Tcp
-                && (!packet.verify_checksum()
-                    || segment_is_wrong(packet.payload(), source, destination))
-        }),
-        EthernetProtocol::Ipv6 => Ipv6Packet::new_checked(frame.payload()).is_ok_and(|packet| {
-            let (source, destination) = (packet.src_addr().into(), packet.dst_addr().into());
-            packet.next_header() == IpProtocol::Tcp
-                && segment_is_wrong(packet.payload(), source, destination)
-        }),
-        _ => false,
-    }
 }
