@@ -54,6 +54,15 @@ impl Host {
     }
 }
 
+/// The router between the gateway and the partner, on the gateway's side, in a lab that has one.
+pub const WAN_ROUTER: Host = host([198, 51, 100, 253], [0x2001, 0xdb8, 1, 0, 0, 0, 0, 0xfd]);
+/// The same router on the partner's side.
+pub const WAN_ROUTER_DOWN: Host = host([192, 0, 2, 254], [0x2001, 0xdb8, 0xd, 0, 0, 0, 0, 1]);
+/// A partner on the partner's link whose address no kernel has: [`crate::peers::Smoltcp`].
+pub const FOREIGN_PARTNER: Host = host([198, 51, 100, 3], [0x2001, 0xdb8, 1, 0, 0, 0, 0, 3]);
+/// Likewise an Edge on the link of edge-a.
+pub const FOREIGN_EDGE: Host = host([203, 0, 113, 11], [0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 0x11]);
+
 /// The `n`th address of the partner, counted from 0, which is [`PARTNER`]; see `Topology::partner_addresses`.
 ///
 /// They run from 198.51.100.100 and 2001:db8:1::100 upwards, clear of everything else in the plan.

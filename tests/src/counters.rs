@@ -2,6 +2,57 @@
 
 use std::collections::BTreeMap;
 
+/// What a stack counts when it has had to make up for something: nothing of it happens on a line that loses, delays and
+/// reorders nothing, as long as what is between the ends keeps sequence numbers, timestamps, SACK and windows right.
+///
+/// Challenge ACKs and refused resets are among them: each says that a segment was out of window (RFC 5961).
+const REPAIRS: &[&str] = &[
+    "TcpRetransSegs",
+    "TcpInErrs",
+    "TcpInCsumErrors",
+    "TcpAttemptFails",
+    "TcpExtTCPTimeouts",
+    "TcpExtTCPLossProbes",
+    "TcpExtTCPLossProbeRecovery",
+    "TcpExtTCPSpuriousRTOs",
+    "TcpExtTCPLostRetransmit",
+    "TcpExtTCPFastRetrans",
+    "TcpExtTCPSlowStartRetrans",
+    "TcpExtTCPRenoRecovery",
+    "TcpExtTCPSackRecovery",
+    "TcpExtTCPRenoReorder",
+    "TcpExtTCPSACKReorder",
+    "TcpExtTCPTSReorder",
+    "TcpExtTCPSACKReneging",
+    "TcpExtTCPSACKDiscard",
+    "TcpExtTCPDSACKIgnoredOld",
+    "TcpExtTCPDSACKIgnoredNoUndo",
+    "TcpExtTCPDSACKRecv",
+    "TcpExtTCPDSACKOfoRecv",
+    "TcpExtTCPDSACKOldSent",
+    "TcpExtTCPDSACKOfoSent",
+    "TcpExtTCPOFOQueue",
+    "TcpExtTCPOFOMerge",
+    "TcpExtTCPFullUndo",
+    "TcpExtTCPPartialUndo",
+    "TcpExtTCPLossUndo",
+    "TcpExtTCPSynRetrans",
+    "TcpExtTCPChallengeACK",
+    "TcpExtTCPSYNChallenge",
+    "TcpExtOutOfWindowIcmps",
+    "TcpExtTCPACKSkippedSynRecv",
+    "TcpExtTCPACKSkippedPAWS",
+    "TcpExtTCPACKSkippedSeq",
+    "TcpExtTCPACKSkippedFinWait2",
+    "TcpExtTCPACKSkippedTimeWait",
+    "TcpExtTCPACKSkippedChallenge",
+    "TcpExtPAWSActive",
+    "TcpExtPAWSEstab",
+    "TcpExtPAWSOldAck",
+    "TcpExtTSEcrRejected",
+    "TcpExtBeyondWindow",
+];
+
 /// The counters of `/proc/net/snmp` and `/proc/net/netstat`, named as `nstat` names them: `TcpRetransSegs`,
 /// `TcpExtTCPTimeouts`.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +123,47 @@ impl TcpCounters {
         self.value("TcpExtPAWSEstab") + self.value("TcpExtPAWSActive")
     }
 
+    /// Those of the counters that stand for a repair, and are not zero: of a difference, what happened that should not
+    /// have happened on a good line.
+    #[must_use]
+    pub fn repairs(&self) -> Vec<(&'static str, u64)> {
+        let counted = |name: &&'static str| (*name, self.value(name));
+        let repairs = REPAIRS.iter().map(counted);
+        repairs.filter(|(_, value)| *value != 0).collect()
+    }
+
+    /// Those of the repairs that are due to what arrived wrong: with a wrong checksum, an old timestamp, or beyond the
+    /// window. No loss makes that happen, only a wrong translation.
+    #[must_use]
+    pub fn corruptions(&self) -> Vec<(&'static str, u64)> {
+        const CORRUPTIONS: &[&str] = &[
+            "TcpInCsumErrors",
+            "TcpExtPAWSActive",
+            "TcpExtPAWSEstab",
+            "TcpExtTCPACKSkippedPAWS",
+            "TcpExtTSEcrRejected",
+            "TcpExtTCPSACKReneging",
+            "TcpExtBeyondWindow",
+        ];
+        let repairs = self.repairs();
+        let corrupted = |(name, _): &(&'static str, u64)| CORRUPTIONS.contains(name);
+        repairs.into_iter().filter(corrupted).collect()
+    }
+
+    /// Segments that this stack dropped itself after they had arrived, for want of room: a loss that no line is to blame for.
+    #[must_use]
+    pub fn own_drops(&self) -> u64 {
+        [
+            "TCPBacklogDrop",
+            "TCPRcvQDrop",
+            "TCPZeroWindowDrop",
+            "TCPOFODrop",
+        ]
+        .iter()
+        .map(|name| self.value(&format!("TcpExt{name}")))
+        .sum()
+    }
+
     /// Every counter with its name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(name, value)| (name.as_str(), *value))
@@ -92,6 +184,19 @@ mod tests {
         assert_eq!(counters.timeouts(), 4);
         assert_eq!(counters.paws_rejected(), 3);
         assert_eq!(counters.value("TcpMaxConn"), 0);
+    }
+
+    #[test]
+    fn repairs_are_told_from_traffic() {
+        let counters = TcpCounters::parse(
+            "Tcp: InSegs RetransSegs\nTcp: 9 1\n",
+            "TcpExt: TCPChallengeACK PAWSEstab TCPHPHits\nTcpExt: 0 2 5\n",
+        );
+        assert_eq!(
+            counters.repairs(),
+            [("TcpRetransSegs", 1), ("TcpExtPAWSEstab", 2)]
+        );
+        assert_eq!(counters.corruptions(), [("TcpExtPAWSEstab", 2)]);
     }
 
     #[test]

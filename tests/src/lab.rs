@@ -16,6 +16,7 @@ use crate::netns::Namespace;
 use crate::process::Process;
 use crate::topology::{Machines, Topology};
 use crate::vlan::StandIn;
+use crate::wire::Wire;
 
 /// A partner, a gateway and two Edges in namespaces of their own, as [`crate::addresses`] lays them out.
 ///
@@ -40,6 +41,12 @@ pub struct Lab {
     pub edge_b: Namespace,
     /// The router before edge-a, if the topology has one.
     pub router: Option<Namespace>,
+    /// The router before the partner, if the topology has one.
+    pub wan_router: Option<Namespace>,
+    /// The line to the partner, if the topology has one that can be disturbed.
+    pub wan_wire: Option<Wire>,
+    /// The line to edge-a, likewise.
+    pub lan_a_wire: Option<Wire>,
 }
 
 /// Runs `body` as the test `name` in a lab of this topology, or skips it, saying so, where labs are not asked for.
@@ -114,6 +121,9 @@ impl Lab {
             edge_a,
             edge_b,
             router,
+            wan_router,
+            wan_wire,
+            lan_a_wire,
             stand_ins,
         } = machines;
         Ok(Self {
@@ -127,6 +137,9 @@ impl Lab {
             edge_a,
             edge_b,
             router,
+            wan_router,
+            wan_wire,
+            lan_a_wire,
         })
     }
 
@@ -187,6 +200,7 @@ impl Lab {
     pub fn guide(&self) -> String {
         let mut machines = vec![&self.partner, &self.gateway, &self.edge_a, &self.edge_b];
         machines.extend(&self.router);
+        machines.extend(&self.wan_router);
         let mut guide = format!("The lab {} is up. Look around with\n", self.name());
         for machine in machines {
             guide += &format!("  ip netns exec {} bash\n", machine.name());
@@ -200,6 +214,10 @@ impl Lab {
     /// # Errors
     /// The mark that protects it could not be written, or its VLANs need this process; then it is removed as ever.
     pub fn keep(mut self) -> Result<()> {
+        ensure!(
+            self.wan_wire.is_none() && self.lan_a_wire.is_none(),
+            "the lab's wires are threads of this process and end with it; leave this one running"
+        );
         ensure!(
             self.stand_ins.is_empty(),
             "this kernel has no VLAN interfaces (CONFIG_VLAN_8021Q), and the lab's stand-ins for them end with it; \
@@ -266,6 +284,12 @@ fn roles(machines: &Machines) -> Vec<(&'static str, &Namespace)> {
         ("edge-a", &machines.edge_a),
         ("edge-b", &machines.edge_b),
     ];
+    roles.extend(
+        machines
+            .wan_router
+            .as_ref()
+            .map(|router| ("wan-router", router)),
+    );
     roles.extend(machines.router.as_ref().map(|router| ("router", router)));
     roles
 }

@@ -39,6 +39,7 @@ pub mod faults;
 pub mod gateway;
 mod lab;
 pub mod leftovers;
+mod line;
 mod netns;
 pub mod packets;
 pub mod peers;
@@ -46,8 +47,10 @@ pub mod pki;
 mod process;
 mod topology;
 mod vlan;
+mod wire;
 
 pub use lab::{Lab, lab_test};
 pub use netns::Namespace;
 pub use process::{Process, output_within};
 pub use topology::{Tags, Topology};
+pub use wire::{Disturbance, Wire, WireCounts};

@@ -1,7 +1,7 @@
 //! VLAN interfaces: the kernel's own, or a stand-in where the kernel was built without them.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result};
-use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
+use socket2::{SockFilter, Socket};
 
+use crate::line;
 use crate::netns::Namespace;
 use crate::topology::{Tag, Tags};
 
@@ -71,8 +71,13 @@ pub(crate) struct StandIn {
 impl StandIn {
     fn start(machine: &Namespace, device: &str, tags: Tags) -> Result<Self> {
         let name = tags.device(device);
-        let (tap, line) = machine
-            .run(|| Ok((open_tap(&name)?, open_line(device, tags.on_the_wire()[0])?)))
+        let (tap, wire) = machine
+            .run(|| {
+                Ok((
+                    open_tap(&name)?,
+                    line::open(device, &filter(tags.on_the_wire()[0].id))?,
+                ))
+            })
             .with_context(|| format!("the stand-in for the VLAN interface {name}"))?;
         // The address of the parent, as a VLAN interface has it.
         let parent = machine.output("ip", &["-o", "link", "show", "dev", device])?;
@@ -86,7 +91,7 @@ impl StandIn {
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
         let tags = tags.on_the_wire();
-        let carrier = machine.thread("vlan", move || carry(&tap, &line, &tags, &stopping))?;
+        let carrier = machine.thread("vlan", move || carry(&tap, &wire, &tags, &stopping))?;
         Ok(Self {
             stop,
             carrier: Some(carrier),
@@ -128,30 +133,6 @@ fn open_tap(name: &str) -> Result<File> {
     Ok(tap)
 }
 
-/// A packet socket on `device` that gets what arrives with `outer` as its outermost tag.
-fn open_line(device: &str, outer: Tag) -> Result<Socket> {
-    let index = if_nametoindex(device).with_context(|| format!("looking for {device}"))?;
-    // Protocol 0: nothing arrives before the filter is in place.
-    let line = Socket::new(Domain::PACKET, Type::RAW, None)?;
-    line.attach_filter(&filter(outer.id))?;
-    line.set_nonblocking(true)?;
-    line.set_recv_buffer_size(4 << 20)?;
-    let everything = u16::try_from(libc::ETH_P_ALL)?.to_be();
-    // SAFETY: sockaddr_storage is larger than sockaddr_ll and aligned for it, and zero is a value of all its fields.
-    let ((), address) = unsafe {
-        SockAddr::try_init(|storage, length| {
-            let address = storage.cast::<libc::sockaddr_ll>();
-            (*address).sll_family = libc::AF_PACKET as u16;
-            (*address).sll_protocol = everything;
-            (*address).sll_ifindex = index.cast_signed();
-            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-            Ok(())
-        })?
-    };
-    line.bind(&address)?;
-    Ok(line)
-}
-
 /// Accepts received frames of one VLAN. The kernel has taken the outer tag out of a frame before a packet socket sees
 /// it (`skb_vlan_untag` in `__netif_receive_skb_core`); the filter can still ask for it.
 fn filter(vlan: u16) -> [SockFilter; 7] {
@@ -173,52 +154,27 @@ fn filter(vlan: u16) -> [SockFilter; 7] {
     ]
 }
 
-fn carry(tap: &File, line: &Socket, tags: &[Tag], stop: &AtomicBool) -> Result<()> {
+fn carry(tap: &File, parent: &Socket, tags: &[Tag], stop: &AtomicBool) -> Result<()> {
     while !stop.load(Ordering::Relaxed) {
         let mut ready = [
             PollFd::new(tap.as_fd(), PollFlags::POLLIN),
-            PollFd::new(line.as_fd(), PollFlags::POLLIN),
+            PollFd::new(parent.as_fd(), PollFlags::POLLIN),
         ];
         poll(&mut ready, PollTimeout::from(STOP_MILLISECONDS))?;
-        while let Some(frame) =
-            receive(|buffer| (&mut &*tap).read(buffer)).context("the TAP side")?
+        while let Some(frame) = line::receive(LARGEST_FRAME, |buffer| (&mut &*tap).read(buffer))
+            .context("the TAP side")?
         {
-            deliver(line.send(&tagged(frame, tags))).context("the line")?;
+            line::deliver(parent.send(&tagged(frame, tags))).context("the line")?;
         }
-        while let Some(frame) = receive(|buffer| (&mut &*line).read(buffer)).context("the line")? {
+        while let Some(frame) = line::receive(LARGEST_FRAME, |buffer| (&mut &*parent).read(buffer))
+            .context("the line")?
+        {
             if let Some(frame) = untagged(frame, &tags[1..]) {
-                deliver((&mut &*tap).write(&frame)).context("the TAP side")?;
+                line::deliver((&mut &*tap).write(&frame)).context("the TAP side")?;
             }
         }
     }
     Ok(())
-}
-
-/// One frame, or `None` when none waits.
-fn receive(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Option<Vec<u8>>> {
-    let mut frame = vec![0; LARGEST_FRAME];
-    match read(&mut frame) {
-        Ok(length) => {
-            frame.truncate(length);
-            Ok(Some(frame))
-        }
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// A frame for which there is no room is lost, as on any line.
-fn deliver(sent: io::Result<usize>) -> io::Result<()> {
-    match sent {
-        Err(error)
-            // EIO: the TAP interface is not up yet; a VLAN interface would drop the frame, too.
-            if error.kind() != ErrorKind::WouldBlock
-                && !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EIO)) =>
-        {
-            Err(error)
-        }
-        _ => Ok(()),
-    }
 }
 
 fn tagged(mut frame: Vec<u8>, tags: &[Tag]) -> Vec<u8> {

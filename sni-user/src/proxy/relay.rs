@@ -567,7 +567,7 @@ mod tests {
         let (mut client, near_client) = connection();
         let (mut edge, near_edge) = connection();
         let idle = Duration::from_secs(2);
-        let relay = tokio::spawn(relay(near_client, near_edge, idle));
+        let relay = tokio::spawn(to_the_end(near_client, near_edge, idle));
         let talk = thread::spawn(move || {
             for _ in 0..8 {
                 client.write_all(b"x").expect("a word");

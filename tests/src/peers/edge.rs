@@ -15,7 +15,8 @@ use socket2::{Domain, Socket, Type};
 
 use super::channel::{Channel, Received, Until, unmapped};
 use super::pattern::{Hash, Pattern};
-use super::request::{Action, REQUEST_LENGTH, Request};
+use super::replay::rest_of_hello;
+use super::request::{Action, PAUSE, REQUEST_LENGTH, Request};
 use super::tls::EdgeTls;
 use crate::deadline::Deadline;
 use crate::netns::Namespace;
@@ -26,7 +27,7 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(600);
 const STOP_INTERVAL: u8 = 50;
 const BACKLOG: i32 = 4096;
 /// How late an answer after the partner's half-close is: long enough for a flow to be taken for closed.
-const LATE: Duration = Duration::from_millis(500);
+pub(super) const LATE: Duration = Duration::from_millis(500);
 
 /// A server in a namespace; dropping it closes all its connections.
 #[derive(Debug)]
@@ -141,6 +142,8 @@ pub(super) fn listen(port: u16) -> Result<TcpListener> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
     socket.set_only_v6(false)?;
     socket.set_reuse_address(true)?;
+    // Connections inherit it; the times are the namespace's, two hours if nobody says otherwise.
+    socket.set_keepalive(true)?;
     socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
@@ -214,6 +217,13 @@ fn converse(
     }
     let mut bytes = [0; REQUEST_LENGTH];
     channel.read_exact(&mut bytes)?;
+    // Over plain TCP, a hello that somebody else has written may stand before it.
+    while let Some(rest) = rest_of_hello(&bytes)? {
+        let mut unread = vec![0; rest];
+        channel.read_exact(&mut unread)?;
+        let both = [bytes.as_slice(), &unread].concat();
+        bytes.copy_from_slice(&both[rest..]);
+    }
     let request = Request::decode(&bytes)?;
     progress.request = Some(request);
     if request.action == Action::Reset {
@@ -233,7 +243,10 @@ fn perform(
     let own = Pattern::new(request.seed, request.send);
     let nothing = Pattern::new(request.seed, 0);
     match request.action {
-        Action::Exchange => {
+        Action::Exchange | Action::ExchangeLate => {
+            if request.action == Action::ExchangeLate {
+                thread::sleep(PAUSE);
+            }
             let received = channel.transfer(own, Until::Bytes(request.receive))?;
             progress.received = Some(received);
             channel.write_all(&received.hash)?;

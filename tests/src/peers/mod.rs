@@ -3,8 +3,9 @@
 //! [`OpensslClient`], [`OpensslServer`], [`GnutlsClient`], [`KamailioEdge`], [`KamailioPartner`] and [`sipp`] are real peers
 //! that know nothing of this project. [`Partner`] and [`Edge`] are threads of the test itself, for what those cannot do:
 //! bulk both ways with hashes, half-close, resets, hundreds of connections at once, and in a [`Storm`] thousands one after
-//! the other. A [`Stream`] to a [`StreamEdge`] is raw bytes after a ClientHello, for benches. [`replay`] sends what another
-//! program has written, and a [`Proxy`] is what the gateway is compared with.
+//! the other. [`Smoltcp`] is an endpoint on either side whose TCP is not Linux's. A [`Stream`] to a [`StreamEdge`] is raw
+//! bytes after a ClientHello, for benches. [`replay`] sends what another program has written, and a [`Proxy`] is what the
+//! gateway is compared with.
 
 mod channel;
 mod edge;
@@ -19,6 +20,7 @@ mod replay;
 mod request;
 mod sip;
 mod sipp;
+mod smoltcp;
 mod storm;
 mod stream;
 mod stream_edge;
@@ -32,9 +34,10 @@ pub use partner::{Connection, Conversation, Partner};
 pub use pattern::Hash;
 pub use proxies::{Make, Proxy, Size, Upstream, Way};
 pub use replay::{Answer, Segments, captured_hellos, in_records, replay, send_in_segments};
-pub use request::{Action, Request};
+pub use request::{Action, PAUSE, Request};
 pub use sip::{Method, SipConnection};
 pub use sipp::sipp;
+pub use smoltcp::{Smoltcp, SmoltcpReport};
 pub use storm::{Limit, Storm, StormConnection, StormReport};
 pub use stream::{Opener, Stream, converse, pour};
 pub use stream_edge::StreamEdge;

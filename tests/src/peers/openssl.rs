@@ -205,6 +205,7 @@ impl<'a> OpensslClient<'a> {
             start,
             setup: None,
             output: String::new(),
+            reports: String::new(),
         };
         session.converse().with_context(|| {
             format!(
@@ -221,11 +222,13 @@ impl<'a> OpensslClient<'a> {
 pub struct OpenSession {
     child: Child,
     stdin: Option<ChildStdin>,
-    lines: Receiver<String>,
+    lines: Receiver<Line>,
     deadline: Deadline,
     start: Instant,
     setup: Option<Duration>,
     output: String,
+    /// The part of it that stood in standard output: the certificate, without what standard error says meanwhile.
+    reports: String,
 }
 
 impl OpenSession {
@@ -257,12 +260,12 @@ impl OpenSession {
             .poll("openssl s_client to end", || Ok(self.child.try_wait()?))
             .map_err(|error| anyhow!("{error:#}\n{}", self.output))?;
         while let Ok(line) = self.lines.recv_timeout(self.deadline.remaining()) {
-            self.note(&line);
+            self.note(line);
         }
         if !status.success() {
             bail!("openssl s_client ended with {status}:\n{}", self.output);
         }
-        parse(&self.output, self.setup)
+        parse(&self.output, &self.reports, self.setup)
     }
 
     fn converse(&mut self) -> Result<()> {
@@ -278,8 +281,9 @@ impl OpenSession {
         loop {
             match self.lines.recv_timeout(self.deadline.remaining()) {
                 Ok(line) => {
-                    self.note(&line);
-                    if wanted(&line) {
+                    let found = wanted(&line.text);
+                    self.note(line);
+                    if found {
                         return Ok(());
                     }
                 }
@@ -291,9 +295,13 @@ impl OpenSession {
         }
     }
 
-    fn note(&mut self, line: &str) {
-        self.output.push_str(line);
+    fn note(&mut self, line: Line) {
+        self.output.push_str(&line.text);
         self.output.push('\n');
+        if line.is_report {
+            self.reports.push_str(&line.text);
+            self.reports.push('\n');
+        }
     }
 }
 
@@ -308,8 +316,15 @@ impl Drop for OpenSession {
     }
 }
 
+/// A line of the client's.
+struct Line {
+    /// Whether it stood in standard output.
+    is_report: bool,
+    text: String,
+}
+
 /// Both output streams line by line, so that a wait can have a deadline.
-fn lines_of(child: &mut Child) -> Result<Receiver<String>> {
+fn lines_of(child: &mut Child) -> Result<Receiver<Line>> {
     let (sender, lines) = channel();
     let stdout: ChildStdout = child
         .stdout
@@ -320,11 +335,11 @@ fn lines_of(child: &mut Child) -> Result<Receiver<String>> {
         .take()
         .context("s_client has no standard error")?;
     let readers: [Box<dyn std::io::Read + Send>; 2] = [Box::new(stdout), Box::new(stderr)];
-    for reader in readers {
+    for (reader, is_report) in readers.into_iter().zip([true, false]) {
         let sender = sender.clone();
         thread::spawn(move || {
-            for line in BufReader::new(reader).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
+            for text in BufReader::new(reader).lines().map_while(Result::ok) {
+                if sender.send(Line { is_report, text }).is_err() {
                     return;
                 }
             }
@@ -340,7 +355,7 @@ fn option(version: TlsVersion) -> &'static str {
     }
 }
 
-fn parse(output: &str, setup: Option<Duration>) -> Result<Session> {
+fn parse(output: &str, reports: &str, setup: Option<Duration>) -> Result<Session> {
     // "New, TLSv1.3, Cipher is TLS_AES_256_GCM_SHA384"
     let summary = output
         .lines()
@@ -352,7 +367,7 @@ fn parse(output: &str, setup: Option<Duration>) -> Result<Session> {
         .next()
         .and_then(|part| part.strip_prefix("Cipher is "))
         .context("no cipher in the summary line")?;
-    let presented = Presented::find(output)?;
+    let presented = Presented::find(reports)?;
     Ok(Session {
         version: version.to_owned(),
         cipher: cipher.to_owned(),

@@ -12,8 +12,8 @@ use socket2::{Domain, Socket, Type};
 
 use super::TlsVersion;
 use super::channel::{Channel, Until};
-use super::pattern::Pattern;
-use super::request::{Action, Request};
+use super::pattern::{Hash, Pattern};
+use super::request::{Action, PAUSE, Request};
 use super::tls::PartnerTls;
 use crate::deadline::Deadline;
 use crate::netns::Namespace;
@@ -55,27 +55,64 @@ impl Partner<'_> {
     /// # Errors
     /// The connection fails, or a byte is wrong.
     pub fn exchange(&self, address: SocketAddr, send: u64, receive: u64) -> Result<Conversation> {
-        let mut connection = self.request(address, Action::Exchange, receive, send)?;
-        let (own, theirs) = (
-            connection.own_pattern(send),
-            connection.their_pattern(receive),
-        );
-        let sent_hash = own.clone().hash();
-        let received = connection.channel.transfer(own, Until::Bytes(receive))?;
-        ensure!(
-            received.hash == theirs.hash(),
-            "the {receive} bytes from the Edge at {address} are not those it sent"
-        );
-        let mut their_hash = [0; 32];
-        connection
-            .channel
-            .read_exact(&mut their_hash)
-            .context("the Edge's hash")?;
-        ensure!(
-            their_hash == sent_hash,
-            "the {send} bytes that the Edge at {address} received are not those sent"
-        );
-        connection.close()
+        self.request(address, Action::Exchange, receive, send)?
+            .exchange(send, receive)
+    }
+
+    /// The same, but the Edge does not receive for [`PAUSE`] at first.
+    ///
+    /// # Errors
+    /// As for [`Self::exchange`].
+    pub fn exchange_with_late_edge(
+        &self,
+        address: SocketAddr,
+        send: u64,
+        receive: u64,
+    ) -> Result<Conversation> {
+        self.request(address, Action::ExchangeLate, receive, send)?
+            .exchange(send, receive)
+    }
+
+    /// The same, but the partner does not receive for [`PAUSE`] at first.
+    ///
+    /// # Errors
+    /// As for [`Self::exchange`].
+    pub fn exchange_late(
+        &self,
+        address: SocketAddr,
+        send: u64,
+        receive: u64,
+    ) -> Result<Conversation> {
+        let connection = self.request(address, Action::Exchange, receive, send)?;
+        thread::sleep(PAUSE);
+        connection.exchange(send, receive)
+    }
+
+    /// Sends all there is to send in one go, from the hello and the request on, and receives only then. No more than fits
+    /// into the buffers on the way.
+    ///
+    /// # Errors
+    /// As for [`Self::exchange`].
+    pub fn exchange_in_a_burst(
+        &self,
+        address: SocketAddr,
+        send: u64,
+        receive: u64,
+    ) -> Result<Conversation> {
+        let hello = self.tls.map_or(&[][..], PartnerTls::replayed_hello);
+        let mut connection = self.open(address)?;
+        let request = connection.request(Action::Exchange, receive, send);
+        let mut burst = [hello, &request.encode()].concat();
+        let mut own = connection.own_pattern(send);
+        let mut buffer = [0; 8192];
+        while !own.is_empty() {
+            let length = own.fill(&mut buffer);
+            burst.extend_from_slice(&buffer[..length]);
+        }
+        connection.channel.write_all(&burst)?;
+        connection.channel.flush()?;
+        let hash = connection.own_pattern(send).hash();
+        connection.compare(own, hash, receive)
     }
 
     /// The same `count` times at once.
@@ -159,25 +196,28 @@ impl Partner<'_> {
         connection.summary()
     }
 
-    /// Asks the Edge to reset the connection and expects the RST.
+    /// Asks the Edge to reset the connection and expects the RST; returns the partner's own end.
     ///
     /// # Errors
     /// The connection does not end, or otherwise.
-    pub fn be_reset(&self, address: SocketAddr) -> Result<()> {
+    pub fn be_reset(&self, address: SocketAddr) -> Result<SocketAddr> {
         let mut connection = self.request(address, Action::Reset, 0, 0)?;
         match connection.channel.read(&mut [0; 16]) {
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(connection.local),
             Err(error) => Err(error).context("no RST from the Edge arrived"),
             Ok(length) => bail!("{length} bytes arrived instead of a RST"),
         }
     }
 
-    /// Opens a connection and resets it; the Edge's report says whether the RST arrived.
+    /// Opens a connection and resets it; the Edge's report says whether the RST arrived. Returns the partner's own end.
     ///
     /// # Errors
     /// The connection fails before.
-    pub fn reset(&self, address: SocketAddr) -> Result<()> {
-        self.echo(address)?.reset()
+    pub fn reset(&self, address: SocketAddr) -> Result<SocketAddr> {
+        let connection = self.echo(address)?;
+        let local = connection.local;
+        connection.reset()?;
+        Ok(local)
     }
 
     /// Asks which address and port the Edge sees.
@@ -241,6 +281,16 @@ impl Partner<'_> {
         send: u64,
         receive: u64,
     ) -> Result<Connection> {
+        let mut connection = self.open(address)?;
+        let request = connection.request(action, send, receive);
+        let hello = self.tls.map_or(&[][..], PartnerTls::replayed_hello);
+        let first = [hello, &request.encode()].concat();
+        connection.channel.write_all(&first)?;
+        connection.channel.flush()?;
+        Ok(connection)
+    }
+
+    fn open(&self, address: SocketAddr) -> Result<Connection> {
         let start = Instant::now();
         let channel = self.connect(address).with_context(|| {
             format!(
@@ -249,32 +299,23 @@ impl Partner<'_> {
             )
         })?;
         let local = channel.local()?;
-        let request = Request {
-            action,
-            send,
-            receive,
-            // The port makes parallel connections different from each other.
-            seed: u64::from(local.port()) << 1,
-        };
-        let mut connection = Connection {
+        Ok(Connection {
             channel,
             local,
             timeout: self.timeout,
             setup: start.elapsed(),
             established: Instant::now(),
-            seed: request.seed,
+            // The port makes parallel connections different from each other.
+            seed: u64::from(local.port()) << 1,
             pings: 0,
-        };
-        connection.channel.write_all(&request.encode())?;
-        connection.channel.flush()?;
-        Ok(connection)
+        })
     }
 
     pub(super) fn connect(&self, address: SocketAddr) -> Result<Channel> {
         let socket = self
             .namespace
             .run(|| Ok(open_socket(self.source, address, self.timeout)?))?;
-        let tls = self.tls.map(PartnerTls::connect).transpose()?;
+        let tls = self.tls.map(PartnerTls::connect).transpose()?.flatten();
         let never = Arc::new(AtomicBool::new(false));
         Ok(Channel::new(
             socket,
@@ -364,6 +405,39 @@ impl Connection {
             rest.bytes
         );
         self.summary()
+    }
+
+    fn request(&self, action: Action, send: u64, receive: u64) -> Request {
+        Request {
+            action,
+            send,
+            receive,
+            seed: self.seed,
+        }
+    }
+
+    fn exchange(self, send: u64, receive: u64) -> Result<Conversation> {
+        let own = self.own_pattern(send);
+        let hash = own.clone().hash();
+        self.compare(own, hash, receive)
+    }
+
+    /// Sends what is left to send, receives, and has both ends say whether all of it was right.
+    fn compare(mut self, rest: Pattern, sent: Hash, receive: u64) -> Result<Conversation> {
+        let received = self.channel.transfer(rest, Until::Bytes(receive))?;
+        ensure!(
+            received.hash == self.their_pattern(receive).hash(),
+            "the {receive} bytes from the Edge are not those it sent"
+        );
+        let mut theirs = [0; 32];
+        self.channel
+            .read_exact(&mut theirs)
+            .context("the Edge's hash")?;
+        ensure!(
+            theirs == sent,
+            "the bytes that the Edge received are not those sent"
+        );
+        self.close()
     }
 
     fn their_pattern(&self, length: u64) -> Pattern {

@@ -135,6 +135,20 @@ pub fn in_records(hello: &[u8], size: usize) -> Result<Vec<u8>> {
     Ok(records)
 }
 
+/// The length of the handshake record that begins with `start`, or `None` if no such record does: with so many bytes more,
+/// there are as many as `start` has behind it.
+pub(crate) fn rest_of_hello(start: &[u8]) -> Result<Option<usize>> {
+    let &[HANDSHAKE, 3, _, high, low, ..] = start else {
+        return Ok(None);
+    };
+    let record = RECORD_HEADER + usize::from(u16::from_be_bytes([high, low]));
+    ensure!(
+        record >= start.len(),
+        "a record of {record} bytes is no part of a hello"
+    );
+    Ok(Some(record))
+}
+
 /// Sends `bytes` in such pieces; the socket must not delay them (TCP_NODELAY).
 ///
 /// # Errors

@@ -1,15 +1,21 @@
 //! What a partner asks of an Edge: the first bytes of each connection between the two Rust peers.
 
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 /// The length of an encoded request.
 pub(crate) const REQUEST_LENGTH: usize = 32;
+
+/// How long an end that receives late does not receive: some probes of a zero window, which come after 0.2, 0.4 and 0.8 s.
+pub const PAUSE: Duration = Duration::from_millis(2500);
 
 /// What the Edge shall do with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Send and receive at once, then answer with the hash of what came.
     Exchange,
+    /// The same, but nothing is received for [`PAUSE`]: the partner meets a window of zero.
+    ExchangeLate,
     /// Send back whatever comes.
     Echo,
     /// Receive until the partner half-closes, then answer late.
@@ -38,7 +44,7 @@ pub struct Request {
     pub seed: u64,
 }
 
-const ACTIONS: [Action; 7] = [
+const ACTIONS: [Action; 8] = [
     Action::Exchange,
     Action::Echo,
     Action::AnswerAfterEnd,
@@ -46,6 +52,7 @@ const ACTIONS: [Action; 7] = [
     Action::Reset,
     Action::WhoAmI,
     Action::Count,
+    Action::ExchangeLate,
 ];
 
 impl Request {

@@ -260,7 +260,12 @@ impl Client {
         let started = Instant::now();
         let deadline = Deadline::after(self.timeout);
         let socket = open_socket(self.source, self.address, self.timeout).context("connect")?;
-        let tls = self.tls.as_ref().map(PartnerTls::connect).transpose()?;
+        let tls = self
+            .tls
+            .as_ref()
+            .map(PartnerTls::connect)
+            .transpose()?
+            .flatten();
         let mut channel =
             Channel::new(socket, tls, deadline, Arc::clone(stop)).context("handshake")?;
         let setup = started.elapsed();
@@ -272,6 +277,9 @@ impl Client {
             hasher.update(certificate);
             hasher.finish()
         });
+        if let Some(tls) = &self.tls {
+            channel.write_all(tls.replayed_hello()).context("hello")?;
+        }
         echo(&mut channel, seed).context("echo")?;
         Ok(StormConnection {
             started,

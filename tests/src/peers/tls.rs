@@ -24,9 +24,15 @@ pub struct EdgeTls(Arc<ServerConfig>);
 
 /// How a Rust partner speaks TLS: asking for a name, which the certificate must carry, and presenting its own.
 #[derive(Clone, Debug)]
-pub struct PartnerTls {
-    config: Arc<ClientConfig>,
-    server_name: ServerName<'static>,
+pub struct PartnerTls(Way);
+
+#[derive(Clone, Debug)]
+enum Way {
+    Rustls {
+        config: Arc<ClientConfig>,
+        server_name: ServerName<'static>,
+    },
+    Replayed(Vec<u8>),
 }
 
 impl EdgeTls {
@@ -93,27 +99,58 @@ impl PartnerTls {
             .with_root_certificates(roots(pki.roots())?)
             .with_client_auth_cert(chain, key)
             .with_context(|| format!("the certificate {}", identity.chain.display()))?;
-        Ok(Self {
+        Ok(Self(Way::Rustls {
             config: Arc::new(config),
             server_name: ServerName::try_from(server_name.to_owned())
                 .with_context(|| format!("{server_name} is no server name"))?,
-        })
+        }))
+    }
+
+    /// No TLS at all, but what a gateway takes for it: the hello of another program, as it is, and plain TCP behind it. An
+    /// [`Edge`](super::Edge) without TLS skips the hello.
+    #[must_use]
+    pub fn replayed(hello: Vec<u8>) -> Self {
+        Self(Way::Replayed(hello))
     }
 
     /// The same, with a full handshake each time: a resumed session shows the certificate of the one it goes on from.
     #[must_use]
     pub fn without_resumption(self) -> Self {
-        let mut config = Arc::unwrap_or_clone(self.config);
-        config.resumption = Resumption::disabled();
-        Self {
-            config: Arc::new(config),
-            ..self
+        match self.0 {
+            Way::Rustls {
+                config,
+                server_name,
+            } => {
+                let mut config = Arc::unwrap_or_clone(config);
+                config.resumption = Resumption::disabled();
+                Self(Way::Rustls {
+                    config: Arc::new(config),
+                    server_name,
+                })
+            }
+            Way::Replayed(_) => self,
         }
     }
 
-    pub(crate) fn connect(&self) -> Result<rustls::Connection> {
-        let connection = ClientConnection::new(Arc::clone(&self.config), self.server_name.clone())?;
-        Ok(connection.into())
+    pub(crate) fn connect(&self) -> Result<Option<rustls::Connection>> {
+        match &self.0 {
+            Way::Rustls {
+                config,
+                server_name,
+            } => {
+                let connection = ClientConnection::new(Arc::clone(config), server_name.clone())?;
+                Ok(Some(connection.into()))
+            }
+            Way::Replayed(_) => Ok(None),
+        }
+    }
+
+    /// What stands before the first byte of a connection that is no TLS.
+    pub(crate) fn replayed_hello(&self) -> &[u8] {
+        match &self.0 {
+            Way::Rustls { .. } => &[],
+            Way::Replayed(hello) => hello,
+        }
     }
 }
 

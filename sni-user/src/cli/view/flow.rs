@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 use sni_common::{
     Address,
-    contract::{Direction, Flow, FlowKey},
+    contract::{Direction, Flow, FlowKey, Way},
     tcp::state,
 };
 
@@ -57,6 +57,12 @@ impl Pair {
     /// Slot of the Edge.
     pub(in crate::cli) fn edge_slot(&self) -> u16 {
         self.entries().next().map_or(u16::MAX, |entry| entry.edge)
+    }
+
+    /// How it came to its Edge.
+    pub(in crate::cli) fn way(&self) -> &'static str {
+        let way = self.entries().next().map(|entry| Way::try_from(entry.way));
+        way.and_then(Result::ok).map_or("unknown", Way::name)
     }
 
     /// How far it has got.
@@ -290,9 +296,6 @@ impl Traffic {
     }
 }
 
-/// How flows of this version came to their Edge.
-pub(in crate::cli) const STEERED: &str = "steered";
-
 impl FlowLine {
     /// The line of a flow at `now_ns`.
     pub(in crate::cli) fn new(pair: &Pair, names: &Names, now_ns: u64) -> Self {
@@ -306,7 +309,7 @@ impl FlowLine {
             edge_slot: pair.edge_slot(),
             edge_address: pair.edge_address(),
             edge_source: pair.edge_source(),
-            way: STEERED,
+            way: pair.way(),
             state: pair.state(),
             age_ms: now_ns.saturating_sub(opened) / 1_000_000,
             idle_ms: now_ns.saturating_sub(last_seen) / 1_000_000,

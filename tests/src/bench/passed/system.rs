@@ -39,8 +39,7 @@ impl By {
     pub(super) fn key(self) -> &'static str {
         match self {
             Self::Datapath => "hand_off = true",
-            // As long as nothing is handed off at all, there is no such key either.
-            Self::Agent => "",
+            Self::Agent => "hand_off = false",
         }
     }
 }

@@ -1,0 +1,32 @@
+//! A client that does not wait for an answer.
+
+use snigate_tests::{Topology, peers::PartnerTls};
+
+use crate::{HELLO, hello, in_scenes, vips};
+
+const EARLY: u64 = 200_000;
+
+#[test]
+fn a_client_that_says_much_before_any_answer() {
+    in_scenes("early", &Topology::default(), |scene| {
+        let edge = scene.edge()?;
+        for address in vips() {
+            // Of one segment, of two, and of two records.
+            for program in ["openssl-tls12", HELLO, "chromium", "openssl-split"] {
+                let replayed = PartnerTls::replayed(hello(program)?);
+                let partner = scene.partner_with(&replayed);
+                // In the segments of the hello.
+                scene.cleanly(&format!("{address}, with the hello of {program}"), || {
+                    let done = partner.exchange_in_a_burst(address, EARLY, EARLY)?;
+                    scene.went_well(&edge, done.local, EARLY)
+                })?;
+                // In those right behind it.
+                scene.cleanly(&format!("{address}, after the hello of {program}"), || {
+                    let done = partner.exchange(address, EARLY, EARLY)?;
+                    scene.went_well(&edge, done.local, EARLY)
+                })?;
+            }
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,129 @@
+//! Lines that lose, reorder, double and delay.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use snigate_tests::{Disturbance, Topology, Wire, WireCounts, faults};
+
+use crate::{MEGABYTE, Scene, in_scenes, vips};
+
+#[test]
+fn loss() {
+    in_scenes("loss", &Topology::default(), |scene| {
+        let edge = scene.edge()?;
+        for (percent, bytes) in [(1, 5 * MEGABYTE), (5, MEGABYTE)] {
+            for end in scene.ends() {
+                faults::lose_incoming(end, percent)?;
+            }
+            for address in vips() {
+                scene.roughly(&format!("{address}, {percent} %"), || {
+                    scene.exchange(&edge, address, bytes)
+                })?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn segments_that_overtake_others() {
+    in_scenes("reordering", &wires(), |scene| {
+        let edge = scene.edge()?;
+        for (overtaken, by) in [(50, 1), (20, 5)] {
+            disturb(
+                scene,
+                Disturbance {
+                    overtaken,
+                    by,
+                    ..Disturbance::default()
+                },
+            )?;
+            for address in vips() {
+                let what = format!("{address}, each {overtaken}th is overtaken by {by}");
+                scene.roughly(&what, || scene.exchange(&edge, address, 5 * MEGABYTE))?;
+            }
+        }
+        counted(scene, |counts| counts.overtaken)
+    });
+}
+
+#[test]
+fn segments_that_arrive_twice() {
+    in_scenes("doubling", &wires(), |scene| {
+        let edge = scene.edge()?;
+        disturb(
+            scene,
+            Disturbance {
+                doubled: 30,
+                ..Disturbance::default()
+            },
+        )?;
+        for address in vips() {
+            scene.roughly(&format!("{address}"), || {
+                scene.exchange(&edge, address, 5 * MEGABYTE)
+            })?;
+        }
+        counted(scene, |counts| counts.doubled)
+    });
+}
+
+#[test]
+fn ends_far_away() {
+    in_scenes("far", &wires(), |scene| {
+        let edge = scene.edge()?;
+        let far = Disturbance {
+            delay: Duration::from_millis(50),
+            ..Disturbance::default()
+        };
+        let near = Disturbance::default();
+        for (at_partner, at_edge) in [(near, far), (far, near), (far, far)] {
+            let [wan, lan] = lines(scene)?;
+            wan.disturb(at_partner);
+            lan.disturb(at_edge);
+            for address in vips() {
+                let what = format!("{address}, {at_partner:?} and {at_edge:?}");
+                // Late, but all there and in order: nothing is to be repaired.
+                scene.cleanly(&what, || scene.exchange(&edge, address, MEGABYTE))?;
+            }
+        }
+        let [wan, lan] = lines(scene)?.map(|line| line.counts());
+        ensure!(wan.lost + lan.lost == 0, "{wan:?}, {lan:?}");
+        Ok(())
+    });
+}
+
+fn wires() -> Topology {
+    Topology {
+        wan_wire: true,
+        lan_a_wire: true,
+        ..Topology::default()
+    }
+}
+
+fn lines<'a>(scene: &'a Scene<'_>) -> Result<[&'a Wire; 2]> {
+    let Some((wan, lan)) = scene
+        .lab
+        .wan_wire
+        .as_ref()
+        .zip(scene.lab.lan_a_wire.as_ref())
+    else {
+        bail!("the topology has no wires");
+    };
+    Ok([wan, lan])
+}
+
+fn disturb(scene: &Scene<'_>, disturbance: Disturbance) -> Result<()> {
+    for line in lines(scene)? {
+        line.disturb(disturbance);
+    }
+    Ok(())
+}
+
+/// That the lines have done it, and nothing else.
+fn counted(scene: &Scene<'_>, what: impl Fn(&WireCounts) -> u64) -> Result<()> {
+    for line in lines(scene)? {
+        let counts = line.counts();
+        ensure!(what(&counts) > 100 && counts.lost == 0, "{counts:?}");
+    }
+    Ok(())
+}

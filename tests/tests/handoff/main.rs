@@ -1,0 +1,311 @@
+//! What connections experience that the ClientHello has sent on to an Edge, whoever carries their bytes from then on: the
+//! agent with a socket on either side, or the datapath alone.
+//!
+//! All of it is told by the ends, which know nothing of the gateway, and by their kernels' counters: where nothing is lost
+//! on the lines, no stack has anything to repair.
+
+mod bulk;
+mod closing;
+mod early;
+mod faults;
+mod idle;
+mod mtu;
+mod openssl;
+mod options;
+mod smoltcp;
+mod vlan;
+mod windows;
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use snigate_tests::{
+    Lab, Namespace, Topology,
+    addresses::{SIP_TLS, VIP_1},
+    counters::TcpCounters,
+    deadline::Deadline,
+    gateway::{Gateway, two_pools},
+    lab_test,
+    peers::{Conversation, Edge, End, Partner, PartnerTls, Report},
+};
+
+/// The hooks that the datapath can be attached by. `tcx` is added to them when the gateway knows it.
+const HOOKS: &[&str] = &["xdp"];
+const SOURCES: [&str; 2] = ["preserve", "gateway"];
+/// The way of each of these connections in `snigate flow ls --json`: `Some("handed-off")` when there is such a way. A
+/// connection that the agent relays is not in that list.
+const EXPECTED_WAY: Option<&str> = Some("handed-off");
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+const MEGABYTE: u64 = 1_000_000;
+/// The name in the captured hellos, and of the domain that is passed through.
+const NAME: &str = "sip.fabrikam.example";
+
+/// The program whose hello stands before what is no TLS.
+const HELLO: &str = "openssl-tls13";
+
+/// A gateway that inspects, an Edge behind it, and the hello of another program that leads there.
+struct Scene<'lab> {
+    lab: &'lab Lab,
+    gateway: Gateway<'lab>,
+    replayed: PartnerTls,
+}
+
+/// Runs `body` in a lab of this topology for each hook and each source mode of the Edge.
+fn in_scenes(name: &str, topology: &Topology, body: impl Fn(&Scene<'_>) -> Result<()>) {
+    for source in SOURCES {
+        in_scenes_with(name, topology, source, &two_pools(source), &body);
+    }
+}
+
+/// Likewise with tables of one's own in place of the two pools, of which `edges-a` must be one.
+fn in_scenes_with(
+    name: &str,
+    topology: &Topology,
+    variant: &str,
+    pools: &str,
+    body: impl Fn(&Scene<'_>) -> Result<()>,
+) {
+    for hook in HOOKS {
+        let topology = Topology {
+            capture: false,
+            offloads: topology.offloads || *hook == "tcx",
+            ..topology.clone()
+        };
+        let name = format!("handoff-{name}-{hook}-{variant}");
+        lab_test(&name, &topology, |lab| body(&Scene::new(lab, hook, pools)?));
+    }
+}
+
+impl<'lab> Scene<'lab> {
+    fn new(lab: &'lab Lab, hook: &str, pools: &str) -> Result<Self> {
+        // The gateway is an end, too, as long as the agent has the sockets.
+        for end in [&lab.partner, &lab.edge_a, &lab.gateway] {
+            // A tail loss probe (RFC 8985 section 7) is sent when an answer takes twice the round-trip time and 2 ms: on a
+            // busy machine that says nothing. An acknowledgement that is missing for good is told by the timer of 200 ms.
+            end.sysctl("net/ipv4/tcp_early_retrans", "0")?;
+            // Room for what arrives while the socket's owner has lost its processor. The scale follows from the last number.
+            end.sysctl("net/ipv4/tcp_rmem", "4096 1048576 6291456")?;
+            // No connection inherits from the one before.
+            end.sysctl("net/ipv4/tcp_no_metrics_save", "1")?;
+        }
+        let tables = format!(
+            r#"{pools}
+[[ip_set]]
+name = "shared"
+addresses = ["{}", "{}"]
+inspect = true
+
+[[domain]]
+sip_domain = "fabrikam.example"
+pool = "edges-a"
+"#,
+            VIP_1.v4, VIP_1.v6
+        );
+        Ok(Self {
+            gateway: Gateway::start_with(lab, &format!("hook = \"{hook}\""), &tables)?,
+            replayed: PartnerTls::replayed(hello(HELLO)?),
+            lab,
+        })
+    }
+
+    /// The Edge of most tests: what it is sent behind the hello is no TLS, which nobody on the way looks at.
+    fn edge(&self) -> Result<Edge> {
+        Edge::start(&self.lab.edge_a, SIP_TLS, None)
+    }
+
+    fn partner(&self) -> Partner<'_> {
+        self.partner_with(&self.replayed)
+    }
+
+    fn partner_with<'a>(&'a self, tls: &'a PartnerTls) -> Partner<'a> {
+        Partner {
+            namespace: &self.lab.partner,
+            source: None,
+            tls: Some(tls),
+            timeout: TIMEOUT,
+        }
+    }
+
+    fn ends(&self) -> [&Namespace; 2] {
+        [&self.lab.partner, &self.lab.edge_a]
+    }
+
+    /// What each machine's kernel counts while `body` runs.
+    fn counting<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<(T, Counted)> {
+        let lab = self.lab;
+        let machines = [&lab.partner, &lab.edge_a, &lab.gateway];
+        let before = machines.map(Namespace::tcp_counters);
+        let result = body()?;
+        let mut added = machines
+            .into_iter()
+            .zip(before)
+            .map(|(machine, before)| Ok(machine.tcp_counters()?.since(&before?)))
+            .collect::<Result<Vec<_>>>()?
+            .into_iter();
+        let mut next = || added.next().context("three machines");
+        let counted = Counted {
+            partner: next()?,
+            edge: next()?,
+            gateway: next()?,
+        };
+        Ok((result, counted))
+    }
+
+    /// Runs `body` on lines that lose nothing: neither end has anything to repair.
+    fn cleanly<T>(&self, what: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
+        Ok(self.cleanly_but(what, &[], body)?.0)
+    }
+
+    /// Likewise, where the ends' kernels may have counted some things all the same.
+    fn cleanly_but<T>(
+        &self,
+        what: &str,
+        allowed: &[&str],
+        body: impl FnOnce() -> Result<T>,
+    ) -> Result<(T, Counted)> {
+        let (result, counted) = self.counting(body).with_context(|| what.to_owned())?;
+        counted.ensure_no_corruption(what)?;
+        let drops = counted.all().map(|(_, counters)| counters.own_drops());
+        if drops != [0; 3] {
+            // The limit on what waits for a socket while its owner has it (`tcp_add_backlog`): it is met when the owner
+            // loses its processor in the middle of a call.
+            eprintln!(
+                "{what}: a busy machine has dropped {drops:?} segments; repairs are not judged"
+            );
+            return Ok((result, counted));
+        }
+        for (end, added) in counted.ends() {
+            let repairs = added.repairs().into_iter();
+            let repairs: Vec<_> = repairs
+                .filter(|(name, _)| !allowed.contains(name))
+                .collect();
+            ensure!(
+                repairs.is_empty(),
+                "{what}: {end} had to repair {repairs:?}; all that was counted: {counted:?}"
+            );
+        }
+        Ok((result, counted))
+    }
+
+    /// Runs `body` on lines that are bad: whatever has to be sent again, nothing arrives that is wrong.
+    fn roughly<T>(&self, what: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (result, counted) = self.counting(body).with_context(|| what.to_owned())?;
+        counted.ensure_no_corruption(what)?;
+        Ok(result)
+    }
+
+    /// So many bytes both ways at once, and what both ends say of it.
+    fn exchange(&self, edge: &Edge, address: SocketAddr, bytes: u64) -> Result<Conversation> {
+        let done = self.partner().exchange(address, bytes, bytes)?;
+        self.went_well(edge, done.local, bytes)?;
+        Ok(done)
+    }
+
+    /// That the Edge has had so many bytes and an orderly end, by the way that is expected.
+    fn went_well(&self, edge: &Edge, client: SocketAddr, bytes: u64) -> Result<Report> {
+        let report = edge.report(TIMEOUT)?;
+        ensure!(
+            (report.received, &report.end) == (bytes, &End::Clean),
+            "{report:?}"
+        );
+        self.went(client)?;
+        Ok(report)
+    }
+
+    /// That a connection goes, or went, the way that is expected.
+    fn went(&self, client: SocketAddr) -> Result<()> {
+        EXPECTED_WAY.map_or(Ok(()), |way| assert_way(&self.gateway, client, way))
+    }
+
+    /// Likewise all connections so far, of clients that do not tell their ports.
+    fn all_went(&self) -> Result<()> {
+        let Some(expected) = EXPECTED_WAY else {
+            return Ok(());
+        };
+        let flows = self.gateway.json(&["flow", "ls"])?;
+        let ways = flows.as_array().context("flows")?;
+        ensure!(
+            !ways.is_empty() && ways.iter().all(|flow| flow["way"] == expected),
+            "not all of them are {expected}: {flows}"
+        );
+        Ok(())
+    }
+}
+
+/// What was counted while something happened.
+#[derive(Debug)]
+struct Counted {
+    partner: TcpCounters,
+    edge: TcpCounters,
+    /// An end, too, as long as the agent has the sockets.
+    gateway: TcpCounters,
+}
+
+impl Counted {
+    fn ends(&self) -> [(&'static str, &TcpCounters); 2] {
+        [("the partner", &self.partner), ("the Edge", &self.edge)]
+    }
+
+    fn all(&self) -> [(&'static str, &TcpCounters); 3] {
+        let [partner, edge] = self.ends();
+        [partner, edge, ("the gateway", &self.gateway)]
+    }
+
+    fn ensure_no_corruption(&self, what: &str) -> Result<()> {
+        // Where lines reorder, what was sent again without need may overtake the first of it, which PAWS then refuses as
+        // the old duplicate that it is (RFC 7323 section 5.3): never more than were sent again.
+        let again: u64 = self.all().map(|(_, of)| of.retransmitted()).iter().sum();
+        for (end, added) in self.ends() {
+            let mut corruptions = added.corruptions();
+            corruptions.retain(|(name, count)| *name != "TcpExtPAWSEstab" || *count > again);
+            ensure!(
+                corruptions.is_empty(),
+                "{what}: {end} was sent what is wrong, {corruptions:?}; all that was counted: {self:?}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Waits until `snigate flow ls` has the flow of a client, and says that it goes this way.
+fn assert_way(gateway: &Gateway<'_>, client: SocketAddr, expected: &str) -> Result<()> {
+    let what = format!("the flow of {client} to be {expected}");
+    let mut last = String::new();
+    Deadline::after(Duration::from_secs(2))
+        .poll(&what, || {
+            let flows = gateway.json(&["flow", "ls"])?;
+            let flows = flows.as_array().context("flows")?;
+            let own = flows
+                .iter()
+                .find(|flow| flow["client"] == client.to_string());
+            last = format!("{own:?}");
+            Ok(own
+                .is_some_and(|flow| flow["way"] == expected)
+                .then_some(()))
+        })
+        .context(last)
+}
+
+/// A captured hello of this program, which asks for [`NAME`].
+fn hello(program: &str) -> Result<Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../sni-user/tests/hellos")
+        .join(program)
+        .with_extension("bin");
+    fs::read(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+fn at(address: IpAddr) -> SocketAddr {
+    SocketAddr::new(address, SIP_TLS)
+}
+
+/// The inspected address, in both families.
+fn vips() -> [SocketAddr; 2] {
+    VIP_1.both().map(at)
+}
