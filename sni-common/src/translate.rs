@@ -26,14 +26,16 @@ pub const ALIGNED_TIMESTAMPS: u32 = u32::from_ne_bytes([1, 1, OPTION_TIMESTAMPS,
 const NOPS: u32 = u32::from_ne_bytes([OPTION_NOP; 4]);
 /// Longest option area: a data offset of 15 words, less the header (RFC 9293, 3.1).
 pub const MAX_OPTIONS: usize = 40;
-/// Larger than any scale that RFC 7323, 2.3, allows (14).
+/// The largest window scale; a larger one that a peer announces counts as this (RFC 7323, 2.3).
+const MAX_SCALE: u8 = 14;
+/// Keeps a shift within its operand, whatever an entry says.
 const SCALE_MASK: u8 = 15;
 
 /// Bits of [`Translation::options`].
 pub mod options {
     /// Timestamps are translated.
     pub const TIMESTAMPS: u8 = 0x01;
-    /// The receiver knows no timestamps: the option is replaced with NOPs.
+    /// One side knows no timestamps: the option is replaced with NOPs.
     pub const NO_TIMESTAMPS: u8 = 0x02;
     /// The receiver knows no selective acknowledgement: likewise.
     pub const NO_SACK: u8 = 0x04;
@@ -88,9 +90,12 @@ pub struct Timestamps {
     pub peer: u32,
 }
 
-/// Ticks by which translated timestamps are ahead of what the gateway's sockets have sent: their clocks go on until they are given up, and PAWS
-/// drops what seems to go back (RFC 7323, 5.3).
-const AHEAD: u32 = 2;
+/// Ticks by which translated timestamps are ahead of the gateway's sockets: PAWS drops what seems to go back (RFC 7323, 5.3), the sockets repeat
+/// what was lost until they are given up, and while their clocks tick every millisecond, a peer's may tick a thousand times slower (5.4).
+///
+/// A second, a few round trips and a retransmission timeout. More would cost nothing but a longer first round-trip time where a receiver measures
+/// one by echoes of what the sockets had sent.
+const AHEAD: u32 = 1000;
 
 /// Both directions of a flow, to the Edge and to the client, when every byte that was read from one leg is written to the other.
 pub const fn pair(client: &Leg, edge: &Leg) -> (Translation, Translation) {
@@ -120,10 +125,11 @@ pub const fn pair(client: &Leg, edge: &Leg) -> (Translation, Translation) {
 }
 
 const fn direction(from: &Leg, to: &Leg, seq: (u32, u32), ts: (u32, u32)) -> Translation {
-    let timestamps = match (from.timestamps.is_some(), to.timestamps.is_some()) {
-        (true, true) => options::TIMESTAMPS,
-        (true, false) => options::NO_TIMESTAMPS,
-        (false, _) => 0,
+    // Where the sender's leg has none, an option that comes all the same is to be ignored (RFC 7323, 3.2); its receiver would take it.
+    let timestamps = if from.timestamps.is_some() && to.timestamps.is_some() {
+        options::TIMESTAMPS
+    } else {
+        options::NO_TIMESTAMPS
     };
     let sack = if to.sack { 0 } else { options::NO_SACK };
     Translation {
@@ -131,10 +137,18 @@ const fn direction(from: &Leg, to: &Leg, seq: (u32, u32), ts: (u32, u32)) -> Tra
         ack: seq.1.wrapping_neg(),
         ts_value: ts.0,
         ts_echo: ts.1.wrapping_neg(),
-        sender_scale: from.peer_scale & SCALE_MASK,
-        receiver_scale: to.own_scale & SCALE_MASK,
+        sender_scale: scale(from.peer_scale),
+        receiver_scale: scale(to.own_scale),
         options: timestamps | sack,
         padding: 0,
+    }
+}
+
+const fn scale(announced: u8) -> u8 {
+    if announced > MAX_SCALE {
+        MAX_SCALE
+    } else {
+        announced
     }
 }
 
@@ -287,11 +301,7 @@ impl Walk {
             self.set_word(at + 2, value);
             self.set_word(at + 6, echo);
         } else if translation.options & options::NO_TIMESTAMPS != 0 {
-            let mut byte = 0;
-            while byte < TIMESTAMPS_LEN {
-                self.after[(at + byte) & AREA_MASK] = OPTION_NOP;
-                byte += 1;
-            }
+            self.blank(at, TIMESTAMPS_LEN);
         }
     }
 
@@ -300,14 +310,7 @@ impl Walk {
     fn sack(&mut self, at: usize, length: usize, translation: &Translation) {
         const EDGES: usize = 8;
         if translation.options & options::NO_SACK != 0 {
-            let mut byte = 0;
-            while byte < 2 + EDGES * 4 {
-                if byte < length {
-                    self.after[(at + byte) & AREA_MASK] = OPTION_NOP;
-                }
-                byte += 1;
-            }
-            return;
+            return self.blank(at, length);
         }
         let mut edge = 0;
         while edge < EDGES {
@@ -317,6 +320,18 @@ impl Walk {
                 self.set_word(at + offset, value);
             }
             edge += 1;
+        }
+    }
+
+    /// Replaces a whole option with NOPs, however long: what is left of one would be read as others.
+    #[inline(always)]
+    fn blank(&mut self, at: usize, length: usize) {
+        let mut byte = 0;
+        while byte < MAX_OPTIONS {
+            if byte < length {
+                self.after[(at + byte) & AREA_MASK] = OPTION_NOP;
+            }
+            byte += 1;
         }
     }
 

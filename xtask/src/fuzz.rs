@@ -12,9 +12,33 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{bpf_toolchain, process};
 
-/// The target, and what the fuzzer starts from.
-const TARGET: &str = "hello";
-const SEEDS: &str = "sni-user/tests/hellos";
+/// A fuzz target.
+struct Target {
+    name: &'static str,
+    /// What the fuzzer starts from.
+    seeds: &'static str,
+    /// Longest input, in bytes.
+    longest: u32,
+    /// Where an input that crashes it becomes a test.
+    tests: &'static str,
+}
+
+const TARGETS: &[Target] = &[
+    Target {
+        name: "hello",
+        seeds: "sni-user/tests/hellos",
+        // Bigger hellos are the tests' business; the search is faster without them.
+        longest: 8192,
+        tests: "sni-user/tests/hello/",
+    },
+    Target {
+        name: "translate",
+        seeds: "sni-common/tests/translate/seeds",
+        // A translation, and the longest option area.
+        longest: 62,
+        tests: "sni-common/tests/translate/",
+    },
+];
 
 /// Coverage for libFuzzer: which edges were taken, and what was compared with what.
 const RUSTFLAGS: &[&str] = &[
@@ -29,44 +53,64 @@ const RUSTFLAGS: &[&str] = &[
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// How long to look, in seconds
+    /// One target alone: hello or translate
+    #[arg(value_parser = TARGETS.iter().map(|target| target.name).collect::<Vec<_>>())]
+    target: Option<String>,
+    /// How long to look, in seconds; at each target
     #[arg(long, default_value_t = 5)]
     seconds: u32,
     /// Run this input alone, such as one that a crash has left
-    #[arg(long, value_name = "FILE", conflicts_with = "seconds")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "seconds",
+        requires = "target"
+    )]
     reproduce: Option<PathBuf>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let directory = process::target_dir()?.join("fuzz");
-    let fuzzer = process::step("building the fuzz target", || build(&directory))?;
-    if let Some(input) = &options.reproduce {
-        return process::run(Command::new(fuzzer).arg(input));
+    process::step("building the fuzz targets", || build(&directory))?;
+    let wanted = |target: &&Target| {
+        options
+            .target
+            .as_ref()
+            .is_none_or(|name| name == target.name)
+    };
+    for target in TARGETS.iter().filter(wanted) {
+        let fuzzer = directory.join(host()?).join("release").join(target.name);
+        if let Some(input) = &options.reproduce {
+            return process::run(Command::new(fuzzer).arg(input));
+        }
+        let what = format!("fuzzing {} for {} s", target.name, options.seconds);
+        process::step(&what, || {
+            search(target, &fuzzer, &directory, options.seconds)
+        })?;
     }
-    let what = format!("fuzzing {TARGET} for {} s", options.seconds);
-    process::step(&what, || search(&fuzzer, &directory, options.seconds))
+    Ok(())
 }
 
-fn build(directory: &Path) -> Result<PathBuf> {
+fn build(directory: &Path) -> Result<()> {
     // With --target the flags go into the target alone, not into build scripts.
     let host = host()?;
     process::output(
         process::cargo("build")
             .args(["--quiet", "--release", "--locked"])
             .args(["--manifest-path", "fuzz/Cargo.toml"])
-            .args(["--target", &host, "--bin", TARGET, "--target-dir"])
+            .args(["--target", &host, "--bins", "--target-dir"])
             .arg(directory)
             .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f")),
     )
     .context(
         "libFuzzer needs a C++ compiler: if c++ is what is missing, run `apt-get install g++`",
     )?;
-    Ok(directory.join(host).join("release").join(TARGET))
+    Ok(())
 }
 
 /// Looks for inputs that crash; interesting ones are kept below the target directory, and the next search starts from them.
-fn search(fuzzer: &Path, directory: &Path, seconds: u32) -> Result<()> {
-    let corpus = directory.join("corpus").join(TARGET);
+fn search(target: &Target, fuzzer: &Path, directory: &Path, seconds: u32) -> Result<()> {
+    let corpus = directory.join("corpus").join(target.name);
     let artifacts = directory.join("artifacts");
     for directory in [&corpus, &artifacts] {
         std::fs::create_dir_all(directory)
@@ -74,11 +118,11 @@ fn search(fuzzer: &Path, directory: &Path, seconds: u32) -> Result<()> {
     }
     let output = Command::new(fuzzer)
         .arg(&corpus)
-        .arg(process::workspace().join(SEEDS))
+        .arg(process::workspace().join(target.seeds))
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
-        // Bigger hellos are the tests' business; the search is faster without them.
-        .args(["-max_len=8192", "-timeout=10", "-print_final_stats=1"])
+        .arg(format!("-max_len={}", target.longest))
+        .args(["-timeout=10", "-print_final_stats=1"])
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("{} can't be started", fuzzer.display()))?;
@@ -86,8 +130,10 @@ fn search(fuzzer: &Path, directory: &Path, seconds: u32) -> Result<()> {
     if !output.status.success() {
         eprintln!("{told}");
         bail!(
-            "the reader panics, or contradicts itself: run `cargo xtask fuzz --reproduce FILE` with the file that is named \
-             above, and make its input a test in sni-user/tests/hello/"
+            "{name} panics, or contradicts itself: run `cargo xtask fuzz {name} --reproduce FILE` with the file that is named \
+             above, and make its input a test in {}",
+            target.tests,
+            name = target.name
         );
     }
     for statistic in told.lines().filter_map(|line| line.strip_prefix("stat::")) {

@@ -39,6 +39,7 @@ pub struct Step {
     events: Option<Vec<EventKind>>,
     before: Option<Change>,
     after: Option<Check>,
+    finally: Option<Change>,
 }
 
 type Change = Box<dyn FnOnce(&mut Scene<'_>) -> Result<()> + Send>;
@@ -57,6 +58,7 @@ impl Step {
             events: None,
             before: None,
             after: None,
+            finally: None,
         }
     }
 
@@ -122,6 +124,16 @@ impl Step {
         self
     }
 
+    /// What must hold for the scene's other maps after the packet.
+    #[must_use]
+    pub fn and_then(
+        mut self,
+        check: impl FnOnce(&mut Scene<'_>) -> Result<()> + Send + 'static,
+    ) -> Self {
+        self.finally = Some(Box::new(check));
+        self
+    }
+
     /// Lets the packet arrive in a scene, and compares.
     ///
     /// # Errors
@@ -158,6 +170,9 @@ impl Step {
         let flows = scene.flows()?;
         if let Some(check) = self.after {
             check(&flows).with_context(|| format!("with {flows:#?}"))?;
+        }
+        if let Some(check) = self.finally {
+            check(scene)?;
         }
         Ok(())
     }

@@ -85,7 +85,7 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// The same datapath for another row: no flows, no budgets spent, no VLANs, every Edge up. Loading one takes much longer.
+    /// The same datapath for another row: no flows, no accounts, no budgets spent, no VLANs, every Edge up. Loading one takes much longer.
     ///
     /// # Errors
     /// A map can't be written, or the capture can't.
@@ -100,6 +100,15 @@ impl<'a> Scene<'a> {
         }
         for key in maps.budget.keys().collect::<Result<Vec<_>, _>>()? {
             maps.budget.remove(&key)?;
+        }
+        for key in maps.handing_off.keys().collect::<Result<Vec<_>, _>>()? {
+            maps.handing_off.remove(&key)?;
+        }
+        for key in maps.timestamps.keys().collect::<Result<Vec<_>, _>>()? {
+            maps.timestamps.remove(&key)?;
+        }
+        for key in maps.accounts.keys().collect::<Result<Vec<_>, _>>()? {
+            maps.accounts.remove(&key)?;
         }
         for key in maps.links.keys().collect::<Result<Vec<_>, _>>()? {
             maps.links.remove(&key)?;

@@ -9,7 +9,7 @@ use snigate_tests::packets::{FAR_PARTNER, Port, Row, Step, packet_table};
 use crate::checks::no_flows;
 
 /// The usual configuration, with the first VIP inspected.
-fn inspected(more: &str) -> String {
+pub(crate) fn inspected(more: &str) -> String {
     let text = Configuration::default().render(more);
     text.replace("steer = \"pool-1\"", "inspect = true")
 }

@@ -1,0 +1,8 @@
+//! The translation of handed-off flows: any bytes, and two TCP streams that a model keeps.
+
+mod areas;
+mod invariants;
+mod model;
+mod reference;
+mod segments;
+mod streams;
