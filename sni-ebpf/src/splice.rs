@@ -48,11 +48,14 @@ pub fn for_socket(
     if segment.flags & ACK == 0 {
         return None;
     }
-    if !tcp::after(need_ack, segment.ack) {
+    // What is far beyond may be forged: the socket would be given up before its peer has all.
+    if tcp::plausible(segment.ack, need_ack) {
         emit(EventKind::SocketAcked, 0, &packet.key, 0, entry.edge.into());
         return None;
     }
-    let pure = segment.len == 0 && segment.flags & (SYN | FIN | RST) == 0;
+    let pure = tcp::after(need_ack, segment.ack)
+        && segment.len == 0
+        && segment.flags & (SYN | FIN | RST) == 0;
     // An agent that was killed has no sockets any more, and the host would answer with a reset.
     if pure && socket::state(ctx.as_ptr(), &packet.key).is_some() {
         return Some(Step::Pass(Counter::SocketAcks));
@@ -231,7 +234,10 @@ const NOT_SEEN: u32 = u32::MAX;
 #[inline(never)]
 fn look(ctx: &impl Frame, packet: &Packet, flags: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    scratch.seen.flags = NOT_SEEN;
+    scratch.seen = SynSeen {
+        ts_value: 0,
+        flags: NOT_SEEN,
+    };
     let Ok(segment) = packet.segment(ctx) else {
         return 0;
     };

@@ -104,8 +104,10 @@ impl<'a> Scene<'a> {
         for key in maps.handing_off.keys().collect::<Result<Vec<_>, _>>()? {
             maps.handing_off.remove(&key)?;
         }
-        for key in maps.timestamps.keys().collect::<Result<Vec<_>, _>>()? {
-            maps.timestamps.remove(&key)?;
+        for seen in [&mut maps.client_syns, &mut maps.edge_syn_acks] {
+            for key in seen.keys().collect::<Result<Vec<_>, _>>()? {
+                seen.remove(&key)?;
+            }
         }
         for key in maps.accounts.keys().collect::<Result<Vec<_>, _>>()? {
             maps.accounts.remove(&key)?;

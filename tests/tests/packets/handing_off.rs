@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 
 use anyhow::{Context as _, Result, ensure};
-use sni_common::contract::{Account, AccountKey, Counter, EventKind};
+use sni_common::contract::{Account, AccountKey, Counter, EventKind, SynSeen};
 use sni_common::tcp::state;
 use snigate_tests::packets::frame::{ACK, FIN, PSH, RST, SYN, Tcp};
 use snigate_tests::packets::plan::{Family, SYN_OPTIONS};
@@ -232,7 +232,7 @@ fn stray_fin(flow: Spliced) -> Step {
         .leaves(states(0, 0))
 }
 
-/// The answer to a socket of the agent's: the host's, and its timestamp is remembered.
+/// The answer to a socket of the agent's: the host's, and how it began is remembered.
 fn syn_ack(flow: Spliced) -> Row {
     let path = flow.path;
     let to = SocketAddr::new(path.source.ip(), 20_001);
@@ -241,10 +241,11 @@ fn syn_ack(flow: Spliced) -> Row {
         (packet.destination, packet.seq, packet.ack) = (to, 1, 2);
         Step::untouched(path.lan, packet.frame(), Counter::Passed)
     };
-    let known = move |expected: Option<u32>| {
+    let known = move |expected: Option<(u32, u32)>| {
         move |scene: &mut Scene<'_>| {
-            let map = &scene.datapath().maps.timestamps;
-            let found = map.get(&key(path.edge, to), 0).ok().map(|seen| seen.value);
+            let map = &scene.datapath().maps.edge_syn_acks;
+            let found = map.get(&key(path.edge, to), 0).ok();
+            let found = found.map(|seen| (seen.ts_value, seen.flags));
             ensure!(found == expected, "{found:?} instead of {expected:?}");
             Ok(())
         }
@@ -252,13 +253,16 @@ fn syn_ack(flow: Spliced) -> Row {
     let later = [1, 8, 10, 0xf0, 0, 0, 1, 0, 0, 0, 9, 1];
     Row::new("an Edge's answer to the agent", inspected(""))
         .named_for(flow.family)
-        .step(from(&[], SYN | ACK).and_then(known(None)))
-        .step(from(&[2, 4, 5, 180], SYN | ACK).and_then(known(None)))
         .step(from(&SYN_OPTIONS, ACK).and_then(known(None)))
-        .step(from(&[2, 0, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0], SYN | ACK).and_then(known(None)))
-        .step(from(&SYN_OPTIONS, SYN | ACK).and_then(known(Some(9))))
+        .step(from(&[], SYN | ACK).and_then(known(Some((0, 0)))))
+        .step(
+            from(&SYN_OPTIONS, SYN | ACK)
+                .and_then(known(Some((9, SynSeen::TIMESTAMPS | SynSeen::LINUX)))),
+        )
+        .step(from(&[2, 4, 5, 180], SYN | ACK).and_then(known(Some((0, 0)))))
+        .step(from(&[2, 0, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0], SYN | ACK).and_then(known(Some((0, 0)))))
         // The tuple is used again.
-        .step(from(&later, SYN | ACK).and_then(known(Some(0xf000_0001))))
+        .step(from(&later, SYN | ACK).and_then(known(Some((0xf000_0001, SynSeen::TIMESTAMPS)))))
 }
 
 /// Pure acknowledgements of what the agent's socket has sent are the socket's, while it is there.
