@@ -28,8 +28,10 @@ use super::{
 use crate::{
     control::Server,
     datapath::{EventStream, LogStream, Maps},
+    hold::Keeper,
     net::Changes,
     proxy::{Active, Proxy},
+    service_manager,
     sweeper::Sweeper,
 };
 
@@ -97,6 +99,7 @@ impl Agent {
         mut self,
         kernel: &mut Kernel,
         listener: TcpListener,
+        keeper: &mut Keeper,
         mut changes: Changes,
         mut signals: Signals,
     ) -> Result<(), AgentError> {
@@ -105,6 +108,8 @@ impl Agent {
         let (asked, mut requests) = mpsc::channel(REQUESTS);
         let server = Server::bind(&self.active().config.gateway.control).await?;
         self.follow_configuration().await;
+        // Only now that no other agent can have this control socket: the holder's place goes by it.
+        tokio::task::block_in_place(|| keeper.keep(&listener));
 
         // What they serve ends with them, and they with this function.
         let mut tasks = JoinSet::new();
@@ -120,6 +125,7 @@ impl Agent {
         let mut events = Events::default();
         let mut leftovers = tokio::time::interval(LEFTOVERS);
         tracing::info!("ready");
+        service_manager::ready();
         loop {
             select! {
                 _ = signals.interrupt.recv() => break,
@@ -139,6 +145,7 @@ impl Agent {
                         self.reload_and_say(kernel, "a file has changed").await;
                     }
                 }
+                () = keeper.is_lost() => keeper.mend(),
                 _ = leftovers.tick() => {
                     let active = self.active();
                     kernel.clear_leftovers(&active.config, &self.proxy.uses()).await;
@@ -151,6 +158,7 @@ impl Agent {
             }
             kernel.neighbours.resolve(events.wanted.drain()).await;
         }
+        service_manager::stopping();
         // Its sockets say goodbye while their addresses are still there.
         self.proxy.stop().await;
         Ok(())

@@ -25,5 +25,6 @@ mod uses;
 pub use self::{
     routing::{Decision, Routing, Service, Target, Verdict},
     shared::{Active, Flows, Lesson, Numbers, Proxy},
+    socket::NotAdopted,
     uses::Uses,
 };
