@@ -196,7 +196,7 @@ fn kill_processes_in(namespace: &str) -> Result<()> {
 }
 
 /// Every process whose main thread is in the namespace; zombies have left theirs, and this process is in its own.
-fn processes_in(namespace: &str) -> Result<Vec<Pid>> {
+pub(crate) fn processes_in(namespace: &str) -> Result<Vec<Pid>> {
     let handle = match fs::metadata(netns_path(namespace)) {
         Ok(handle) => handle,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
