@@ -11,6 +11,8 @@ pub mod proxy;
 pub mod tls;
 
 mod clock;
+mod hold;
 mod instance;
 mod neighbours;
+mod service_manager;
 mod sweeper;

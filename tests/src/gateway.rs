@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::signal::Signal;
+use nix::{sys::signal::Signal, unistd::Pid};
 
 use crate::{
     Lab, Process,
@@ -249,6 +249,16 @@ impl<'lab> Gateway<'lab> {
             agent.stderr()?
         );
         Ok(())
+    }
+
+    /// The process that keeps the agent's listener for the next agent; `None` where there is none.
+    ///
+    /// # Errors
+    /// When /proc can't be read.
+    pub fn holder(&self) -> Result<Option<Pid>> {
+        let holders = self.lab.gateway.processes("snigate-holder")?;
+        ensure!(holders.len() <= 1, "{} holders", holders.len());
+        Ok(holders.first().copied())
     }
 
     /// What the running agent has logged.

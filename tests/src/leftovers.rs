@@ -22,6 +22,7 @@ use signal_hook::iterator::Signals;
 
 use crate::bpffs;
 use crate::deadline::Deadline;
+use crate::service_manager;
 
 const NETNS_DIR: &str = "/run/netns";
 const PREFIX: &str = "sng-";
@@ -102,6 +103,7 @@ pub fn remove_lab(lab: &str) -> Result<()> {
     for namespace in &namespaces {
         results.push(kill_processes_in(namespace));
     }
+    results.push(service_manager::remove_control_groups(lab));
     results.push(bpffs::unmount(&bpffs::mount_point(lab)));
     for namespace in &namespaces {
         results.push(remove_namespace(namespace));
@@ -196,7 +198,7 @@ fn kill_processes_in(namespace: &str) -> Result<()> {
 }
 
 /// Every process whose main thread is in the namespace; zombies have left theirs, and this process is in its own.
-fn processes_in(namespace: &str) -> Result<Vec<Pid>> {
+pub(crate) fn processes_in(namespace: &str) -> Result<Vec<Pid>> {
     let handle = match fs::metadata(netns_path(namespace)) {
         Ok(handle) => handle,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -45,6 +45,7 @@ pub mod packets;
 pub mod peers;
 pub mod pki;
 mod process;
+pub mod service_manager;
 mod topology;
 mod vlan;
 mod wire;

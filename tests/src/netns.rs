@@ -13,7 +13,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    unistd::Pid,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::counters::TcpCounters;
@@ -200,6 +203,18 @@ impl Namespace {
         };
         let (v4, v6): (u64, u64) = (in_use("sockstat", "TCP:")?, in_use("sockstat6", "TCP6:")?);
         Ok(v4 + v6)
+    }
+
+    /// The processes of this name (`/proc/PID/comm`) that run in it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn processes(&self, name: &str) -> Result<Vec<Pid>> {
+        let mut processes = leftovers::processes_in(&self.name)?;
+        processes.retain(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+        });
+        Ok(processes)
     }
 
     /// Waits until something listens on TCP `port`, without connecting: a connection would count as one.

@@ -1,12 +1,15 @@
 //! What the agent refuses to do, and what it says then: one sentence that names the thing and the way out.
 
-use std::{path::Path, process::Output, time::Duration};
+use std::{net::SocketAddr, path::Path, process::Output, thread, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use sni_common::contract::ABI_VERSION;
 use snigate_tests::{
     Lab, Topology,
+    addresses::{SIP_TLS, VIP_1},
     gateway::{Gateway, binary, two_ip_sets},
     lab_test, output_within,
+    peers::{Edge, Partner},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -131,27 +134,57 @@ fn a_pin_path_that_is_no_bpf_filesystem() {
 #[test]
 fn pinned_state_of_another_abi() {
     lab_test("refuse-abi", &quiet(), |lab| {
+        let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
         let mut gateway = Gateway::start(lab, &two_ip_sets())?;
+        let partner = Partner {
+            namespace: &lab.partner,
+            source: None,
+            tls: None,
+            timeout: Duration::from_secs(10),
+        };
+        let mut steered = partner.echo(SocketAddr::new(VIP_1.v4.into(), SIP_TLS))?;
         gateway.kill()?;
         sni_user::datapath::Maps::open(gateway.pin_path())?
             .control
             .set(0, 99, 0)?;
         let config = config(lab, "interfaces = [\"wan0\", \"lan0\", \"lan1\"]")?;
         let sentences = [
-            "ABI 99",
-            "--fresh",
+            "has ABI 99",
+            &format!("reads and writes ABI {ABI_VERSION}"),
+            "it goes on with its flows",
+            "snigate flow ls",
+            "snigate run --fresh",
             gateway.pin_path().to_str().unwrap_or_default(),
         ];
         refused(&run(lab, &config, &[])?, &sentences)?;
-        refused(&gateway.command(&["status"])?, &sentences)?;
+        for command in [
+            &["status"][..],
+            &["flow", "ls"],
+            &["service", "ls"],
+            &["map", "ls"],
+        ] {
+            refused(&gateway.command(command)?, &sentences)?;
+        }
         // The other version's datapath goes on working, until it is asked to go.
         ensure!(
             lab.gateway
                 .output("ip", &["-d", "link", "show", "wan0"])?
                 .contains("xdp")
         );
+        steered.ping().context("under the other version")?;
+        let mut new = partner
+            .echo(SocketAddr::new(VIP_1.v6.into(), SIP_TLS))
+            .context("a new one under the other version")?;
+        new.ping()?;
+        // In the moment without a datapath the host answers for the public address, with a RST: no segment may be on its way then.
+        thread::sleep(Duration::from_millis(300));
         gateway.run(&["--fresh"])?;
         gateway.output(&["status"])?;
+        // Steered with the client's address, they are found again when the client speaks.
+        steered
+            .ping()
+            .context("the old one after the replacement")?;
+        new.ping().context("after the replacement")?;
         gateway.stop()
     });
 }

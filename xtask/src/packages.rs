@@ -77,6 +77,11 @@ const PROGRAMS: &[Program] = &[
         package: "libnginx-mod-stream",
         purpose: "its routing by server name",
     },
+    Program {
+        name: "systemctl",
+        package: "systemd",
+        purpose: "the gateway as a service",
+    },
 ];
 
 /// Those of the packages that bring a service of their own name, which nobody asked for who runs the lab.

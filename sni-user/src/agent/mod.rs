@@ -17,7 +17,11 @@ mod reload;
 mod revocation;
 mod serve;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::net::TcpListener;
 
@@ -33,8 +37,9 @@ use self::{
 use crate::{
     config::Config,
     datapath::{Datapath, HandOffs, Maps, Origin, map_kind},
+    hold::{self, Keeper},
     instance::Instance,
-    net::{Changes, Network, host as net_host},
+    net::{Changes, LocalAddresses, Network, ReturnRoute, host as net_host},
     proxy::{Active, Numbers, Proxy, Uses},
 };
 
@@ -43,10 +48,12 @@ use crate::{
 pub struct RunOptions {
     /// The configuration file.
     pub config: PathBuf,
-    /// Leave the datapath in place when the agent ends.
+    /// Leave the datapath and the listener in place when the agent ends.
     pub leave: bool,
     /// Remove what is pinned before starting, whatever its version.
     pub fresh: bool,
+    /// Arguments by which this program is a holder.
+    pub holder: Vec<OsString>,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -75,8 +82,8 @@ pub async fn run(options: RunOptions) -> Result<(), AgentError> {
     let signals = Signals::new()?;
     let watch =
         Watch::new().map_err(|source| AgentError::io("listening for changes of files", source))?;
-    let listener = Proxy::listener()
-        .map_err(|source| AgentError::io("listening for inspected connections", source))?;
+    let mut keeper = Keeper::new(&gateway.control, options.holder);
+    let listener = listener(&mut keeper)?;
     let network = Network::new()?;
     // Before the first look at the network, so that no change is missed.
     let changes = Changes::new()?;
@@ -104,14 +111,63 @@ pub async fn run(options: RunOptions) -> Result<(), AgentError> {
     };
     // Whatever happens from here on, flows are more than their agent: only an orderly end takes the datapath away.
     let agent = Agent::new(main, proxy, watch, stamps);
-    agent.serve(&mut kernel, listener, changes, signals).await?;
+    agent
+        .serve(&mut kernel, listener, &mut keeper, changes, signals)
+        .await?;
     if options.leave {
-        tracing::info!(pin_path = %pin_path.display(), "the agent ends and leaves the datapath in place; flows go on, new ones are steered");
+        tracing::info!(pin_path = %pin_path.display(), "the agent ends and leaves the datapath in place; flows go on, new ones are steered, and inspected ones wait for the next agent");
     } else {
+        // What waits is told so while its address is still there.
+        keeper.release();
         kernel.remove().await?;
         tracing::info!("detached: nothing of the datapath is left");
     }
     Ok(())
+}
+
+/// Removes what an agent that has ended left behind: the datapath of whatever version, what it added to the host's network, its holder.
+///
+/// # Errors
+/// When an agent runs, or something can't be removed; the rest is removed all the same.
+pub async fn detach(pin_path: &Path, control: &Path) -> Result<(), AgentError> {
+    let claimed = Instance::claim()
+        .map_err(|source| AgentError::io("claiming the network namespace", source))?;
+    let Some(_instance) = claimed else {
+        return Err(AgentError::AlreadyRunning);
+    };
+    let held = hold::release(control)
+        .map_err(|source| AgentError::io("ending the holder of the listening socket", source));
+    let network = Network::new()?;
+    let datapath = Datapath::remove_pinned(pin_path);
+    let back = ReturnRoute::remove(&network).await;
+    let addresses = LocalAddresses::new(network).release().await;
+    held?;
+    datapath?;
+    back?;
+    addresses?;
+    Ok(())
+}
+
+/// The listener of the agent before, with the connections that wait there, or a new one.
+fn listener(keeper: &mut Keeper) -> Result<TcpListener, AgentError> {
+    if let Some((from, left)) = keeper.inherited() {
+        match Proxy::adopt(left) {
+            Ok(listener) => {
+                tracing::info!(
+                    from,
+                    "took over the listening socket of the agent before, with the connections that wait there"
+                );
+                return Ok(listener);
+            }
+            Err(reason) => tracing::warn!(
+                from,
+                %reason,
+                "the listening socket of the agent before can't be taken over: connections that wait there are lost, and a new one takes its place"
+            ),
+        }
+    }
+    Proxy::listener()
+        .map_err(|source| AgentError::io("listening for inspected connections", source))
 }
 
 /// Says what was found and loaded.

@@ -14,6 +14,7 @@ use crate::{
     control::{Refusal, RefusalKind, Reloaded, RouteAdded, RouteRemoved, domains},
     datapath::Activated,
     proxy::{Active, Numbers},
+    service_manager,
 };
 
 impl Agent {
@@ -58,6 +59,7 @@ impl Agent {
 
     /// Loads everything anew, and makes it active as a whole or not at all.
     async fn reload(&mut self, kernel: &mut Kernel) -> Result<Reloaded, Refusal> {
+        service_manager::reloading();
         let reloaded = self.try_reload(kernel).await;
         if let Err(error) = &reloaded {
             for line in error.to_string().lines() {
@@ -69,6 +71,7 @@ impl Agent {
             // Files that only the refused one names are waited for as well.
             self.listen_on();
         }
+        service_manager::ready();
         reloaded.map_err(|error| refusal(&self.main, &error))
     }
 

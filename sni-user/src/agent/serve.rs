@@ -29,8 +29,10 @@ use super::{
 use crate::{
     control::Server,
     datapath::{LogStream, Maps},
+    hold::Keeper,
     net::Changes,
     proxy::{Active, Proxy},
+    service_manager,
     sweeper::Sweeper,
 };
 
@@ -98,6 +100,7 @@ impl Agent {
         mut self,
         kernel: &mut Kernel,
         listener: TcpListener,
+        keeper: &mut Keeper,
         mut changes: Changes,
         mut signals: Signals,
     ) -> Result<(), AgentError> {
@@ -106,6 +109,8 @@ impl Agent {
         let (asked, mut requests) = mpsc::channel(REQUESTS);
         let server = Server::bind(&self.active().config.gateway.control).await?;
         self.follow_configuration().await;
+        // Only now that no other agent can have this control socket: the holder's place goes by it.
+        tokio::task::block_in_place(|| keeper.keep(&listener));
 
         // What they serve ends with them, and they with this function.
         let mut tasks = JoinSet::new();
@@ -124,6 +129,7 @@ impl Agent {
         readers.spawn(events.run(stream));
         let mut leftovers = tokio::time::interval(LEFTOVERS);
         tracing::info!("ready");
+        service_manager::ready();
         loop {
             select! {
                 _ = signals.interrupt.recv() => break,
@@ -150,6 +156,7 @@ impl Agent {
                     }
                     kernel.neighbours.resolve(all.into_iter()).await;
                 }
+                () = keeper.is_lost() => keeper.mend(),
                 _ = leftovers.tick() => {
                     let active = self.active();
                     kernel.clear_leftovers(&active.config, &self.proxy.uses()).await;
@@ -165,6 +172,7 @@ impl Agent {
                 }
             }
         }
+        service_manager::stopping();
         // Its sockets say goodbye while their addresses are still there.
         self.proxy.stop().await;
         Ok(())

@@ -30,6 +30,9 @@ pub enum CliError {
     /// No runtime for the agent.
     #[error("the agent's threads could not be started: {0}")]
     Runtime(io::Error),
+    /// Nothing to hold.
+    #[error("the listening socket is not held ({0}): the agent starts `snigate hold` by itself")]
+    Hold(io::Error),
     /// No log for the agent.
     #[error("the log could not be started: {0}")]
     Log(Box<dyn std::error::Error + Send + Sync>),

@@ -8,11 +8,13 @@ mod ask;
 mod ca;
 mod cert;
 mod check;
+mod detach;
 mod domain;
 mod edge;
 mod environment;
 mod error;
 mod flow;
+mod hold;
 mod log;
 mod manual;
 mod map;
@@ -62,6 +64,13 @@ struct Cli {
 enum Command {
     /// Run the agent in the foreground: load, attach and configure the datapath, and look after it
     Run(run::Arguments),
+    /// Remove what an agent has left behind: attachments, flows, addresses, the waiting connections
+    ///
+    /// For after `snigate run --leave`, or an agent that was killed. Refused while an agent runs.
+    Detach,
+    /// Keep the listening socket for the next agent
+    #[command(hide = true)]
+    Hold(hold::Arguments),
     /// Check the configuration, and whether this host can run it
     Check(check::Arguments),
     /// Have the running agent load everything anew: configuration, certificates
@@ -158,6 +167,8 @@ fn execute(cli: &Cli, environment: &mut Environment<'_>) -> Result<u8, CliError>
     let place = &cli.place;
     match &cli.command {
         Command::Run(arguments) => run::run(arguments, place, environment),
+        Command::Detach => detach::run(place, environment),
+        Command::Hold(arguments) => hold::run(arguments, environment),
         Command::Check(arguments) => check::run(arguments, place, environment),
         Command::Reload => reload::run(place, environment),
         Command::Status(arguments) => status::run(arguments, maps(place), place, environment),

@@ -1,27 +1,32 @@
 //! `snigate run`: the agent in the foreground.
 
-use std::io;
+use std::{io, time::Duration};
 
 use tracing_subscriber::EnvFilter;
 
-use super::{CliError, Environment, place::Place};
+use super::{CliError, Environment, hold, place::Place};
 use crate::agent::{self, AgentError, RunOptions};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
-    /// Leave the datapath attached when the agent ends, so that flows and steering go on
+    /// Leave everything in place when the agent ends, for the next one: flows and steering go on, and connections to inspected addresses
+    /// wait. `snigate detach` removes it
     #[arg(long)]
     leave: bool,
     /// Remove what is pinned first, of whatever version; its flows are cut off
     #[arg(long)]
     fresh: bool,
+    /// How long connections to inspected addresses wait for the next agent when this one has ended, other than in good order, before
+    /// they are refused; where systemd runs the agent, they wait for as long as it does
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME", default_value = "2m")]
+    patience: Duration,
     /// How log lines look
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Human)]
     log_format: LogFormat,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum LogFormat {
+pub(super) enum LogFormat {
     /// For people
     Human,
     /// One JSON object per line
@@ -39,7 +44,8 @@ pub(super) fn run(
                 .into(),
         ));
     }
-    start_log(arguments.log_format, environment.colour)?;
+    let log_format = arguments.log_format;
+    start_log(log_format, environment.colour)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -48,6 +54,7 @@ pub(super) fn run(
         config: place.config().to_owned(),
         leave: arguments.leave,
         fresh: arguments.fresh,
+        holder: hold::arguments(arguments.patience, log_format),
     };
     match runtime.block_on(agent::run(options)) {
         // Such findings are more than a sentence: each shows its place in the file.
@@ -64,7 +71,7 @@ pub(super) fn run(
 }
 
 /// Logs go to standard error, at the levels that RUST_LOG names, else at `info`; coloured where people read them as they come.
-fn start_log(format: LogFormat, colour: bool) -> Result<(), CliError> {
+pub(super) fn start_log(format: LogFormat, colour: bool) -> Result<(), CliError> {
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
         .from_env()

@@ -69,6 +69,7 @@ pub(super) fn run(
             .map(|line| (line.counter, line.value))
             .collect(),
         drops: status::drops(&stats),
+        listener: maps.listeners.cookie()?.is_some(),
         agent: agent.as_ref().ok().cloned(),
     };
     if arguments.output.json {
@@ -83,6 +84,13 @@ pub(super) fn run(
         }
         Err(error) => {
             writeln!(environment.out, "{:<12} {error}", "agent")?;
+            if status.listener {
+                writeln!(
+                    environment.out,
+                    "{:<12} kept for the next agent: connections to inspected addresses wait for it",
+                    "listener"
+                )?;
+            }
             Vec::new()
         }
     };

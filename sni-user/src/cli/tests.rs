@@ -64,6 +64,8 @@ fn every_read_command_has_json() {
     command.build();
     let writes = [
         "run",
+        "detach",
+        "hold",
         "reload",
         "route add",
         "route rm",

@@ -19,8 +19,10 @@ pub enum DatapathError {
     },
     /// What is pinned was made by a version that this one can't read.
     #[error(
-        "the datapath pinned at {path} speaks ABI {found} and this snigate {ours}: let its flows end (`snigate flow ls` of the version that made \
-         it), then start with `snigate run --fresh`, which removes it; flows that are left then are cut off",
+        "the datapath pinned at {path} was made by another version of snigate: it has ABI {found}, and this version reads and writes ABI {ours}. \
+         Nothing was changed: it goes on with its flows and steers new ones. To replace it: lead new connections elsewhere (another gateway, DNS), \
+         wait until few flows are left (`snigate flow ls` of the version that made it), then run `snigate run --fresh` of this version, which \
+         removes it with the flows that are left. To keep it: run the version that made it",
         path = path.display()
     )]
     OtherAbi {

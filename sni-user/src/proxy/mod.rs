@@ -27,5 +27,6 @@ mod uses;
 pub use self::{
     routing::{Decision, Routing, Service, Target, Verdict},
     shared::{Active, Lesson, Numbers, Proxy},
+    socket::NotAdopted,
     uses::Uses,
 };

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -22,7 +23,7 @@ use super::{
     budget::{Allowance, Budgets, Claim},
     counters::Counters,
     routing::{Routing, Verdict},
-    socket,
+    socket::{self, NotAdopted},
     uses::{InUse, UsedAddress, UsedWayBack, Uses},
 };
 use crate::{
@@ -165,6 +166,14 @@ impl Proxy {
     /// The kernel's.
     pub fn listener() -> io::Result<TcpListener> {
         socket::listener()
+    }
+
+    /// The same, but that of an earlier agent, with the connections that wait in its queue.
+    ///
+    /// # Errors
+    /// When it is no such socket.
+    pub fn adopt(left: OwnedFd) -> Result<TcpListener, NotAdopted> {
+        socket::adopt(left)
     }
 
     /// Accepts connections until [`Proxy::stop`]; those that were accepted end with it.

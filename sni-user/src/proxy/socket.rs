@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsFd, AsRawFd as _},
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
     time::Duration,
 };
 
@@ -26,20 +26,74 @@ const USER_TIMEOUT: Duration = Duration::from_secs(180);
 /// # Errors
 /// The kernel's.
 pub(super) fn listener() -> io::Result<TcpListener> {
+    listening(bound()?)
+}
+
+/// The listener that an earlier agent has left, with the connections that wait in its queue.
+///
+/// # Errors
+/// When it would not do: what [`listener`] would make is the measure.
+pub(super) fn adopt(left: OwnedFd) -> Result<TcpListener, NotAdopted> {
+    let (left, ours) = (Socket::from(left), bound()?);
+    if left.r#type()? != Type::STREAM
+        || left.protocol()? != Some(Protocol::TCP)
+        || !left.is_listener()?
+    {
+        return Err(NotAdopted::NoListener);
+    }
+    if network_namespace(&left)? != network_namespace(&ours)? {
+        return Err(NotAdopted::Elsewhere);
+    }
+    let everywhere = left
+        .local_addr()?
+        .as_socket()
+        .is_some_and(|address| address.ip().is_unspecified());
+    let both = |socket: &Socket| -> io::Result<_> {
+        let domain = socket.domain()?;
+        Ok((domain, domain == Domain::IPV6 && socket.only_v6()?))
+    };
+    if !everywhere || both(&left)? != both(&ours)? {
+        return Err(NotAdopted::Narrow);
+    }
+    Ok(listening(left)?)
+}
+
+/// Why a listener is not taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdopted {
+    /// It is something else.
+    #[error("it is no listening TCP socket")]
+    NoListener,
+    /// Connections here would not reach it.
+    #[error("it belongs to another network namespace")]
+    Elsewhere,
+    /// It does not get all connections.
+    #[error("it does not take both address families at every address")]
+    Narrow,
+    /// The kernel refuses.
+    #[error(transparent)]
+    Kernel(#[from] io::Error),
+}
+
+fn bound() -> io::Result<Socket> {
     // A socket for both families, where the host has IPv6.
-    let socket = match Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)) {
+    match Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)) {
         Ok(socket) => {
             socket.set_only_v6(false)?;
             socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into())?;
-            socket
+            Ok(socket)
         }
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
             socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
-            socket
+            Ok(socket)
         }
-        Err(error) => return Err(error),
-    };
+        Err(error) => Err(error),
+    }
+}
+
+/// One that listens already gets this version's options and backlog.
+fn listening(socket: Socket) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     // Linux has accepted sockets inherit it: five system calls less for each connection.
     for_federation(&socket)?;
@@ -116,6 +170,26 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// The number of a socket's network namespace, which no other one ever gets (SO_NETNS_COOKIE, Linux 5.14).
+fn network_namespace(socket: &impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the option's value is eight bytes long, and value and length outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(cookie)
+}
+
 pub(super) fn set(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the option's value is an int that outlives the call.
     let result = unsafe {
@@ -131,4 +205,48 @@ pub(super) fn set(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_is_taken_over_with_its_queue() {
+        let first = listener().expect("a listener");
+        let port = first.local_addr().expect("its address").port();
+        let left = first.as_fd().try_clone_to_owned().expect("another handle");
+        drop(first);
+        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+        let client = client.expect("a connection to nobody's listener");
+        let next = adopt(left).expect("the same listener");
+        let (_stream, source) = next.accept().await.expect("the one that waited");
+        assert_eq!(canonical(source), client.local_addr().expect("its own end"));
+    }
+
+    #[tokio::test]
+    async fn other_sockets_are_not_taken_over() {
+        let tcp =
+            |domain| Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+        let deaf = tcp(Domain::IPV6);
+        let datagrams = Socket::new(Domain::IPV6, Type::DGRAM, None).expect("a socket");
+        let one_family = tcp(Domain::IPV6);
+        one_family.set_only_v6(true).expect("IPv6 alone");
+        one_family.listen(1).expect("listening");
+        let one_address = tcp(Domain::IPV4);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        one_address.bind(&address.into()).expect("an address");
+        one_address.listen(1).expect("listening");
+        for (socket, sentence) in [
+            (deaf, "no listening TCP socket"),
+            (datagrams, "no listening TCP socket"),
+            (one_family, "both address families"),
+            (one_address, "both address families"),
+        ] {
+            let refused = adopt(socket.into()).expect_err("a refusal").to_string();
+            assert!(refused.contains(sentence), "{refused}");
+        }
+        let (file, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        assert!(adopt(OwnedFd::from(file)).is_err());
+    }
 }

@@ -130,6 +130,10 @@ fn without_an_agent_inspected_connections_are_refused_and_steered_ones_live() {
             .run(|| Ok(TcpListener::bind(("::", SIP_TLS))?))?;
         other.set_nonblocking(true)?;
         let mut gateway = Gateway::start(lab, &shared("preserve", "", &steered))?;
+        // Connections are not to wait for the next agent.
+        let impatient = ["--patience", "0s"];
+        gateway.stop()?;
+        gateway.run(&impatient)?;
         let hello = asking_for("sip.contoso.example")?;
         let mut connections = Vec::new();
         for address in both(VIP_2) {
@@ -140,7 +144,7 @@ fn without_an_agent_inspected_connections_are_refused_and_steered_ones_live() {
                 say(lab, address, &hello, Segments::Few)?;
             }
             gateway.kill()?;
-            // The kernel closes the listener when the process is gone, which the wait for its end has seen.
+            // The holder closes the listener when it has seen that the agent is gone.
             for address in both(VIP_1) {
                 Deadline::after(TIMEOUT).poll("the refusal", || {
                     Ok(ensure_refused(lab, address).is_ok().then_some(()))
@@ -153,7 +157,7 @@ fn without_an_agent_inspected_connections_are_refused_and_steered_ones_live() {
                 tcp(lab).exchange(address, 1000, 1000)?;
                 ensure!(edge_b.report(TIMEOUT)?.end == End::Clean);
             }
-            gateway.run(&[])?;
+            gateway.run(&impatient)?;
         }
         let taken = other.accept();
         ensure!(taken.is_err(), "another server was reached: {taken:?}");

@@ -17,6 +17,7 @@ mod permissions;
 mod pools;
 mod proxy_protocol;
 mod reload;
+mod restart;
 mod routes;
 mod sockets;
 mod terminate;

@@ -30,6 +30,8 @@ pub(in crate::cli) struct Status {
     pub(in crate::cli) maps: Vec<MapLine>,
     pub(in crate::cli) counters: BTreeMap<&'static str, u64>,
     pub(in crate::cli) drops: Vec<DropLine>,
+    /// Whether there is a socket for connections to inspected addresses: the running agent's, or one that is kept for the next.
+    pub(in crate::cli) listener: bool,
     /// What the running agent says of itself.
     pub(in crate::cli) agent: Option<AgentStatus>,
 }

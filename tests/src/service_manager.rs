@@ -1,0 +1,173 @@
+//! A systemd of the lab's own, in which the packaged units run.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{Lab, Process, deadline::Deadline, output_within};
+
+const START: Duration = Duration::from_secs(20);
+/// Longer than the agent may take until it is ready.
+const COMMAND: Duration = Duration::from_secs(60);
+
+/// What every unit depends on, and `systemd --user` starts with.
+const TARGETS: [&str; 4] = ["basic", "default", "shutdown", "sysinit"];
+
+/// A user's instance of systemd, which need not be the machine's first process, in the gateway's network namespace and in namespaces of its own for
+/// processes and mounts. Dropping it ends it with all its services.
+#[derive(Debug)]
+pub struct ServiceManager<'lab> {
+    lab: &'lab Lab,
+    directory: PathBuf,
+    process: Process,
+}
+
+impl<'lab> ServiceManager<'lab> {
+    /// Starts it with these units (file name and text).
+    ///
+    /// # Errors
+    /// There is no systemd, or it does not come up.
+    pub fn start(lab: &'lab Lab, units: &[(&str, String)]) -> Result<Self> {
+        let directory = lab.dir().join("systemd");
+        fs::create_dir_all(directory.join("units"))?;
+        let write = |name: &str, text: &str| {
+            let path = directory.join("units").join(name);
+            fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+        };
+        for target in TARGETS {
+            write(
+                &format!("{target}.target"),
+                "[Unit]\nDescription=of the lab\n",
+            )?;
+        }
+        for (name, text) in units {
+            write(name, text)?;
+        }
+        // A user's instance asks whether the machine was booted with systemd, wants its control groups at the usual place, and must not be
+        // the first process.
+        let script = "mount --make-rprivate / && { umount -l /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; } \
+            && mkdir -p \"/sys/fs/cgroup/$1\" && echo 0 > \"/sys/fs/cgroup/$1/cgroup.procs\" \
+            && mkdir -p /run/systemd && mount -t tmpfs none /run/systemd && mkdir /run/systemd/system \
+            && /usr/lib/systemd/systemd --user --log-target=console; exit $?";
+        let mut command = lab.gateway.command("unshare");
+        command
+            .args(["--fork", "--pid", "--mount", "--mount-proc", "--kill-child"])
+            .args(["sh", "-c", script, "sh", lab.name()])
+            .env("XDG_RUNTIME_DIR", &directory)
+            .env("SYSTEMD_UNIT_PATH", directory.join("units"));
+        let process = lab.spawn("systemd", command)?;
+        let this = Self {
+            lab,
+            directory,
+            process,
+        };
+        Deadline::after(START).poll("systemd to answer", || {
+            Ok(this
+                .systemctl(&["is-active", "default.target"])
+                .is_ok()
+                .then_some(()))
+        })?;
+        Ok(this)
+    }
+
+    /// Runs systemctl, and returns what it prints.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn systemctl(&self, arguments: &[&str]) -> Result<String> {
+        // From among its processes, because it wants to know who asks.
+        let mut command = self.lab.gateway.command("nsenter");
+        command
+            .args(["--target", &self.first_process()?, "--pid", "--mount"])
+            .args(["systemctl", "--user"])
+            .args(arguments)
+            .env("XDG_RUNTIME_DIR", &self.directory);
+        let output = output_within(&mut command, COMMAND)?;
+        ensure!(
+            output.status.success(),
+            "systemctl {arguments:?} ended with {}: {}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    /// The one that unshare has started.
+    fn first_process(&self) -> Result<String> {
+        let pid = self.process.pid();
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let children = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let first = children.split_whitespace().next();
+        Ok(first.context("systemd has ended")?.to_owned())
+    }
+
+    /// A property of a unit.
+    ///
+    /// # Errors
+    /// When systemctl fails.
+    pub fn property(&self, unit: &str, name: &str) -> Result<String> {
+        self.systemctl(&["show", "--value", "--property", name, unit])
+    }
+}
+
+/// A packaged unit, with another program, and its log in a file.
+///
+/// # Errors
+/// When it can't be read, or has nothing to replace.
+pub fn packaged_unit(name: &str, program: &str, log: &Path) -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../packaging")
+        .join(name);
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let section = format!("[Service]\nStandardError=append:{}\n", log.display());
+    let changed = text
+        .replace("/usr/bin/snigate", program)
+        .replace("[Service]\n", &section);
+    ensure!(changed.contains(program), "{name} starts something else");
+    Ok(changed)
+}
+
+/// Removes the control groups of a lab's systemd, which stay when it has ended.
+///
+/// # Errors
+/// Something still runs in them.
+pub(crate) fn remove_control_groups(lab: &str) -> Result<()> {
+    let Some(root) = control_groups()? else {
+        return Ok(());
+    };
+    let what = format!("the control groups of {lab} to be empty");
+    Deadline::after(Duration::from_secs(5)).poll(&what, || {
+        Ok(remove_groups(&root.join(lab)).is_ok().then_some(()))
+    })
+}
+
+/// Children first; a group's files go with it.
+fn remove_groups(group: &Path) -> std::io::Result<()> {
+    let entries = match fs::read_dir(group) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_groups(&entry.path())?;
+        }
+    }
+    fs::remove_dir(group)
+}
+
+/// Where the unified hierarchy is mounted, if it is.
+fn control_groups() -> Result<Option<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let mut places = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (place, kind) = (words.next()?, words.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(place))
+    });
+    Ok(places.next())
+}

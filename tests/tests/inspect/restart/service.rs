@@ -1,0 +1,134 @@
+//! As a service: systemd keeps the listener, and the packaged units tell a restart from a stop.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use snigate_tests::{
+    addresses::VIP_1,
+    gateway::{Gateway, binary},
+    lab_test,
+    peers::{Limit, Partner, Storm},
+    service_manager::{ServiceManager, packaged_unit},
+};
+
+use super::{NAME, tables, until, wait_through};
+use crate::{
+    at,
+    federation::{Federation, OTHER, ip_set},
+    quiet, tcp,
+};
+
+const UNIT: &str = "snigate.service";
+
+#[test]
+fn a_service_is_restarted_without_a_refusal() {
+    lab_test("restart-service", &quiet(), |lab| {
+        let federation = Federation::new(lab)?;
+        let tables = tables(&federation)? + &ip_set("steered", VIP_1, "steer = \"edges-a\"");
+        // For its configuration file.
+        let mut gateway = Gateway::start(lab, &tables)?;
+        gateway.stop()?;
+        let log = lab.dir().join("service.log");
+        let program = format!(
+            "{} --config {}",
+            binary()?.display(),
+            gateway.config().display()
+        );
+        let unit = |name: &'static str| -> Result<(&str, String)> {
+            Ok((name, packaged_unit(name, &program, &log)?))
+        };
+        let manager =
+            ServiceManager::start(lab, &[unit(UNIT)?, unit("snigate-datapath.service")?])?;
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        let start = || {
+            let started = manager.systemctl(&["start", UNIT]);
+            started.with_context(said).map(drop)
+        };
+        start()?;
+        let pid = || manager.property(UNIT, "MainPID");
+        let stored = || manager.property(UNIT, "NFileDescriptorStore");
+        until("systemd to have the listener", || Ok(stored()? == "1"))?;
+        ensure!(gateway.holder()?.is_none(), "nobody needs a holder");
+        federation.reach(NAME, at(OTHER.v4.into()))?;
+        // A steered connection, which none of it concerns.
+        let mut steered = federation.open(NAME, at(VIP_1.v4.into()))?;
+
+        // Killed, and started again by systemd.
+        let first = pid()?;
+        manager.systemctl(&["kill", "--signal=KILL", UNIT])?;
+        wait_through(lab, &federation, || {
+            until("the next agent", || {
+                let active = manager.property(UNIT, "ActiveState")? == "active";
+                Ok(active && !["0", &first].contains(&pid()?.as_str()))
+            })
+            .with_context(said)
+        })?;
+        ensure!(
+            said().contains("took over the listening socket"),
+            "{}",
+            said()
+        );
+        ensure!(stored()? == "1", "stored {} times", stored()?);
+        steered.ping()?;
+
+        // Restarted, with connections all the while: those that the agent carries end with it, but none is refused.
+        let tls = federation.tls(NAME)?;
+        let partner = Partner {
+            tls: Some(&tls),
+            ..tcp(lab)
+        };
+        let storm = Storm::start(
+            &partner,
+            at(OTHER.v4.into()),
+            4,
+            Limit::Time(Duration::from_secs(60)),
+        )?;
+        storm.wait_for(20, Duration::from_secs(20))?;
+        for _ in 0..3 {
+            manager.systemctl(&["restart", UNIT]).with_context(said)?;
+            steered.ping()?;
+            let ended = storm.ended();
+            storm.wait_for(ended + 20, Duration::from_secs(20))?;
+        }
+        let report = storm.stop()?;
+        eprintln!(
+            "3 restarts of the service: {} connections went well, and {:?}",
+            report.connections.len(),
+            report.failures
+        );
+        ensure!(
+            !report
+                .failures
+                .keys()
+                .any(|what| what.starts_with("connect:")),
+            "{:?}",
+            report.failures
+        );
+        ensure!(stored()? == "1", "stored {} times", stored()?);
+
+        manager.systemctl(&["reload", UNIT]).with_context(said)?;
+        until("the end of the reload", || {
+            Ok(manager.property(UNIT, "ActiveState")? == "active")
+        })?;
+        steered.ping()?;
+
+        // Stopped: nothing is left.
+        manager.systemctl(&["stop", UNIT]).with_context(said)?;
+        until("the datapath's end", || Ok(!gateway.pin_path().exists()))?;
+        until("the listener's end", || {
+            Ok(lab.gateway.output("ss", &["-Hlnt"])?.is_empty())
+        })?;
+        ensure!(!gateway.control().exists());
+        let began = Instant::now();
+        ensure!(federation.open(NAME, at(OTHER.v4.into())).is_err());
+        // Without its address, the gateway says that there is no such host, after a while.
+        ensure!(began.elapsed() < Duration::from_secs(15));
+        start()?;
+        federation.reach(NAME, at(OTHER.v4.into()))?;
+        thread::sleep(Duration::from_millis(100));
+        manager.systemctl(&["stop", UNIT]).map(drop)
+    });
+}
