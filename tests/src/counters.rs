@@ -132,8 +132,8 @@ impl TcpCounters {
         repairs.filter(|(_, value)| *value != 0).collect()
     }
 
-    /// Those of the repairs that are due to what arrived wrong: with a wrong checksum, an old timestamp, or beyond the
-    /// window. No loss makes that happen, only a wrong translation.
+    /// Those of the repairs that are due to what arrived wrong: with a wrong checksum or an old timestamp. No loss makes that
+    /// happen, only a wrong translation.
     #[must_use]
     pub fn corruptions(&self) -> Vec<(&'static str, u64)> {
         const CORRUPTIONS: &[&str] = &[
@@ -143,7 +143,6 @@ impl TcpCounters {
             "TcpExtTCPACKSkippedPAWS",
             "TcpExtTSEcrRejected",
             "TcpExtTCPSACKReneging",
-            "TcpExtBeyondWindow",
         ];
         let repairs = self.repairs();
         let corrupted = |(name, _): &(&'static str, u64)| CORRUPTIONS.contains(name);

@@ -284,6 +284,40 @@ impl Kernel {
         Ok(())
     }
 
+    /// The largest segment that the narrowest way to an Edge carries, where clients could be told a larger one by their own route; else 0. It has room
+    /// for an IPv6 header.
+    pub(super) async fn segment_size(&self, config: &Config) -> u32 {
+        const HEADERS: u32 = 40 + 20;
+        let found = async {
+            let interfaces = self.network.interfaces().await?;
+            let mtu = |index: u32| {
+                let interface = interfaces.iter().find(|interface| interface.index == index);
+                interface.map(|interface| interface.mtu)
+            };
+            let mut narrowest = u32::MAX;
+            for edge in &config.edges {
+                // An Edge that can't be reached gets no connections.
+                if let Ok(route) = self.network.route_to(edge.address.ip(), None).await {
+                    narrowest = narrowest.min(mtu(route.ifindex).unwrap_or(u32::MAX));
+                }
+            }
+            let widest = self
+                .interfaces
+                .iter()
+                .filter_map(|(_, index)| mtu(*index))
+                .max();
+            Ok::<_, AgentError>((narrowest, widest.unwrap_or(0)))
+        };
+        match found.await {
+            Ok((narrowest, widest)) if narrowest < widest => narrowest.saturating_sub(HEADERS),
+            Ok(_) => 0,
+            Err(error) => {
+                tracing::debug!(%error, "the MTU toward the Edges is not known");
+                0
+            }
+        }
+    }
+
     /// Removes everything.
     pub(super) async fn remove(mut self) -> Result<(), AgentError> {
         // All of it, whatever becomes of the parts.

@@ -215,6 +215,7 @@ async fn start(
     let Candidate { config, tls, .. } = candidate;
     let active = Active::new(config, tls, Numbers::from(&activated), &Default::default());
     let (proxy, lessons) = Proxy::new(active, hand_offs);
+    proxy.limit_segments(kernel.segment_size(&proxy.active().config).await);
     learn::start(lessons, learned);
     Ok(proxy)
 }

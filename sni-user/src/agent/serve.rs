@@ -141,6 +141,9 @@ impl Agent {
                     tracing::debug!(?change, "the host's network changed");
                     let active = self.active();
                     kernel.follow(change, &active.config, &self.proxy.uses()).await;
+                    if change.links || change.routes {
+                        self.limit_segments(kernel).await;
+                    }
                 }
                 Some(request) = requests.recv() => self.answer(kernel, request).await,
                 () = self.watch.changed() => {
@@ -176,6 +179,12 @@ impl Agent {
         // Its sockets say goodbye while their addresses are still there.
         self.proxy.stop().await;
         Ok(())
+    }
+
+    /// Has clients send no larger segments than Edges can be sent.
+    pub(super) async fn limit_segments(&self, kernel: &Kernel) {
+        let size = kernel.segment_size(&self.active().config).await;
+        self.proxy.limit_segments(size);
     }
 
     /// What the agent goes by.

@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use socket2::SockRef;
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{Proxy, connection};
@@ -16,11 +17,25 @@ pub(super) async fn connections(proxy: Arc<Proxy>, listener: TcpListener) {
     let mut open = JoinSet::new();
     tokio::select! {
         () = accept(&proxy, &listener, &mut open) => {}
+        () = follow_segment_size(&proxy, &listener) => {}
         () = proxy.stopped() => {}
     }
     drop(listener);
     open.shutdown().await;
     proxy.has_stopped();
+}
+
+/// Keeps what clients are told true. Does not end.
+async fn follow_segment_size(proxy: &Proxy, listener: &TcpListener) {
+    let mut size = proxy.segment_size();
+    loop {
+        let bytes = *size.borrow_and_update();
+        if let Err(error) = SockRef::from(listener).set_tcp_mss(bytes) {
+            tracing::warn!(%error, bytes, "clients can't be told how large their segments may be; path MTU discovery finds out");
+        }
+        // The sender is the proxy's, which is borrowed.
+        let _ = size.changed().await;
+    }
 }
 
 async fn accept(proxy: &Arc<Proxy>, listener: &TcpListener, open: &mut JoinSet<()>) {

@@ -41,6 +41,8 @@ pub(super) struct Hold {
 pub(super) struct Attempts {
     pool: String,
     client: SocketAddr,
+    /// The largest segment that Edges are told to send; what the route says if nothing.
+    segment_size: Option<u32>,
     left: std::iter::Take<std::vec::IntoIter<Arc<Edge>>>,
     failed: Vec<Failed>,
 }
@@ -101,9 +103,16 @@ impl Attempts {
         Self {
             pool: pool.name().to_string(),
             client,
+            segment_size: None,
             left: pool.order(client).into_iter().take(ATTEMPTS),
             failed: Vec::new(),
         }
+    }
+
+    /// Edges are told to send segments of this size at most.
+    pub(super) fn with_segment_size(mut self, size: Option<u32>) -> Self {
+        self.segment_size = size;
+        self
     }
 
     /// Connects to the first of those left that answers.
@@ -111,7 +120,7 @@ impl Attempts {
         for edge in self.left.by_ref() {
             // Before the attempt, so that a burst of connections is spread by those that are under way.
             let entered = edge.enter();
-            match to_edge(proxy, &edge, self.client).await {
+            match to_edge(proxy, &edge, self.client, self.segment_size).await {
                 Ok((stream, way_back)) => {
                     return Ok(Connected {
                         stream,
@@ -145,36 +154,36 @@ async fn to_edge(
     proxy: &Proxy,
     edge: &Edge,
     client: SocketAddr,
+    segment_size: Option<u32>,
 ) -> io::Result<(TcpStream, Option<UsedWayBack>)> {
     let address = edge.config.address;
+    let connect = |socket: socket2::Socket| async move {
+        if let Some(size) = segment_size {
+            socket.set_tcp_mss(size)?;
+        }
+        connect(socket, address).await
+    };
     if edge.config.source == SourceMode::Gateway {
-        let stream = connect(socket::plain(address)?, address).await?;
+        let stream = connect(socket::plain(address)?).await?;
         socket::for_federation(&stream)?;
         return Ok((stream, None));
     }
     // Before the SYN: its answer must find the way.
     let way_back = proxy.use_way_back();
-    let stream = match with_own_port(proxy, client, address).await {
-        Err(error) if is_taken(&error) => {
-            connect(socket::transparent(client, false)?, address).await?
+    let own_port = async {
+        // With the client's address and its very port, if no other connection to this Edge has them: one of the agent's, or a flow of the datapath,
+        // which would take the Edge's answers for its own.
+        if proxy.is_flow(address, client) {
+            return Err(io::ErrorKind::AddrInUse.into());
         }
+        connect(socket::transparent(client, true)?).await
+    };
+    let stream = match own_port.await {
+        Err(error) if is_taken(&error) => connect(socket::transparent(client, false)?).await?,
         other => other?,
     };
     socket::for_federation(&stream)?;
     Ok((stream, Some(way_back)))
-}
-
-/// With the client's address and its very port, if no other connection to this Edge has them: one of the agent's, or a flow of the datapath, which
-/// would take the Edge's answers for its own.
-async fn with_own_port(
-    proxy: &Proxy,
-    client: SocketAddr,
-    edge: SocketAddr,
-) -> io::Result<TcpStream> {
-    if proxy.is_flow(edge, client) {
-        return Err(io::ErrorKind::AddrInUse.into());
-    }
-    connect(socket::transparent(client, true)?, edge).await
 }
 
 async fn connect(socket: socket2::Socket, address: SocketAddr) -> io::Result<TcpStream> {

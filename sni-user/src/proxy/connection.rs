@@ -10,7 +10,7 @@ use tokio::{
 use super::{
     Proxy, Target,
     connect::{Attempts, Connected, Failed, Hold},
-    farewell,
+    farewell, hand_off,
     hello::ClientHello,
     pass, peek, proxy_header,
     refusal::Refusal,
@@ -75,15 +75,15 @@ async fn carry(story: &mut Story<'_>, stream: &mut TcpStream) -> Result<Onward, 
         .unwrap_or(Err(Refusal::HelloTimeout(patience)))?;
     match story.route(&service, hello)? {
         Target::Pool(pool) => {
-            let mut attempts = attempts(story, pool)?;
-            Ok(Onward::Pass(reach(story, &mut attempts).await?))
+            let attempts = attempts(story, pool)?;
+            pass(story, &service, stream, attempts).await
         }
         Target::Domain(index) => {
             let domain = story.active.config.domains.get(index);
             let domain = domain.ok_or(Refusal::Incoherent("domain"))?;
-            let mut attempts = attempts(story, domain.pool.index())?;
+            let attempts = attempts(story, domain.pool.index())?;
             if domain.terminate.is_none() {
-                return Ok(Onward::Pass(reach(story, &mut attempts).await?));
+                return pass(story, &service, stream, attempts).await;
             }
             let terminating = story.active.tls.domain(index);
             let terminating = terminating.ok_or(Refusal::Incoherent("certificate"))?;
@@ -142,6 +142,20 @@ fn attempts(story: &Story<'_>, pool: usize) -> Result<Attempts, Refusal> {
     let pool = story.active.edges.pool(pool);
     let pool = pool.ok_or(Refusal::Incoherent("pool"))?;
     Ok(Attempts::new(pool, story.source))
+}
+
+/// An Edge for a connection that is passed through. What is handed off must not exceed what the client takes.
+async fn pass(
+    story: &Story<'_>,
+    service: &Service,
+    client: &TcpStream,
+    attempts: Attempts,
+) -> Result<Onward, Refusal> {
+    let segment_size = service
+        .hand_off
+        .then(|| hand_off::segment_size(client).ok());
+    let mut attempts = attempts.with_segment_size(segment_size.flatten());
+    Ok(Onward::Pass(reach(story, &mut attempts).await?))
 }
 
 /// Connects to the next Edge that answers, and tells it who the client is if it wants to know.

@@ -109,6 +109,8 @@ pub struct Proxy {
     waiting: Mutex<HashMap<FlowKey, Arc<Notify>>>,
     /// The generation of the active configuration.
     activated: watch::Sender<u32>,
+    /// The largest segment that clients are told to send; 0 for what the route says.
+    segment_size: watch::Sender<u32>,
     watchers: broadcast::Sender<Arc<HelloSeen>>,
     lessons: mpsc::Sender<Lesson>,
     stop: watch::Sender<Life>,
@@ -153,6 +155,7 @@ impl Proxy {
             hand_offs,
             waiting: Mutex::default(),
             activated: watch::Sender::new(generation),
+            segment_size: watch::Sender::new(0),
             watchers: broadcast::Sender::new(WATCHED),
             lessons,
             stop: watch::Sender::new(Life::Running),
@@ -350,6 +353,16 @@ impl Proxy {
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<FlowKey, Arc<Notify>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Clients are told to send segments of this size at most from now on; 0 for what the route says.
+    pub fn limit_segments(&self, size: u32) {
+        self.segment_size
+            .send_if_modified(|before| std::mem::replace(before, size) != size);
+    }
+
+    pub(super) fn segment_size(&self) -> watch::Receiver<u32> {
+        self.segment_size.subscribe()
     }
 
     /// Waits for the next configuration.

@@ -46,6 +46,14 @@ const MEGABYTE: u64 = 1_000_000;
 /// The name in the captured hellos, and of the domain that is passed through.
 const NAME: &str = "sip.fabrikam.example";
 
+/// What the ends count when, at the moment of the hand-off, segments of a client that does not wait for an answer overtake what the agent's socket
+/// still has to send. They are put in order, and nothing is sent again.
+const OVERTAKEN: [&str; 3] = [
+    "TcpExtTCPOFOQueue",
+    "TcpExtTCPSACKReorder",
+    "TcpExtTCPSACKDiscard",
+];
+
 /// The program whose hello stands before what is no TLS.
 const HELLO: &str = "openssl-tls13";
 
@@ -183,7 +191,7 @@ pool = "edges-a"
         for (end, added) in counted.ends() {
             let repairs = added.repairs().into_iter();
             let repairs: Vec<_> = repairs
-                .filter(|(name, _)| !allowed.contains(name))
+                .filter(|(name, _)| !allowed.contains(name) && !OVERTAKEN.contains(name))
                 .collect();
             ensure!(
                 repairs.is_empty(),

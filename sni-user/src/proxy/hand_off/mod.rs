@@ -17,8 +17,11 @@ use sni_common::{
 };
 use tokio::{io::Interest, net::TcpStream, select, time::sleep};
 
-pub(super) use self::terms::{NotHandedOff, Terms};
 use self::{socket::Facts, terms::Peers};
+pub(super) use self::{
+    socket::segment_size,
+    terms::{NotHandedOff, Terms},
+};
 use super::{Proxy, shared::Woken, socket as sockets};
 use crate::{
     clock::monotonic_ns,
@@ -175,11 +178,12 @@ impl<'a> HandingOff<'a> {
         carry(self.hand_offs, &mut self.client, &mut self.edge)?;
         carry(self.hand_offs, &mut self.edge, &mut self.client)?;
         for side in [&mut self.client, &mut self.edge] {
-            side.write()?;
+            // Before the peer can acknowledge it: from there on acknowledgements are for the other peer, too.
             if side.announced != side.end {
                 self.hand_offs.need(&side.key, side.end)?;
                 side.announced = side.end;
             }
+            side.write()?;
         }
         Ok(())
     }

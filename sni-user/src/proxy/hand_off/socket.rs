@@ -80,6 +80,20 @@ pub(super) fn facts(stream: &TcpStream, seen: &SynSeen) -> io::Result<Option<Fac
     }))
 }
 
+/// The largest segment that the peer takes, without options, as far as is known: what it has announced, or what its path is known to carry. An Edge
+/// that is told the same will not send what does not get there.
+pub(in crate::proxy) fn segment_size(stream: &TcpStream) -> io::Result<u32> {
+    /// Two NOPs and the option, in every segment (RFC 7323, appendix A).
+    const TIMESTAMPS_SIZE: u32 = 12;
+    let info = info(stream)?;
+    let options = if info.options & TIMESTAMPS != 0 {
+        TIMESTAMPS_SIZE
+    } else {
+        0
+    };
+    Ok(SockRef::from(stream).tcp_mss()? + options)
+}
+
 /// Whether the connection is gone: reset, or given up by the kernel.
 pub(super) fn is_gone(stream: &TcpStream) -> io::Result<bool> {
     const CLOSED: u8 = 7;
