@@ -155,6 +155,7 @@ impl TcpCounters {
         [
             "TCPBacklogDrop",
             "TCPRcvQDrop",
+            "RcvPruned",
             "TCPZeroWindowDrop",
             "TCPOFODrop",
         ]

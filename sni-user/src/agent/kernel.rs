@@ -131,6 +131,7 @@ impl Kernel {
         }
         if needs.inspects {
             self.datapath.dispatch(true)?;
+            self.watch_answers(&both)?;
         }
         let activated = host::activate(&mut self.datapath.maps, &self.network, config).await?;
         self.interfaces = interfaces;
@@ -179,6 +180,11 @@ impl Kernel {
                 tracing::warn!("{note}");
             }
         }
+        Ok(())
+    }
+
+    /// Packets to the agent's sockets: those of Edges to transparent ones are marked, and those that come too late are dropped.
+    fn watch_answers(&mut self, interfaces: &[AttachTo]) -> Result<(), AgentError> {
         let hook = ReturnHook::of_this_kernel();
         Ok(self.datapath.attach_return(interfaces, hook)?)
     }
@@ -211,12 +217,12 @@ impl Kernel {
         self.datapath.dispatch(own.inspects)?;
         self.leave_by =
             host::refresh_links(&mut self.datapath.maps, &self.network, &self.interfaces).await?;
+        let interfaces = self.interfaces.clone();
+        let watched = own.inspects || needs.transparent;
+        self.watch_answers(if watched { &interfaces } else { &[] })?;
         if needs.transparent {
-            let interfaces = self.interfaces.clone();
             self.lead_back(&interfaces).await?;
         } else {
-            let hook = ReturnHook::of_this_kernel();
-            self.datapath.attach_return(&[], hook)?;
             ReturnRoute::remove(&self.network).await?;
         }
         let leave_by = self.leave_by.clone();
@@ -277,8 +283,11 @@ impl Kernel {
             let leave_by = self.leave_by.clone();
             self.make_local(&needs.addresses, &leave_by).await?;
         }
+        let interfaces = self.interfaces.clone();
+        if change.links && (needs.inspects || needs.transparent) {
+            self.watch_answers(&interfaces)?;
+        }
         if needs.transparent && (change.routes || change.links) {
-            let interfaces = self.interfaces.clone();
             self.lead_back(&interfaces).await?;
         }
         Ok(())
