@@ -10,9 +10,8 @@ use super::{
     story::Carried,
 };
 
-/// How long to wait before the datapath is asked again where it had no room. Doubled each time, up to an hour.
-const AGAIN: Duration = Duration::from_secs(10);
-const AT_LAST: Duration = Duration::from_secs(3600);
+/// The pauses between attempts are doubled each time, up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Passes a connection through to its end, or to where it is the datapath's.
 pub(super) async fn through(
@@ -26,14 +25,15 @@ pub(super) async fn through(
         to_client: 0,
         end: End::Closed,
     };
-    let mut wait = AGAIN;
+    let mut attempts = 0;
     loop {
         let why = match carried.terms() {
             Ok(terms) => match hand_off::hand_off(carried.proxy, &client, &edge, &terms).await {
                 Outcome::HandedOff { to_edge, to_client } => {
                     passed.to_edge += to_edge;
                     passed.to_client += to_client;
-                    return carried.handed_off(&passed);
+                    carried.handed_off(&passed);
+                    return hand_off::close(client, edge).await;
                 }
                 Outcome::Reset => {
                     passed.end = End::Reset;
@@ -44,24 +44,27 @@ pub(super) async fn through(
             Err(why) => why,
         };
         carried.kept(&why);
-        let relayed = relay::relay(&client, &edge, idle, again(carried, &why, wait)).await;
+        let pause = again(carried, &why, attempts);
+        let relayed = relay::relay(&client, &edge, idle, pause).await;
         passed.to_edge += relayed.to_edge;
         passed.to_client += relayed.to_client;
         passed.end = relayed.end;
         if relayed.end != End::Paused {
             return carried.passed(&passed);
         }
-        wait = (wait * 2).min(AT_LAST);
+        attempts += 1;
     }
 }
 
 /// Waits until it is worth asking again: some time later, where there was no room, or with another configuration that lets it go.
-async fn again(carried: &Carried<'_>, why: &NotHandedOff, wait: Duration) {
+async fn again(carried: &Carried<'_>, why: &NotHandedOff, attempts: u32) {
     let later = async {
-        if why.may_pass() {
-            sleep(wait).await;
-        } else {
-            std::future::pending().await
+        match why.passes_in() {
+            Some(pause) => {
+                let longer = 2u32.saturating_pow(attempts);
+                sleep(pause.saturating_mul(longer).min(LONGEST_PAUSE)).await;
+            }
+            None => std::future::pending().await,
         }
     };
     let otherwise = async {

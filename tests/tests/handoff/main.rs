@@ -97,10 +97,12 @@ impl<'lab> Scene<'lab> {
             // A tail loss probe (RFC 8985 section 7) is sent when an answer takes twice the round-trip time and 2 ms: on a
             // busy machine that says nothing. An acknowledgement that is missing for good is told by the timer of 200 ms.
             end.sysctl("net/ipv4/tcp_early_retrans", "0")?;
-            // Room for what arrives while the socket's owner has lost its processor. The scale follows from the last number.
-            end.sysctl("net/ipv4/tcp_rmem", "4096 1048576 6291456")?;
             // No connection inherits from the one before.
             end.sysctl("net/ipv4/tcp_no_metrics_save", "1")?;
+        }
+        for end in [&lab.partner, &lab.edge_a] {
+            // Room for what arrives while the socket's owner has lost its processor. The scale follows from the last number.
+            end.sysctl("net/ipv4/tcp_rmem", "4096 1048576 6291456")?;
         }
         let tables = format!(
             r#"{pools}

@@ -38,6 +38,9 @@ const PIECE: usize = 16 * 1024;
 /// An acknowledgement that does not come: before it, all are the socket's.
 const NEVER: u32 = 1 << 30;
 
+/// How long a given-up socket takes what is still on its way to it: the host would answer with a reset.
+const LINGER: Duration = Duration::from_millis(250);
+
 /// What became of a connection that was to be handed off.
 pub(super) enum Outcome {
     /// It is the datapath's, and its sockets will go without a word. Bytes that they still had went to either side before.
@@ -89,6 +92,14 @@ pub(super) async fn hand_off(
     Outcome::Reset
 }
 
+/// Closes the sockets of a connection that was handed off, both of them silent and deaf.
+pub(super) async fn close(client: TcpStream, edge: TcpStream) {
+    // One that has not seen itself that its peer has acknowledged all would send it again.
+    let is_done = |stream: &TcpStream| socket::unacknowledged(stream).is_ok_and(|left| left == 0);
+    let _lingering = [client, edge].map(|stream| is_done(&stream).then_some(stream));
+    sleep(LINGER).await;
+}
+
 /// A connection that is being handed off.
 struct HandingOff<'a> {
     hand_offs: &'a HandOffs,
@@ -131,6 +142,12 @@ impl<'a> HandingOff<'a> {
             return Err(NotHandedOff::Closing);
         };
         terms::timestamps(&peers, &client_facts.leg, &edge_facts.leg)?;
+        // What the other side does not take yet would be dropped when it comes past the sockets, and have to be sent again.
+        if client_facts.position.unread() > edge_facts.window
+            || edge_facts.position.unread() > client_facts.window
+        {
+            return Err(NotHandedOff::Busy);
+        }
         let (to_edge, to_client) = flows(&peers, terms, &client_facts, &edge_facts);
         let woken = proxy.woken_by([peers.client, peers.edge]);
         let client = Side::new(peers.client, client, &client_facts);

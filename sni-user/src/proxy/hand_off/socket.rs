@@ -40,11 +40,20 @@ pub(super) struct Position {
     pub(super) receive_seq: u32,
 }
 
+impl Position {
+    /// Bytes that wait to be read.
+    pub(super) fn unread(&self) -> u32 {
+        self.receive_seq.wrapping_sub(self.read_seq)
+    }
+}
+
 /// What a socket knows of its connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts {
     pub(super) position: Position,
     pub(super) leg: Leg,
+    /// Bytes that the peer takes at the moment, sent ones that it has not acknowledged among them.
+    pub(super) window: u32,
     /// What it has received.
     pub(super) packets: u64,
     pub(super) bytes: u64,
@@ -75,6 +84,7 @@ pub(super) fn facts(stream: &TcpStream, seen: &SynSeen) -> io::Result<Option<Fac
             peer_scale: info.scales & 0x0f,
             own_scale: info.scales >> 4,
         },
+        window: info.send_window,
         packets: info.segments_in.into(),
         bytes: info.bytes_received,
     }))
@@ -126,10 +136,15 @@ struct Info {
     bytes_received: u64,
     segments_out: u32,
     segments_in: u32,
+    /// From `tcpi_notsent_bytes` to `tcpi_rcv_ooopack`.
+    more_words: [u32; 21],
+    /// What the peer takes at the moment, in bytes.
+    send_window: u32,
 }
 
 fn info(stream: &TcpStream) -> io::Result<Info> {
-    const _: () = assert!(offset_of!(Info, bytes_received) == 128);
+    const _: () =
+        assert!(offset_of!(Info, bytes_received) == 128 && offset_of!(Info, send_window) == 228);
     let mut info = MaybeUninit::<Info>::zeroed();
     let mut length = size_of::<Info>() as libc::socklen_t;
     // SAFETY: the structure outlives the call and is as long as said.

@@ -1,6 +1,10 @@
 //! Whether a connection can be handed off, and what its flow is to be called.
 
-use std::{io, net::SocketAddr, time::Instant};
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use sni_common::{
     contract::{FlowKey, SynSeen},
@@ -44,6 +48,9 @@ pub(in crate::proxy) enum NotHandedOff {
         "the {0} uses timestamps (RFC 7323) and the other side does not; it may drop segments without them"
     )]
     Timestamps(&'static str),
+    /// One side has sent more than the other one takes at once, and must be slowed down first.
+    #[error("more bytes are on their way than the other side takes at once")]
+    Busy,
     /// The datapath does not take it.
     #[error(transparent)]
     Flow(#[from] FlowRefused),
@@ -67,15 +74,20 @@ impl NotHandedOff {
             Self::Closing => "kept-closing",
             Self::Unseen(_) => "kept-unseen",
             Self::Timestamps(_) => "kept-timestamps",
+            Self::Busy => "kept-busy",
             Self::Flow(FlowRefused::Full) => "kept-flow-table-full",
             Self::Flow(FlowRefused::Taken) => "kept-tuple-taken",
             Self::Flow(FlowRefused::Map(_)) | Self::Socket(_) => "kept-failed",
         }
     }
 
-    /// Whether it may be otherwise some time later, with the same configuration.
-    pub(in crate::proxy) fn may_pass(&self) -> bool {
-        matches!(self, Self::Flow(FlowRefused::Full | FlowRefused::Taken))
+    /// When it may be otherwise, with the same configuration.
+    pub(in crate::proxy) fn passes_in(&self) -> Option<Duration> {
+        match self {
+            Self::Busy => Some(Duration::from_millis(2)),
+            Self::Flow(FlowRefused::Full | FlowRefused::Taken) => Some(Duration::from_secs(10)),
+            _ => None,
+        }
     }
 
     /// Whether an operator should know.
