@@ -79,6 +79,7 @@ impl Agent {
             generation: proxy.active().numbers.generation,
             activated: now,
             refused: None,
+            attached: Vec::new(),
         };
         Self {
             main,
@@ -103,6 +104,7 @@ impl Agent {
         let mut stream: EventStream = kernel.datapath.events()?;
         let mut log: LogStream = kernel.datapath.log()?;
         let (asked, mut requests) = mpsc::channel(REQUESTS);
+        self.facts().attached = kernel.attached();
         let server = Server::bind(&self.active().config.gateway.control).await?;
         self.follow_configuration().await;
 
@@ -132,6 +134,7 @@ impl Agent {
                     tracing::debug!(?change, "the host's network changed");
                     let active = self.active();
                     kernel.follow(change, &active.config, &self.proxy.uses()).await;
+                    self.facts().attached = kernel.attached();
                 }
                 Some(request) = requests.recv() => self.answer(kernel, request).await,
                 () = self.watch.changed() => {
