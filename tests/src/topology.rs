@@ -30,6 +30,8 @@ pub struct Topology {
     pub router_mtu: Option<u32>,
     /// How many addresses the partner has in each family; see [`crate::addresses::partner`].
     pub partner_addresses: u8,
+    /// Leaves the offloads of all links on, as traffic control wants them; XDP can't do with them.
+    pub offloads: bool,
     /// Records every link with tcpdump. Costs much of a small machine in bulk tests.
     pub capture: bool,
 }
@@ -44,6 +46,7 @@ impl Default for Topology {
             lan_b_mtu: 1500,
             router_mtu: None,
             partner_addresses: 1,
+            offloads: false,
             capture: true,
         }
     }
@@ -165,6 +168,7 @@ impl Topology {
             (partner, "eth0"),
             self.wan_mtu,
             self.wan_tags,
+            self.offloads,
         )?;
         add_address(gateway, &wan, GATEWAY_WAN, WAN_PREFIXES)?;
         for vip in [VIP_1, VIP_2] {
@@ -184,7 +188,13 @@ impl Topology {
         device: &str,
     ) -> Result<Vec<StandIn>> {
         let (edge, tags) = (&machines.edge_a, self.lan_a_tags);
-        let stand_ins = link((uplink, device), (edge, "eth0"), self.lan_a_mtu, tags)?;
+        let stand_ins = link(
+            (uplink, device),
+            (edge, "eth0"),
+            self.lan_a_mtu,
+            tags,
+            self.offloads,
+        )?;
         add_address(uplink, &tags.device(device), GATEWAY_LAN_A, LAN_PREFIXES)?;
         add_address(edge, &tags.device("eth0"), EDGE_A, LAN_PREFIXES)?;
         default_route(edge, GATEWAY_LAN_A)?;
@@ -194,7 +204,13 @@ impl Topology {
     fn wire_router(&self, machines: &Machines, router: &Namespace) -> Result<Vec<StandIn>> {
         make_router(router)?;
         let gateway = &machines.gateway;
-        link((gateway, "lan0"), (router, "up0"), 1500, Tags::None)?;
+        link(
+            (gateway, "lan0"),
+            (router, "up0"),
+            1500,
+            Tags::None,
+            self.offloads,
+        )?;
         add_address(gateway, "lan0", GATEWAY_TRANSIT, (24, 64))?;
         add_address(router, "up0", ROUTER, (24, 64))?;
         default_route(router, GATEWAY_TRANSIT)?;
@@ -222,6 +238,7 @@ impl Topology {
             (edge, "eth0"),
             self.lan_b_mtu,
             Tags::None,
+            self.offloads,
         )?;
         add_address(gateway, "lan1", GATEWAY_LAN_B, LAN_PREFIXES)?;
         add_address(edge, "eth0", EDGE_B, LAN_PREFIXES)?;
@@ -236,7 +253,7 @@ fn make_router(machine: &Namespace) -> Result<()> {
 }
 
 /// Connects two machines, with the interfaces that carry `tags` on top at both ends.
-fn link(left: End, right: End, mtu: u32, tags: Tags) -> Result<Vec<StandIn>> {
+fn link(left: End, right: End, mtu: u32, tags: Tags, offloads: bool) -> Result<Vec<StandIn>> {
     // Room for the tags beside a full packet; one is within what every driver allows, two are not.
     let line_mtu = mtu as usize + 4 * tags.on_the_wire().len();
     left.0.ip(&format!(
@@ -249,12 +266,14 @@ fn link(left: End, right: End, mtu: u32, tags: Tags) -> Result<Vec<StandIn>> {
     for (machine, device) in [left, right] {
         // Native XDP on veth sees no partial checksums and sends none: without this, packets that the datapath forwards
         // arrive with a checksum that nobody completed.
-        let offloads = ["-K", device, "tx", "off", "txvlan", "off", "gro", "off"];
-        machine.output("ethtool", &offloads)?;
+        if !offloads {
+            let off = ["-K", device, "tx", "off", "txvlan", "off", "gro", "off"];
+            machine.output("ethtool", &off)?;
+        }
         machine.ip(&format!("link set {device} up"))?;
         stand_ins.extend(vlan::add(machine, device, tags, mtu)?);
     }
-    for (machine, device) in [left, right] {
+    for (machine, device) in [left, right].into_iter().filter(|_| !offloads) {
         // A redirect to a veth is refused (EOPNOTSUPP, seen in the tracepoint xdp_redirect_err alone) unless the peer has
         // GRO or a program of its own; and veth tells its peer of GRO only when it is switched on while both ends are up
         // (veth_set_features in drivers/net/veth.c).
