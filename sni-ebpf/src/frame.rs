@@ -24,7 +24,7 @@ use sni_common::{
 
 use crate::{
     ethernet,
-    packet::{Packet, at},
+    packet::{Packet, at, store},
 };
 
 /// What is behind the headers that parsing looks at, at least: Ethernet, a tag, IPv6, and the longest TCP header.
@@ -80,7 +80,8 @@ pub trait Frame: EbpfContext {
     /// Cuts the frame to `length` bytes.
     fn cut(&self, length: usize) -> Result<(), DropReason>;
 
-    /// Makes room for `bytes` at the front.
+    /// Makes room for `bytes`, more than an Ethernet header and two tags have, at the front. The Ethernet header is to be written again by
+    /// [`Frame::set_ethernet`].
     fn grow(&self, bytes: usize) -> Result<(), DropReason>;
 
     /// Writes the Ethernet header and VLAN tags of `hop`.
@@ -323,7 +324,14 @@ impl Frame for TcContext {
     #[inline(always)]
     fn grow(&self, bytes: usize) -> Result<(), DropReason> {
         // SAFETY: a valid context.
-        done(unsafe { bpf_skb_change_head(self.skb.skb, bytes as u32, 0) })
+        done(unsafe { bpf_skb_change_head(self.skb.skb, bytes as u32, 0) })?;
+        // Ether type and tags are not written again here, so they move along; with them, what may be of the next header.
+        type Front = [u16; 11];
+        let old = at::<Front>(self, bytes).ok_or(DropReason::Truncated)?;
+        let new = at::<Front>(self, 0).ok_or(DropReason::Truncated)?;
+        // SAFETY: bounds checked by `at`.
+        unsafe { store(new, 0, *old) };
+        Ok(())
     }
 
     #[inline(always)]

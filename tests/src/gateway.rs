@@ -41,6 +41,8 @@ pub struct Tuning {
     pub quiet: bool,
     /// Its threads; one for each CPU if nothing is said.
     pub workers: Option<usize>,
+    /// `gateway.hook`; `xdp` if nothing is said, which is what the lab's links are made for.
+    pub hook: Option<&'static str>,
 }
 
 /// The built `snigate`: beside the program that asks, or one directory above a test of the same profile.
@@ -156,6 +158,11 @@ impl<'lab> Gateway<'lab> {
         Ok(this)
     }
 
+    /// From the next configuration on, the hook is this one.
+    pub fn set_hook(&mut self, hook: &'static str) {
+        self.tuning.hook = Some(hook);
+    }
+
     /// Writes another configuration, for the next start.
     ///
     /// # Errors
@@ -170,9 +177,10 @@ impl<'lab> Gateway<'lab> {
     /// When the file can't be written.
     pub fn configure_on(&mut self, interfaces: &[&str], gateway: &str, tables: &str) -> Result<()> {
         let text = format!(
-            "[gateway]\ninterfaces = {interfaces:?}\npin_path = \"{}\"\ncontrol = \"{}\"\n{gateway}\n{tables}",
+            "[gateway]\ninterfaces = {interfaces:?}\npin_path = \"{}\"\ncontrol = \"{}\"\nhook = \"{}\"\n{gateway}\n{tables}",
             self.pin_path.display(),
             self.control().display(),
+            self.tuning.hook.unwrap_or("xdp"),
         );
         self.config = self.lab.write_file("snigate.toml", &text)?;
         Ok(())

@@ -107,10 +107,10 @@ fn forwarding_that_is_off() {
 }
 
 #[test]
-fn a_hook_that_is_not_there() {
-    lab_test("refuse-tcx", &quiet(), |lab| {
-        let config = config(lab, "interfaces = [\"wan0\", \"lan0\"]\nhook = \"tcx\"")?;
-        refused(&run(lab, &config, &[])?, &["tcx", "\"auto\""])?;
+fn a_hook_that_a_driver_lacks() {
+    lab_test("refuse-hook", &quiet(), |lab| {
+        let config = config(lab, "interfaces = [\"wan0\", \"lo\"]\nhook = \"xdp\"")?;
+        refused(&run(lab, &config, &[])?, &["driver of lo", "\"tcx\""])?;
         untouched(lab)
     });
 }
@@ -214,7 +214,7 @@ fn an_interface_that_another_program_has() {
         let config = lab.write_file(
             "refused.toml",
             &format!(
-                "[gateway]\ninterfaces = [\"wan0\"]\npin_path = \"{}\"\n{}",
+                "[gateway]\ninterfaces = [\"wan0\"]\nhook = \"xdp\"\npin_path = \"{}\"\n{}",
                 lab.bpffs()?.join("other").display(),
                 two_ip_sets()
             ),

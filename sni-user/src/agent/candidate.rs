@@ -82,7 +82,7 @@ impl Candidate {
     /// Whether a running agent can go from `before` to this.
     pub(super) fn check_change(&self, before: &Gateway) -> Result<(), AgentError> {
         let after = &self.config.gateway;
-        let fixed: [(&'static str, String, String); 3] = [
+        let fixed: [(&'static str, String, String); 2] = [
             (
                 "pin_path",
                 before.pin_path.display().to_string(),
@@ -93,7 +93,6 @@ impl Candidate {
                 before.control.display().to_string(),
                 after.control.display().to_string(),
             ),
-            ("hook", before.hook.to_string(), after.hook.to_string()),
         ];
         for (key, from, to) in fixed {
             if from != to {

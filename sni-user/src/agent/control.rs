@@ -14,8 +14,8 @@ use super::{AgentError, error::FileFindings};
 use crate::{
     config::{Name, ServerName},
     control::{
-        ActiveConfiguration, AgentStatus, DomainChanged, DomainTable, Handler, HelloSeen, Refusal,
-        RefusalKind, RefusedConfiguration, Reloaded, RouteAdded, RouteRemoved,
+        ActiveConfiguration, AgentStatus, AttachedInterface, DomainChanged, DomainTable, Handler,
+        HelloSeen, Refusal, RefusalKind, RefusedConfiguration, Reloaded, RouteAdded, RouteRemoved,
     },
     proxy::Proxy,
 };
@@ -39,6 +39,7 @@ pub(super) struct Facts {
     pub(super) generation: u32,
     pub(super) activated: Instant,
     pub(super) refused: Option<RefusedConfiguration>,
+    pub(super) attached: Vec<AttachedInterface>,
 }
 
 /// The agent, as the control socket sees it.
@@ -72,6 +73,7 @@ impl Handler for Asked {
                 age_ms: ms(facts.activated),
                 refused: facts.refused.clone(),
             },
+            interfaces: facts.attached.clone(),
             connections: self.proxy.open(),
             counters: self.proxy.counters(),
         })

@@ -7,11 +7,13 @@ use sni_common::contract::TRANSPARENT_MARK;
 
 use super::{
     AgentError,
+    hooks::Choice,
     host::{self, AttachTo},
 };
 use crate::{
     config::{Config, Hook, Mode, SourceMode},
-    datapath::{Activated, Datapath, ReturnHook},
+    control::AttachedInterface,
+    datapath::{Activated, AttachMode, Datapath, ReturnHook},
     neighbours::Neighbours,
     net::{Change, LocalAddresses, Network, Placed, ReturnRoute, host as net_host},
     proxy::Uses,
@@ -31,6 +33,8 @@ pub(super) struct Kernel {
     network: Network,
     addresses: LocalAddresses,
     interfaces: Vec<AttachTo>,
+    /// At which hook the datapath is attached to them.
+    choice: Option<Choice>,
     /// Interfaces that frames can leave by: `interfaces`, and VLANs on top of them.
     leave_by: Vec<u32>,
     /// Something is there for open connections only, or could not be removed.
@@ -82,6 +86,7 @@ impl Kernel {
             addresses: LocalAddresses::new(network.clone()),
             network,
             interfaces: Vec::new(),
+            choice: None,
             leave_by: Vec::new(),
             leftovers: false,
             lingering: Vec::new(),
@@ -99,6 +104,10 @@ impl Kernel {
             .await;
         // Whoever starts takes everything back, or adopted a datapath that has its configuration.
         if let (Err(_), Some((before, uses))) = (&applied, before) {
+            let interfaces = self.interfaces.clone();
+            if let Err(error) = self.attach(&interfaces, before.gateway.hook) {
+                tracing::error!(%error, "the datapath is not attached as before");
+            }
             self.settle(before, uses).await;
         }
         applied
@@ -111,7 +120,7 @@ impl Kernel {
         before: Option<&Config>,
     ) -> Result<Activated, AgentError> {
         let interfaces = host::interfaces(&self.network, config).await?;
-        self.attach(&interfaces, config.gateway.hook)?;
+        let choice = self.attach(&interfaces, config.gateway.hook)?;
         let mut both = self.interfaces.clone();
         both.extend(
             interfaces
@@ -131,27 +140,52 @@ impl Kernel {
         }
         if needs.inspects {
             self.datapath.dispatch(true)?;
-            self.watch_answers(&both)?;
+            self.watch_answers(&both, choice.mode)?;
         }
         let activated = host::activate(&mut self.datapath.maps, &self.network, config).await?;
         self.interfaces = interfaces;
+        self.choice = Some(choice);
         Ok(activated)
     }
 
-    /// Attaches where the datapath is not attached yet.
-    fn attach(&mut self, interfaces: &[AttachTo], hook: Hook) -> Result<(), AgentError> {
-        let is_new = |interface: &&AttachTo| !self.interfaces.contains(interface);
-        let new: Vec<_> = interfaces.iter().filter(is_new).cloned().collect();
-        for attached in self.datapath.attach(&new, hook)? {
-            let interface = attached.interface;
-            match attached.mode {
-                Some(mode) => tracing::info!(%interface, ?mode, "attached"),
-                None => {
-                    tracing::info!(%interface, "took the place of the program that was attached, in its mode")
+    /// Attaches where the datapath is not attached yet, at the hook of choice. What is attached at another hook stays for now.
+    fn attach(&mut self, interfaces: &[AttachTo], hook: Hook) -> Result<Choice, AgentError> {
+        let names: Vec<_> = interfaces.iter().map(|(name, _)| name.clone()).collect();
+        // What was refused once is not asked for again whenever an interface changes.
+        let known = self.choice.clone();
+        let mut choice = known
+            .filter(|choice| choice.is_for(hook, names.iter()))
+            .unwrap_or_else(|| Choice::new(hook, &names));
+        loop {
+            let error = match self.datapath.attach(interfaces, choice.mode) {
+                Ok(attached) => {
+                    for one in attached {
+                        if let Some(seat) = choice.of_interface(&one.interface) {
+                            tracing::info!("attached to {seat}");
+                        }
+                    }
+                    return Ok(choice);
                 }
+                Err(error) => error,
+            };
+            match choice.next(&error) {
+                Some(next) => {
+                    tracing::warn!(%error, "attaching at another hook: {}", next.mode);
+                    choice = next;
+                }
+                None => return Err(error.into()),
             }
         }
-        Ok(())
+    }
+
+    /// Where the datapath sits, and why.
+    pub(super) fn attached(&self) -> Vec<AttachedInterface> {
+        self.choice.iter().flat_map(Choice::attached).collect()
+    }
+
+    fn mode(&self) -> AttachMode {
+        let choice = self.choice.as_ref();
+        choice.map_or(AttachMode::Xdp, |choice| choice.mode)
     }
 
     async fn make_local(
@@ -184,9 +218,14 @@ impl Kernel {
     }
 
     /// Packets to the agent's sockets: those of Edges to transparent ones are marked, and those that come too late are dropped.
-    fn watch_answers(&mut self, interfaces: &[AttachTo]) -> Result<(), AgentError> {
-        let hook = ReturnHook::of_this_kernel();
-        Ok(self.datapath.attach_return(interfaces, hook)?)
+    fn watch_answers(
+        &mut self,
+        interfaces: &[AttachTo],
+        mode: AttachMode,
+    ) -> Result<(), AgentError> {
+        Ok(self
+            .datapath
+            .attach_return(interfaces, ReturnHook::beside(mode))?)
     }
 
     /// Removes what neither the configuration nor an open connection needs. Trouble is said, and does no harm beyond that.
@@ -219,7 +258,7 @@ impl Kernel {
             host::refresh_links(&mut self.datapath.maps, &self.network, &self.interfaces).await?;
         let interfaces = self.interfaces.clone();
         let watched = own.inspects || needs.transparent;
-        self.watch_answers(if watched { &interfaces } else { &[] })?;
+        self.watch_answers(if watched { &interfaces } else { &[] }, self.mode())?;
         if needs.transparent {
             self.lead_back(&interfaces).await?;
         } else {
@@ -237,8 +276,12 @@ impl Kernel {
     }
 
     fn detach_others(&mut self) -> Result<(), AgentError> {
-        for interface in self.datapath.detach_others(&self.interfaces)? {
-            tracing::info!(%interface, "detached from an interface that is gone or no longer configured");
+        for gone in self.datapath.detach_others(&self.interfaces, self.mode())? {
+            tracing::info!(
+                interface = gone.interface,
+                hook = gone.mode.name(),
+                "detached where it is gone or no longer wanted"
+            );
         }
         Ok(())
     }
@@ -263,8 +306,9 @@ impl Kernel {
     /// Attaches to interfaces that were made anew under their names, and learns the VLAN interfaces.
     async fn follow_links(&mut self, config: &Config) -> Result<(), AgentError> {
         let now = host::interfaces(&self.network, config).await?;
-        self.attach(&now, config.gateway.hook)?;
+        let choice = self.attach(&now, config.gateway.hook)?;
         self.interfaces = now;
+        self.choice = Some(choice);
         self.detach_others()?;
         self.leave_by =
             host::refresh_links(&mut self.datapath.maps, &self.network, &self.interfaces).await?;
@@ -285,7 +329,7 @@ impl Kernel {
         }
         let interfaces = self.interfaces.clone();
         if change.links && (needs.inspects || needs.transparent) {
-            self.watch_answers(&interfaces)?;
+            self.watch_answers(&interfaces, self.mode())?;
         }
         if needs.transparent && (change.routes || change.links) {
             self.lead_back(&interfaces).await?;

@@ -9,6 +9,7 @@ mod control;
 mod error;
 mod events;
 mod files;
+pub(crate) mod hooks;
 mod host;
 mod kernel;
 mod learn;

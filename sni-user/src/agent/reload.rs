@@ -105,6 +105,7 @@ impl Agent {
             facts.generation = activated.generation;
             facts.activated = Instant::now();
             facts.refused = None;
+            facts.attached = kernel.attached();
         }
         for warning in &reloaded.warnings {
             tracing::warn!("{warning}");

@@ -82,6 +82,7 @@ impl Agent {
             generation: proxy.active().numbers.generation,
             activated: now,
             refused: None,
+            attached: Vec::new(),
         };
         Self {
             main,
@@ -107,6 +108,7 @@ impl Agent {
         let stream = kernel.datapath.events()?;
         let mut log: LogStream = kernel.datapath.log()?;
         let (asked, mut requests) = mpsc::channel(REQUESTS);
+        self.facts().attached = kernel.attached();
         let server = Server::bind(&self.active().config.gateway.control).await?;
         self.follow_configuration().await;
         // Only now that no other agent can have this control socket: the holder's place goes by it.
@@ -144,6 +146,7 @@ impl Agent {
                     if change.links || change.routes {
                         self.limit_segments(kernel).await;
                     }
+                    self.facts().attached = kernel.attached();
                 }
                 Some(request) = requests.recv() => self.answer(kernel, request).await,
                 () = self.watch.changed() => {

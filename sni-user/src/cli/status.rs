@@ -58,7 +58,7 @@ pub(super) fn run(
         // `Maps::open` takes no other.
         abi: ABI_VERSION,
         generation: maps.generation()?,
-        interfaces: attached_interfaces(maps.pin_path())?,
+        interfaces: status::interfaces(attached_interfaces(maps.pin_path())?, agent.as_ref().ok()),
         flags: status::flags(maps.flags()?),
         max_flows: max_entries.map_or(0, |line| line.kind.max_entries / 2),
         flows: count(&flows.established),
@@ -125,7 +125,9 @@ fn summarize(status: &Status, environment: &mut Environment<'_>) -> Result<(), C
     let interfaces = if status.interfaces.is_empty() {
         "nothing: no packet passes through the datapath".into()
     } else {
-        status.interfaces.join(", ")
+        let lines: Vec<_> = status.interfaces.iter().map(ToString::to_string).collect();
+        // Each in a line of its own, below the first.
+        lines.join(&format!("\n{:<12} ", ""))
     };
     let generation = match status.generation {
         0 => "none: nothing is steered before the first configuration".into(),

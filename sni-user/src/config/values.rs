@@ -399,7 +399,7 @@ impl FromStr for AlpnProtocol {
 keywords! {
     /// Where the datapath is attached.
     Hook {
-        /// XDP in the driver where it can, else generic XDP, else TCX.
+        /// XDP in the driver, or TCX where an interface is virtual or its driver has no XDP.
         "auto" => Auto,
         /// XDP in the driver, or nothing.
         "xdp" => Xdp,

@@ -72,6 +72,7 @@ impl Handler for FakeAgent {
                     why: "no pool".into(),
                 }),
             },
+            interfaces: Vec::new(),
             connections: 3,
             counters: [("hellos".to_owned(), 12)].into(),
         })

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -162,10 +163,30 @@ pub struct AgentStatus {
     pub uptime_ms: u64,
     /// What it goes by.
     pub configuration: ActiveConfiguration,
+    /// Where it has attached the datapath.
+    #[serde(default)]
+    pub interfaces: Vec<AttachedInterface>,
     /// Connections that it holds now: hellos awaited, passed through, terminated.
     pub connections: u64,
     /// What it has counted since it started, by name.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// An interface of the datapath.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedInterface {
+    /// Its name.
+    pub interface: String,
+    /// The hook: `xdp`, `xdp-generic`, `tcx` or `clsact`.
+    pub hook: String,
+    /// Why this hook.
+    pub reason: String,
+}
+
+impl fmt::Display for AttachedInterface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.interface, self.hook, self.reason)
+    }
 }
 
 /// The configuration that an agent goes by.

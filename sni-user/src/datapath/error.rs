@@ -59,7 +59,7 @@ pub enum DatapathError {
     },
     /// The driver has no native XDP, and `hook = "xdp"` asks for it.
     #[error(
-        "the driver of {interface} can't run XDP natively ({reason}): set `gateway.hook` to \"auto\" or \"xdp-generic\""
+        "the driver of {interface} can't run XDP natively ({reason}): set `gateway.hook` to \"auto\", \"tcx\" or \"xdp-generic\""
     )]
     NoNativeXdp {
         /// The interface.
@@ -67,11 +67,16 @@ pub enum DatapathError {
         /// What the kernel said.
         reason: String,
     },
-    /// The configuration asks for a hook that this version has not got.
+    /// The interface has no place for the program in traffic control.
     #[error(
-        "`gateway.hook = \"tcx\"` is not in this version: use \"auto\", \"xdp\" or \"xdp-generic\""
+        "the ingress of {interface} takes no program of traffic control ({reason}): set `gateway.hook` to \"xdp\" or \"xdp-generic\""
     )]
-    NoTcx,
+    NoTrafficControl {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        reason: String,
+    },
     /// The configuration does not fit into the maps.
     #[error("{what} does not fit into the datapath's tables ({limit} at most): {advice}")]
     TooMany {

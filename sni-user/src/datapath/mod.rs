@@ -3,7 +3,9 @@
 //! This is the only module that names aya. Everything is pinned below one directory: maps under their names, programs and links below
 //! `links/`. Whoever may open the pins can read the state, with or without an agent.
 
+mod attach;
 mod batch;
+mod clsact;
 mod dispatch;
 mod error;
 mod events;
@@ -19,13 +21,14 @@ mod sys;
 mod tables;
 
 pub use self::{
+    attach::{AttachMode, Attached, attached_interfaces},
     dispatch::Listeners,
     error::DatapathError,
     events::{EventStream, LogStream},
     generation::Activated,
     hand_offs::{FlowRefused, HandOffs},
     maps::{MAPS, MapKind, Maps, map_kind},
-    program::{AttachMode, Attached, Datapath, Origin, ProgramFacts, attached_interfaces},
+    program::{Datapath, Origin, ProgramFacts},
     returning::ReturnHook,
     sweep::{Swept, sweep},
     tables::Tables,

@@ -1,7 +1,7 @@
 //! The programs' life: loaded, attached, pinned, adopted by the next agent, removed.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -9,21 +9,20 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     programs::{
-        Program, ProgramError, SchedClassifier, SkLookup, Xdp, XdpMode,
-        links::{FdLink, PinnedLink},
+        Program, ProgramError, SchedClassifier, SkLookup, Xdp, links::PinnedLink,
         tc::SchedClassifierLinkId,
-        xdp::{XdpLink, XdpLinkId},
     },
 };
 use sni_common::contract::{ABI_VERSION, CONTROL_ABI};
 
 use super::{
-    MAPS, Maps, OBJECT, TC_PROGRAM, XDP_PROGRAM, dispatch,
+    MAPS, Maps, OBJECT, TC_PROGRAM, XDP_PROGRAM,
+    attach::{Seat, vacate_all},
+    dispatch,
     error::{DatapathError, errno},
     events::{EventStream, LogStream},
     returning,
 };
-use crate::config::Hook;
 
 /// The directory of pinned links below the pin path.
 pub(super) const LINKS_DIR: &str = "links";
@@ -35,25 +34,6 @@ pub enum Origin {
     Fresh,
     /// Left by an earlier agent, with its flows.
     Adopted,
-}
-
-/// How a program sits on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AttachMode {
-    /// In the driver.
-    Native,
-    /// In the kernel's stack, for drivers without XDP.
-    Generic,
-}
-
-/// One attachment.
-#[derive(Clone, Debug)]
-pub struct Attached {
-    /// The interface.
-    pub interface: String,
-    /// How; `None` where an earlier agent attached it and the link was taken over.
-    pub mode: Option<AttachMode>,
 }
 
 /// What the kernel says of the loaded program.
@@ -72,6 +52,8 @@ pub struct ProgramFacts {
 pub struct Datapath {
     pub(super) ebpf: Ebpf,
     pub(super) pin_path: PathBuf,
+    /// Where this agent's own programs sit.
+    pub(super) seats: HashSet<Seat>,
     /// Whether this agent's own socket lookup is attached.
     pub(super) dispatching: bool,
     /// Classifiers by interface (name and index).
@@ -139,144 +121,12 @@ impl Datapath {
         Ok(Self {
             ebpf,
             pin_path: pin_path.to_owned(),
+            seats: HashSet::new(),
             dispatching: false,
             returns: HashMap::new(),
             maps,
             origin,
         })
-    }
-
-    /// Attaches the program to each interface (name and index), or puts it in the place of the one that an earlier agent left there.
-    ///
-    /// With `auto`, all are attached natively or none: a native program can't redirect to an interface whose driver has no XDP.
-    ///
-    /// # Errors
-    /// Another program sits there, or a driver can't do what `hook` asks for; then nothing new is attached.
-    pub fn attach(
-        &mut self,
-        interfaces: &[(String, u32)],
-        hook: Hook,
-    ) -> Result<Vec<Attached>, DatapathError> {
-        let modes: &[(XdpMode, AttachMode)] = match hook {
-            Hook::Xdp => &[(XdpMode::Driver, AttachMode::Native)],
-            Hook::XdpGeneric => &[(XdpMode::Skb, AttachMode::Generic)],
-            Hook::Auto => &[
-                (XdpMode::Driver, AttachMode::Native),
-                (XdpMode::Skb, AttachMode::Generic),
-            ],
-            Hook::Tcx => return Err(DatapathError::NoTcx),
-        };
-        let mut attached = Vec::new();
-        let mut rest = Vec::new();
-        for (name, ifindex) in interfaces {
-            if self.take_over(&self.pin_of(name, *ifindex))? {
-                attached.push(Attached {
-                    interface: name.clone(),
-                    mode: None,
-                });
-            } else {
-                rest.push((name.clone(), *ifindex));
-            }
-        }
-        for (index, (mode, name)) in modes.iter().enumerate() {
-            match self.attach_all(&rest, *mode) {
-                Ok(()) => {
-                    attached.extend(rest.into_iter().map(|(interface, _)| Attached {
-                        interface,
-                        mode: Some(*name),
-                    }));
-                    break;
-                }
-                Err(error @ DatapathError::NoNativeXdp { .. }) if index + 1 < modes.len() => {
-                    tracing::warn!(%error, "attaching to all interfaces generically");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(attached)
-    }
-
-    /// Attaches to all interfaces or to none.
-    fn attach_all(
-        &mut self,
-        interfaces: &[(String, u32)],
-        mode: XdpMode,
-    ) -> Result<(), DatapathError> {
-        let program = xdp(&mut self.ebpf)?;
-        let mut ids = Vec::new();
-        for (name, ifindex) in interfaces {
-            match program.attach_to_if_index(*ifindex, mode) {
-                Ok(id) => ids.push(id),
-                Err(error) => {
-                    for id in ids {
-                        program.detach(id).map_err(|e| {
-                            DatapathError::kernel("detaching from an interface again", e)
-                        })?;
-                    }
-                    return Err(not_attached(name, mode, error));
-                }
-            }
-        }
-        for ((name, ifindex), id) in interfaces.iter().zip(ids) {
-            let path = self.pin_path.join(LINKS_DIR).join(pin_name(name, *ifindex));
-            pin(xdp(&mut self.ebpf)?, id, &path)?;
-        }
-        Ok(())
-    }
-
-    fn pin_of(&self, interface: &str, ifindex: u32) -> PathBuf {
-        self.pin_path
-            .join(LINKS_DIR)
-            .join(pin_name(interface, ifindex))
-    }
-
-    /// Puts this program in the place of an earlier one, without a gap; `false` when there is none, or its interface is gone.
-    fn take_over(&mut self, path: &Path) -> Result<bool, DatapathError> {
-        if !path.exists() {
-            return Ok(false);
-        }
-        let what = || format!("taking over the link {}", path.display());
-        let pinned = PinnedLink::from_pin(path).map_err(|e| DatapathError::kernel(what(), e))?;
-        let link = XdpLink::try_from(FdLink::from(pinned))
-            .map_err(|e| DatapathError::kernel(what(), e))?;
-        let program = xdp(&mut self.ebpf)?;
-        match program.attach_to_link(link) {
-            Ok(id) => {
-                // The pin is another reference to the same link; this one may go.
-                program
-                    .take_link(id)
-                    .map_err(|e| DatapathError::kernel(what(), e))?;
-                Ok(true)
-            }
-            // The interface was removed: its link is an empty shell. A new interface of this name is attached afresh.
-            Err(error) if matches!(errno(&error), Some(ENOLINK | EINVAL | ENODEV)) => {
-                fs::remove_file(path).map_err(|e| DatapathError::kernel(what(), e))?;
-                Ok(false)
-            }
-            Err(error) => Err(DatapathError::kernel(what(), error)),
-        }
-    }
-
-    /// Detaches from interfaces that are not in `keep`: an earlier configuration may have named more, and an interface that was made anew has
-    /// another index.
-    ///
-    /// # Errors
-    /// When a pin can't be removed.
-    pub fn detach_others(&mut self, keep: &[(String, u32)]) -> Result<Vec<String>, DatapathError> {
-        let keep: Vec<_> = keep
-            .iter()
-            .map(|(name, ifindex)| pin_name(name, *ifindex))
-            .collect();
-        let mut gone = Vec::new();
-        for file in pinned_files(&self.pin_path)? {
-            if let Some(interface) = interface_of(&file)
-                && !keep.contains(&file)
-            {
-                detach_pinned(&self.pin_path.join(LINKS_DIR).join(&file))?;
-                gone.push(interface.to_owned());
-            }
-        }
-        Ok(gone)
     }
 
     /// The stream of events.
@@ -318,6 +168,14 @@ impl Datapath {
         xdp(&mut self.ebpf)
     }
 
+    /// The same for traffic control.
+    ///
+    /// # Errors
+    /// When the object lacks it.
+    pub fn tc_program(&mut self) -> Result<&mut SchedClassifier, DatapathError> {
+        program(&mut self.ebpf, TC_PROGRAM)
+    }
+
     /// Detaches from every interface and removes all state.
     ///
     /// # Errors
@@ -333,6 +191,7 @@ impl Datapath {
     /// # Errors
     /// When a pin can't be removed.
     pub fn remove_pinned(pin_path: &Path) -> Result<(), DatapathError> {
+        vacate_all(pin_path)?;
         for file in pinned_files(pin_path)? {
             detach_pinned(&pin_path.join(LINKS_DIR).join(file))?;
         }
@@ -367,31 +226,7 @@ pub(super) fn detach_pinned(path: &Path) -> Result<(), DatapathError> {
     }
 }
 
-/// The name of a link's pin: the index with it, because an interface's name may come to mean another one.
-fn pin_name(interface: &str, ifindex: u32) -> String {
-    format!("{ifindex}-{interface}")
-}
-
-/// `None` for the pin of a link that is at no interface.
-fn interface_of(pin_name: &str) -> Option<&str> {
-    let (ifindex, interface) = pin_name.split_once('-')?;
-    ifindex.parse::<u32>().is_ok().then_some(interface)
-}
-
-/// Names of the interfaces that the datapath pinned below `pin_path` is attached to, in order.
-///
-/// # Errors
-/// When the directory can't be read.
-pub fn attached_interfaces(pin_path: &Path) -> Result<Vec<String>, DatapathError> {
-    let mut names: Vec<_> = pinned_files(pin_path)?
-        .iter()
-        .filter_map(|file| interface_of(file).map(str::to_owned))
-        .collect();
-    names.sort();
-    Ok(names)
-}
-
-fn pinned_files(pin_path: &Path) -> Result<Vec<String>, DatapathError> {
+pub(super) fn pinned_files(pin_path: &Path) -> Result<Vec<String>, DatapathError> {
     let directory = pin_path.join(LINKS_DIR);
     let failed = |e| DatapathError::kernel(format!("reading {}", directory.display()), e);
     let mut files = Vec::new();
@@ -412,7 +247,7 @@ fn pinned_files(pin_path: &Path) -> Result<Vec<String>, DatapathError> {
     Ok(files)
 }
 
-fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
+pub(super) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
     program(ebpf, XDP_PROGRAM)
 }
 
@@ -430,30 +265,6 @@ where
     program.try_into().map_err(|e: ProgramError| {
         DatapathError::kernel(format!("taking {name} from the embedded object"), e)
     })
-}
-
-fn not_attached(interface: &str, mode: XdpMode, error: ProgramError) -> DatapathError {
-    let interface = interface.to_owned();
-    match errno(&error) {
-        Some(EBUSY | EEXIST) => DatapathError::InterfaceBusy { interface },
-        Some(EOPNOTSUPP | EINVAL | ERANGE) if matches!(mode, XdpMode::Driver) => {
-            DatapathError::NoNativeXdp {
-                interface,
-                reason: error.to_string(),
-            }
-        }
-        _ => DatapathError::kernel(format!("attaching the datapath to {interface}"), error),
-    }
-}
-
-fn pin(program: &mut Xdp, id: XdpLinkId, path: &Path) -> Result<(), DatapathError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| DatapathError::Kernel {
-        what: format!("pinning the link {}", path.display()),
-        source,
-    };
-    let link = program.take_link(id).map_err(|e| failed(Box::new(e)))?;
-    let link = FdLink::try_from(link).map_err(|e| failed(Box::new(e)))?;
-    link.pin(path).map(drop).map_err(|e| failed(Box::new(e)))
 }
 
 fn refused(pin_path: &Path, error: EbpfError) -> DatapathError {
@@ -498,10 +309,3 @@ fn unverified(error: ProgramError) -> DatapathError {
 }
 
 const EPERM: i32 = 1;
-const EBUSY: i32 = 16;
-const EEXIST: i32 = 17;
-const ENODEV: i32 = 19;
-const EINVAL: i32 = 22;
-const ERANGE: i32 = 34;
-const ENOLINK: i32 = 67;
-const EOPNOTSUPP: i32 = 95;

@@ -1,14 +1,11 @@
 //! The way back to the agent's transparent sockets: the classifier that marks what Edges answer them.
 
-use aya::{
-    programs::{
-        LinkOrder, SchedClassifier, TcAttachType,
-        tc::{NlOptions, TcAttachOptions, TcError, qdisc_add_clsact, qdisc_detach_program},
-    },
-    util::KernelVersion,
+use aya::programs::{
+    LinkOrder, SchedClassifier, TcAttachType,
+    tc::{NlOptions, TcAttachOptions},
 };
 
-use super::{Datapath, DatapathError, error::errno, program::program};
+use super::{AttachMode, Datapath, DatapathError, clsact, program::program};
 
 /// Name of the program in the object.
 pub(super) const PROGRAM: &str = "snigate_return";
@@ -23,12 +20,12 @@ pub enum ReturnHook {
 }
 
 impl ReturnHook {
-    /// The best that this kernel has.
-    pub fn of_this_kernel() -> Self {
-        if KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0)) {
-            Self::Tcx
-        } else {
-            Self::Clsact
+    /// The best that this kernel has, where the datapath is attached in this way.
+    #[must_use]
+    pub fn beside(datapath: AttachMode) -> Self {
+        match (datapath, AttachMode::traffic_control()) {
+            (AttachMode::Clsact, _) | (_, AttachMode::Clsact) => Self::Clsact,
+            _ => Self::Tcx,
         }
     }
 }
@@ -37,7 +34,8 @@ impl Datapath {
     /// Marks answers of Edges to this host's own connections (see [`sni_common::contract::TRANSPARENT_MARK`]) where they come in by these
     /// interfaces (name and index), and by no others. Idempotent: call it again when interfaces have changed.
     ///
-    /// It serves the agent's sockets, and ends with the agent.
+    /// It serves the agent's sockets, and ends with the agent. It sits behind the datapath, whose hook it must share where that is
+    /// [`AttachMode::Clsact`]: filters come after all links.
     ///
     /// # Errors
     /// When it can't be attached somewhere; it stays where it is attached.
@@ -63,9 +61,11 @@ impl Datapath {
                 continue;
             }
             let options = match hook {
-                ReturnHook::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),
+                ReturnHook::Tcx => TcAttachOptions::TcxOrder(LinkOrder::last()),
                 ReturnHook::Clsact => {
-                    make_room(name)?;
+                    clsact::add_qdisc(name).map_err(|e| failed(name, e))?;
+                    // That of an agent that was killed.
+                    clsact::remove_filters(name, PROGRAM).map_err(|e| failed(name, e))?;
                     TcAttachOptions::Netlink(NlOptions::default())
                 }
             };
@@ -75,19 +75,6 @@ impl Datapath {
             self.returns.insert(key, link);
         }
         Ok(())
-    }
-}
-
-/// Sees to the queueing discipline that filters are attached to, and removes the filter of an agent that was killed.
-fn make_room(interface: &str) -> Result<(), DatapathError> {
-    match qdisc_add_clsact(interface) {
-        Err(error) if errno(&error) != Some(libc::EEXIST) => return Err(failed(interface, error)),
-        _ => {}
-    }
-    match qdisc_detach_program(interface, TcAttachType::Ingress, PROGRAM) {
-        Ok(()) => Ok(()),
-        Err(TcError::IoError(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failed(interface, error)),
     }
 }
 

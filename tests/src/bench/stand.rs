@@ -114,6 +114,7 @@ impl<'lab> Stand<'lab> {
             binary,
             quiet: true,
             workers: Some(workers),
+            ..Tuning::default()
         };
         let proxies = match system {
             System::Direct => Proxies::None,

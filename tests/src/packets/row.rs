@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sni_common::contract::{Counter, DropReason, EventKind};
@@ -11,7 +12,7 @@ use super::flows::Flows;
 use super::frame::Tcp;
 use super::plan::Family;
 use super::rig::{Port, Rig};
-use super::scene::{Action, Outcome, Scene};
+use super::scene::{Action, Outcome, Program, Scene};
 
 /// Flows that fit unless a row says otherwise.
 const MAX_FLOWS: u32 = 64;
@@ -30,6 +31,7 @@ pub enum Fate {
 }
 
 /// One packet of a row.
+#[derive(Clone)]
 pub struct Step {
     port: Port,
     frame: Vec<u8>,
@@ -42,8 +44,8 @@ pub struct Step {
     finally: Option<Change>,
 }
 
-type Change = Box<dyn FnOnce(&mut Scene<'_>) -> Result<()> + Send>;
-type Check = Box<dyn FnOnce(&Flows) -> Result<()> + Send>;
+type Change = Arc<dyn Fn(&mut Scene<'_>) -> Result<()> + Send + Sync>;
+type Check = Arc<dyn Fn(&Flows) -> Result<()> + Send + Sync>;
 
 impl Step {
     /// A frame that arrives at an interface, and its fate.
@@ -111,16 +113,16 @@ impl Step {
     #[must_use]
     pub fn after_change(
         mut self,
-        change: impl FnOnce(&mut Scene<'_>) -> Result<()> + Send + 'static,
+        change: impl Fn(&mut Scene<'_>) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        self.before = Some(Box::new(change));
+        self.before = Some(Arc::new(change));
         self
     }
 
     /// What must hold for the flows after the packet.
     #[must_use]
-    pub fn leaves(mut self, check: impl FnOnce(&Flows) -> Result<()> + Send + 'static) -> Self {
-        self.after = Some(Box::new(check));
+    pub fn leaves(mut self, check: impl Fn(&Flows) -> Result<()> + Send + Sync + 'static) -> Self {
+        self.after = Some(Arc::new(check));
         self
     }
 
@@ -128,9 +130,9 @@ impl Step {
     #[must_use]
     pub fn and_then(
         mut self,
-        check: impl FnOnce(&mut Scene<'_>) -> Result<()> + Send + 'static,
+        check: impl Fn(&mut Scene<'_>) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        self.finally = Some(Box::new(check));
+        self.finally = Some(Arc::new(check));
         self
     }
 
@@ -139,17 +141,19 @@ impl Step {
     /// # Errors
     /// Something is not as expected.
     pub fn run(self, scene: &mut Scene<'_>) -> Result<()> {
-        if let Some(change) = self.before {
+        if let Some(change) = &self.before {
             change(scene)?;
         }
-        let outcome = match self.linear {
-            None => scene.send(self.port, &self.frame)?,
-            Some(linear) => match scene.send_split(self.port, &self.frame, linear)? {
-                Some(outcome) => outcome,
-                None => return Ok(()),
-            },
+        let outcome = match (self.linear, scene.program()) {
+            (None, _) => scene.send_short(self.port, &self.frame)?,
+            (Some(linear), Program::Xdp) => scene.send_split(self.port, &self.frame, linear)?,
+            // A test run of traffic control makes no packet of several buffers.
+            (Some(_), Program::Tc) => None,
         };
-        self.fate.check(&self.frame, &outcome)?;
+        let Some(outcome) = outcome else {
+            return Ok(());
+        };
+        self.fate.check(scene.program(), &self.frame, &outcome)?;
         let mut expected = self.fate.counts();
         for (name, by) in self.further {
             *expected.entry(name).or_default() += by;
@@ -179,7 +183,7 @@ impl Step {
 }
 
 impl Fate {
-    fn check(&self, frame: &[u8], outcome: &Outcome) -> Result<()> {
+    fn check(&self, program: Program, frame: &[u8], outcome: &Outcome) -> Result<()> {
         let (action, bytes) = match self {
             Self::Untouched(_) => (Action::Pass, Some(frame)),
             Self::Forwarded(out) | Self::Answered(out, _) => (Action::Redirect, Some(&out[..])),
@@ -194,6 +198,7 @@ impl Fate {
         );
         if let Some(bytes) = bytes
             && bytes != outcome.frame
+            && !(program == Program::Tc && without_outer_tag(bytes) == Some(outcome.frame.clone()))
         {
             bail!("{}", difference(bytes, &outcome.frame));
         }
@@ -211,6 +216,14 @@ impl Fate {
             Self::Dropped(reason) => vec![(Counter::Dropped.name(), 1), (reason.name(), 1)],
         };
         counts.into_iter().collect()
+    }
+}
+
+/// What a test run shows of a packet with VLAN tags that traffic control has written: the outer one stands beside the packet, until a device sends it.
+fn without_outer_tag(frame: &[u8]) -> Option<Vec<u8>> {
+    match frame.get(12..14)? {
+        [0x81, 0x00] | [0x88, 0xa8] => Some([&frame[..12], &frame[16..]].concat()),
+        _ => None,
     }
 }
 
@@ -249,6 +262,7 @@ fn difference(expected: &[u8], found: &[u8]) -> String {
 }
 
 /// A row: packets through a datapath without a past.
+#[derive(Clone)]
 pub struct Row {
     name: String,
     configuration: String,
@@ -288,9 +302,9 @@ impl Row {
     #[must_use]
     pub fn setup(
         mut self,
-        change: impl FnOnce(&mut Scene<'_>) -> Result<()> + Send + 'static,
+        change: impl Fn(&mut Scene<'_>) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        self.setup = Some(Box::new(change));
+        self.setup = Some(Arc::new(change));
         self
     }
 
@@ -308,15 +322,17 @@ impl Row {
         self
     }
 
-    fn run<'a>(self, rig: &'a Rig, last: &mut Option<Scene<'a>>) -> Result<()> {
+    fn run<'a>(self, rig: &'a Rig, program: Program, last: &mut Option<Scene<'a>>) -> Result<()> {
         let mut scene = match last.take() {
-            Some(mut scene) if scene.max_flows() == self.max_flows => {
+            Some(mut scene)
+                if (scene.max_flows(), scene.program()) == (self.max_flows, program) =>
+            {
                 scene.reset(&self.name)?;
                 scene
             }
             other => {
                 drop(other);
-                Scene::new(rig, &self.name, self.max_flows)?
+                Scene::at(rig, &self.name, self.max_flows, program)?
             }
         };
         scene.configure(&self.configuration)?;
@@ -333,23 +349,25 @@ impl Row {
     }
 }
 
-/// Runs a table as a test, or skips it, saying so, where labs are not asked for.
+/// Runs a table as a test, at both hooks, or skips it, saying so, where labs are not asked for.
 ///
 /// # Panics
 /// At the end, with every row that failed.
 pub fn packet_table(name: &str, rows: Vec<Row>) {
     packet_test(name, |rig| {
         let mut failures = String::new();
-        let count = rows.len();
         let mut failed = 0;
         let mut scene = None;
-        for row in rows {
-            let row_name = row.name.clone();
-            if let Err(error) = row.run(rig, &mut scene) {
-                failed += 1;
-                let _ = writeln!(failures, "\nrow \"{row_name}\": {error:#}");
+        for program in Program::BOTH {
+            for row in rows.clone() {
+                let row_name = row.name.clone();
+                if let Err(error) = row.run(rig, program, &mut scene) {
+                    failed += 1;
+                    let _ = writeln!(failures, "\nrow \"{row_name}\" at {program:?}: {error:#}");
+                }
             }
         }
+        let count = rows.len() * Program::BOTH.len();
         ensure!(failed == 0, "{failed} of {count} rows failed\n{failures}");
         Ok(())
     });

@@ -26,14 +26,33 @@ pub(super) const XDP_DROP: u32 = 1;
 pub(super) const XDP_PASS: u32 = 2;
 pub(super) const XDP_REDIRECT: u32 = 4;
 
+// TC_ACT_SHOT, TC_ACT_UNSPEC and TC_ACT_REDIRECT.
+const TC_DROP: u32 = 2;
+const TC_PASS: u32 = u32::MAX;
+const TC_REDIRECT: u32 = 7;
+
+/// The datapath at one of its hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// At XDP.
+    Xdp,
+    /// At the ingress of traffic control.
+    Tc,
+}
+
+impl Program {
+    /// Both hooks.
+    pub const BOTH: [Self; 2] = [Self::Xdp, Self::Tc];
+}
+
 /// What the program returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// XDP_PASS: to the host.
+    /// To the host.
     Pass,
-    /// XDP_DROP.
+    /// Dropped.
     Drop,
-    /// XDP_REDIRECT: out by another interface, or back.
+    /// Out by another interface, or back.
     Redirect,
 }
 
@@ -60,15 +79,24 @@ pub struct Scene<'a> {
     /// What is active, so that an equal configuration need not be written again: that takes tens of milliseconds.
     active: Option<(String, (u16, u16))>,
     max_flows: u32,
+    program: Program,
     _pins: Pins,
 }
 
 impl<'a> Scene<'a> {
-    /// Loads the datapath with room for `max_flows` flows; `name` is the capture's.
+    /// Loads the datapath with room for `max_flows` flows, for XDP; `name` is the capture's.
     ///
     /// # Errors
     /// The datapath can't be loaded, or the capture can't be written.
     pub fn new(rig: &'a Rig, name: &str, max_flows: u32) -> Result<Self> {
+        Self::at(rig, name, max_flows, Program::Xdp)
+    }
+
+    /// Likewise, for either hook.
+    ///
+    /// # Errors
+    /// As for [`Scene::new`].
+    pub fn at(rig: &'a Rig, name: &str, max_flows: u32, program: Program) -> Result<Self> {
         let pins = Pins(rig.bpffs().join("scene"));
         Datapath::remove_pinned(&pins.0)?;
         let datapath = Datapath::load(&pins.0, max_flows)?;
@@ -81,6 +109,7 @@ impl<'a> Scene<'a> {
             capture: Capture::wanted(name)?,
             active: None,
             max_flows,
+            program,
             _pins: pins,
         })
     }
@@ -132,6 +161,12 @@ impl<'a> Scene<'a> {
     #[must_use]
     pub fn max_flows(&self) -> u32 {
         self.max_flows
+    }
+
+    /// The hook whose program is run.
+    #[must_use]
+    pub fn program(&self) -> Program {
+        self.program
     }
 
     /// Activates a configuration, as the agent does.
@@ -241,13 +276,28 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Lets a frame arrive at an interface; `None` where the kernel can't: at traffic control it runs none without a whole IP header.
+    ///
+    /// # Errors
+    /// The kernel refuses the test run for another reason.
+    pub fn send_short(&mut self, port: Port, frame: &[u8]) -> Result<Option<Outcome>> {
+        match (self.send(port, frame), self.program) {
+            (Err(error), Program::Tc) if is_invalid(&error) => Ok(None),
+            (sent, _) => sent.map(Some),
+        }
+    }
+
     fn run(&mut self, port: Port, frame: &[u8], linear: usize) -> Result<(Action, Vec<u8>)> {
         ensure!(
             frame.len() >= SHORTEST_FRAME,
             "the kernel runs no frame of {} bytes",
             frame.len()
         );
-        let context = context(linear, self.rig.index(port));
+        let index = self.rig.index(port);
+        let context = match self.program {
+            Program::Xdp => context(linear, index).to_vec(),
+            Program::Tc => tc_context(index).to_vec(),
+        };
         // Larger than what goes in: answers may grow at the front, and VLAN tags too.
         let mut out = vec![0; frame.len() + 256];
         let options = TestRunOptions {
@@ -256,17 +306,17 @@ impl<'a> Scene<'a> {
             ctx_in: Some(&context),
             ..TestRunOptions::default()
         };
-        let result = self
-            .datapath
-            .program()?
-            .test_run(options)
-            .with_context(|| format!("running a frame of {} bytes", frame.len()))?;
+        let result = match self.program {
+            Program::Xdp => self.datapath.program()?.test_run(options),
+            Program::Tc => self.datapath.tc_program()?.test_run(options),
+        }
+        .with_context(|| format!("running a frame of {} bytes", frame.len()))?;
         out.truncate(result.data_size_out as usize);
-        let action = match result.return_value {
-            XDP_DROP => Action::Drop,
-            XDP_PASS => Action::Pass,
-            XDP_REDIRECT => Action::Redirect,
-            other => bail!("the program returned {other}"),
+        let action = match (self.program, result.return_value) {
+            (Program::Xdp, XDP_DROP) | (Program::Tc, TC_DROP) => Action::Drop,
+            (Program::Xdp, XDP_PASS) | (Program::Tc, TC_PASS) => Action::Pass,
+            (Program::Xdp, XDP_REDIRECT) | (Program::Tc, TC_REDIRECT) => Action::Redirect,
+            (_, other) => bail!("the program returned {other}"),
         };
         Ok((action, out))
     }
@@ -307,6 +357,13 @@ pub fn context(linear: usize, ifindex: u32) -> [u8; 24] {
     for (chunk, field) in bytes.chunks_exact_mut(4).zip(fields) {
         chunk.copy_from_slice(&u32::to_ne_bytes(field));
     }
+    bytes
+}
+
+/// `struct __sk_buff` as far as the interface that a packet arrives at; the kernel takes nothing else there.
+fn tc_context(ifindex: u32) -> [u8; 44] {
+    let mut bytes = [0; 44];
+    bytes[40..].copy_from_slice(&ifindex.to_ne_bytes());
     bytes
 }
 

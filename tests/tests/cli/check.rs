@@ -33,7 +33,7 @@ fn check_looks_at_the_host() {
                 "shared 198.51.100.20 5061 443 by server name, else refused",
                 "capabilities ok this process may load the datapath",
                 &format!("pin path ok {} is free", pins.display()),
-                "wan0 ok is up and forwards",
+                "wan0 ok is up and forwards; hook: tcx (veth keeps its offloads at this hook)",
                 "Edge edge-a ok is reached over lan0",
                 "Edge edge-b ok is reached over lan1",
             ],

@@ -136,7 +136,7 @@ fn every_map_is_listed_and_decoded() {
 
         let [a, b, _] = slots;
         for (map, line) in [
-            ("control", "0 ABI version 2 this program's"),
+            ("control", "0 ABI version 3 this program's"),
             ("CONTROL", "1 active generation 1 bank 1"),
             ("SETTINGS", "20000-20999 3"),
             ("FILTER", "services 4 65,536"),

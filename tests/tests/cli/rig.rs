@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use sni_user::{
-    config::{Config, Hook},
-    datapath::{Datapath, Tables},
+    config::Config,
+    datapath::{AttachMode, Datapath, Tables},
 };
 use snigate_tests::{Lab, Topology, addresses::GATEWAY_LAN_B, gateway::binary, output_within};
 
@@ -142,7 +142,7 @@ pub(crate) fn datapath(lab: &Lab) -> Result<(Datapath, Commands<'_>)> {
     tables.activate(&mut datapath.maps)?;
     lab.gateway.run(|| {
         let index = nix::net::if_::if_nametoindex("wan0")?;
-        datapath.attach(&[("wan0".to_owned(), index)], Hook::Auto)?;
+        datapath.attach(&[("wan0".to_owned(), index)], AttachMode::Xdp)?;
         Ok(())
     })?;
     Ok((datapath, Commands { lab, pins }))

@@ -68,8 +68,8 @@ fn status_tells_what_the_datapath_does() {
         commands.shows(
             "status",
             &[
-                &format!("pinned {pins}, ABI 2"),
-                "attached wan0",
+                &format!("pinned {pins}, ABI 3"),
+                "attached wan0: xdp",
                 "generation 1",
                 "flows 2 of 1,000 (0.2%), and 2 half-open",
                 "diagnostics off",
@@ -93,9 +93,12 @@ fn status_tells_what_the_datapath_does() {
         }
         let status = commands.json("status")?;
         for (field, value) in [
-            ("abi", json!(2)),
+            ("abi", json!(3)),
             ("generation", json!(1)),
-            ("interfaces", json!(["wan0"])),
+            (
+                "interfaces",
+                json!([{ "interface": "wan0", "hook": "xdp", "reason": null }]),
+            ),
             ("flags", json!([])),
             ("max_flows", json!(1000)),
             ("flows", json!(2)),

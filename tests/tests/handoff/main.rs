@@ -29,13 +29,13 @@ use snigate_tests::{
     addresses::{SIP_TLS, VIP_1},
     counters::TcpCounters,
     deadline::Deadline,
-    gateway::{Gateway, two_pools},
+    gateway::{Gateway, Tuning, two_pools},
     lab_test,
     peers::{Conversation, Edge, End, Partner, PartnerTls, Report},
 };
 
-/// The hooks that the datapath can be attached by. `tcx` is added to them when the gateway knows it.
-const HOOKS: &[&str] = &["xdp"];
+/// The hooks that the datapath can be attached by.
+const HOOKS: &[&str] = &["xdp", "tcx"];
 const SOURCES: [&str; 2] = ["preserve", "gateway"];
 /// The way of each of these connections in `snigate flow ls --json`: `Some("handed-off")` when there is such a way. A
 /// connection that the agent relays is not in that list.
@@ -81,8 +81,9 @@ fn in_scenes_with(
 ) {
     for hook in HOOKS {
         let topology = Topology {
-            capture: std::env::var_os("CAP").is_some(),
-            offloads: topology.offloads || *hook == "tcx",
+            capture: false,
+            // smoltcp's frames are those of a wire.
+            offloads: *hook == "tcx" && !name.starts_with("smoltcp"),
             ..topology.clone()
         };
         let name = format!("handoff-{name}-{hook}-{variant}");
@@ -91,7 +92,7 @@ fn in_scenes_with(
 }
 
 impl<'lab> Scene<'lab> {
-    fn new(lab: &'lab Lab, hook: &str, pools: &str) -> Result<Self> {
+    fn new(lab: &'lab Lab, hook: &'static str, pools: &str) -> Result<Self> {
         // The gateway is an end, too, as long as the agent has the sockets.
         for end in [&lab.partner, &lab.edge_a, &lab.gateway] {
             // A tail loss probe (RFC 8985 section 7) is sent when an answer takes twice the round-trip time and 2 ms: on a
@@ -104,6 +105,10 @@ impl<'lab> Scene<'lab> {
             // Room for what arrives while the socket's owner has lost its processor. The scale follows from the last number.
             end.sysctl("net/ipv4/tcp_rmem", "4096 1048576 6291456")?;
         }
+        let tuning = Tuning {
+            hook: Some(hook),
+            ..Tuning::default()
+        };
         let tables = format!(
             r#"{pools}
 [[ip_set]]
@@ -118,7 +123,7 @@ pool = "edges-a"
             VIP_1.v4, VIP_1.v6
         );
         Ok(Self {
-            gateway: Gateway::start_with(lab, &format!("hook = \"{hook}\""), &tables)?,
+            gateway: Gateway::start_tuned(lab, tuning, "", &tables)?,
             replayed: PartnerTls::replayed(hello(HELLO)?),
             lab,
         })

@@ -187,10 +187,6 @@ fn what_a_running_agent_cannot_change_is_refused() {
         let before = Configuration::of(&gateway)?;
         let good = std::fs::read_to_string(gateway.config())?;
         for (key, change) in [
-            (
-                "hook",
-                good.replacen("[gateway]", "[gateway]\nhook = \"tcx\"", 1),
-            ),
             ("pin_path", good.replacen("/snigate\"", "/elsewhere\"", 1)),
             ("control", good.replacen("control.sock", "other.sock", 1)),
         ] {

@@ -13,7 +13,7 @@ pub(crate) fn no_flows(flows: &Flows) -> Result<()> {
 pub(crate) fn counted(
     established: usize,
     half_open: usize,
-) -> impl FnOnce(&Flows) -> Result<()> + Send {
+) -> impl Fn(&Flows) -> Result<()> + Send + Sync {
     move |flows| {
         ensure!(
             flows.established.len() == established && flows.half_open.len() == half_open,
@@ -24,7 +24,7 @@ pub(crate) fn counted(
 }
 
 /// One established flow, with these state bits toward the Edge and toward the client.
-pub(crate) fn states(to_edge: u8, to_client: u8) -> impl FnOnce(&Flows) -> Result<()> + Send {
+pub(crate) fn states(to_edge: u8, to_client: u8) -> impl Fn(&Flows) -> Result<()> + Send + Sync {
     move |flows| {
         ensure!(
             flows.established.len() == 1

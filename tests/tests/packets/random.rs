@@ -13,7 +13,7 @@ use snigate_tests::addresses::{EDGE_A, EDGE_B, Host, PARTNER, VIP_1, VIP_2, part
 use snigate_tests::packets::Icmp;
 use snigate_tests::packets::frame::{Tcp, extension};
 use snigate_tests::packets::plan::{Configuration, Family, Path};
-use snigate_tests::packets::{Action, Outcome, Port, Scene, packet_test};
+use snigate_tests::packets::{Action, Outcome, Port, Program, Scene, packet_test};
 
 const SEED: u64 = 5061;
 const CASES: u32 = 20_000;
@@ -32,12 +32,16 @@ const TWO_CUSTOMERS: Configuration = Configuration {
 #[test]
 fn nothing_goes_where_it_must_not() {
     packet_test("random packets", |rig| {
-        for source in ["preserve", "gateway"] {
+        for (source, program) in [
+            ("preserve", Program::Xdp),
+            ("gateway", Program::Xdp),
+            ("preserve", Program::Tc),
+        ] {
             let configuration = Configuration {
                 source,
                 ..TWO_CUSTOMERS
             };
-            let mut scene = Scene::new(rig, &format!("random, {source}"), MAX_FLOWS)?;
+            let mut scene = Scene::at(rig, &format!("random, {source}"), MAX_FLOWS, program)?;
             scene.configure(&configuration.render("[limits]\nsyn_per_source = \"100000/s\"\n"))?;
             run(&mut scene)?;
         }
@@ -59,7 +63,9 @@ fn run(scene: &mut Scene<'_>) -> Result<()> {
         } else {
             gone_wrong(valid, &mut random)
         };
-        let outcome = scene.send(port, &frame)?;
+        let Some(outcome) = scene.send_short(port, &frame)? else {
+            continue;
+        };
         redirected += u32::from(outcome.action == Action::Redirect);
         check(&frame, &outcome, &mut clients).with_context(|| {
             format!(

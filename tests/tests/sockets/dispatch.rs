@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use sni_common::contract::{Counter, DropReason};
-use sni_user::datapath::{Datapath, Origin, attached_interfaces};
+use sni_user::datapath::{AttachMode, Attached, Datapath, Origin, attached_interfaces};
 use snigate_tests::{
     Lab, Topology,
     addresses::{GATEWAY_WAN, Host, SIP_TLS, VIP_1},
@@ -22,6 +22,13 @@ fn at(host: Host, port: u16) -> [SocketAddr; 2] {
 
 fn listen(lab: &Lab, port: u16) -> Result<TcpListener> {
     lab.gateway.run(|| Ok(TcpListener::bind(("::", port))?))
+}
+
+fn attached(interface: &str) -> Attached {
+    Attached {
+        interface: interface.to_owned(),
+        mode: AttachMode::Xdp,
+    }
 }
 
 fn is_refused(lab: &Lab, to: SocketAddr) -> Result<bool> {
@@ -96,9 +103,9 @@ fn the_lookup_outlives_its_agent_and_goes_with_the_datapath() {
         datapath.serve_listener(&listener)?;
         lab.partner.run(|| Ok(TcpStream::connect(to)?))?;
         listener.accept()?;
-        ensure!(attached_interfaces(&pins)? == ["lan0", "wan0"]);
+        ensure!(attached_interfaces(&pins)? == [attached("lan0"), attached("wan0")]);
         let keep = lab.gateway.run(|| interfaces(&["wan0"]))?;
-        ensure!(datapath.detach_others(&keep)? == ["lan0"]);
+        ensure!(datapath.detach_others(&keep, AttachMode::Xdp)? == [attached("lan0")]);
         for (interface, attached) in [("wan0", true), ("lan0", false)] {
             let shown = lab.gateway.output("ip", &["link", "show", interface])?;
             ensure!(shown.contains(" xdp ") == attached, "{shown}");

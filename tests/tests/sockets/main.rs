@@ -16,8 +16,8 @@ use anyhow::{Context as _, Result, ensure};
 use nix::net::if_::if_nametoindex;
 use sni_common::contract::{Counter, DropReason};
 use sni_user::{
-    config::{Config, Hook},
-    datapath::{Datapath, Tables},
+    config::Config,
+    datapath::{AttachMode, Datapath, Tables},
 };
 use snigate_tests::{Lab, Namespace};
 
@@ -65,7 +65,7 @@ impl Agent {
             let mut datapath = Datapath::load(&pins, 1000)?;
             datapath.dispatch(true)?;
             tables.activate(&mut datapath.maps)?;
-            datapath.attach(&interfaces(&["wan0", "lan0"])?, Hook::Auto)?;
+            datapath.attach(&interfaces(&["wan0", "lan0"])?, AttachMode::Xdp)?;
             Ok(datapath)
         })?;
         Ok(Self { datapath, pins })

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use sni_common::contract::TRANSPARENT_MARK;
-use sni_user::datapath::ReturnHook;
+use sni_user::datapath::{AttachMode, ReturnHook};
 use snigate_tests::{
     Lab, Topology,
     addresses::{EDGE_A, PARTNER, SIP_TLS},
@@ -173,7 +173,7 @@ fn a_smaller_mtu_before_the_edge_is_found_out() {
             let interfaces = interfaces(&["lan0"])?;
             Ok(agent
                 .datapath
-                .attach_return(&interfaces, ReturnHook::of_this_kernel())?)
+                .attach_return(&interfaces, ReturnHook::beside(AttachMode::Xdp))?)
         })?;
         for (partner, edge) in edges {
             // The router's errors go to the partner's address, and must come to our socket.

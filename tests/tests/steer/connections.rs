@@ -7,7 +7,7 @@ use snigate_tests::{
     Tags, Topology,
     addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1, VIP_2},
     faults,
-    gateway::{Gateway, two_ip_sets, two_ip_sets_with_source},
+    gateway::{Gateway, Tuning, two_ip_sets, two_ip_sets_with_source},
     lab_test,
     peers::{Edge, EdgeTls, End, OpensslClient, OpensslServer, Partner, PartnerTls, TlsVersion},
     pki::Pki,
@@ -292,8 +292,13 @@ fn only_the_ports_of_a_service_are_touched() {
 fn generic_xdp_does_the_same() {
     lab_test("steer-generic", &Topology::default(), |lab| {
         let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
-        let gateway = Gateway::start_with(lab, "hook = \"xdp-generic\"", &two_ip_sets())?;
-        ensure!(gateway.log()?.contains("Generic"), "{}", gateway.log()?);
+        let tuning = Tuning {
+            hook: Some("xdp-generic"),
+            ..Tuning::default()
+        };
+        let gateway = Gateway::start_tuned(lab, tuning, "", &two_ip_sets())?;
+        let log = gateway.log()?;
+        ensure!(log.contains("wan0: xdp-generic (as configured)"), "{log}");
         let link = lab.gateway.output("ip", &["-d", "link", "show", "wan0"])?;
         ensure!(link.contains("xdpgeneric"), "{link}");
         for address in vip(VIP_1) {

@@ -2,6 +2,7 @@
 
 mod agent;
 mod connections;
+mod hooks;
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use serde::Serialize;
 
 use crate::{
+    agent::hooks::Choice,
     cli::table::{Column, Row},
     config::{Config, SourceMode},
     datapath::{DatapathError, Maps},
@@ -163,10 +164,11 @@ impl Findings {
         let network = Network::new()?;
         let all = network.interfaces().await?;
         let mut attached = Vec::new();
+        let choice = Choice::new(config.gateway.hook, &config.gateway.interfaces);
         for name in &config.gateway.interfaces {
             match network.interface(name).await {
                 Ok(interface) => {
-                    self.interface(name, &interface, &all, config);
+                    self.interface(name, &interface, &all, config, &choice);
                     attached.push(interface.index);
                 }
                 Err(error) => self.add(name, Outcome::Error, error),
@@ -177,7 +179,14 @@ impl Findings {
         Ok(())
     }
 
-    fn interface(&mut self, name: &str, interface: &Interface, all: &[Interface], config: &Config) {
+    fn interface(
+        &mut self,
+        name: &str,
+        interface: &Interface,
+        all: &[Interface],
+        config: &Config,
+        choice: &Choice,
+    ) {
         let before = self.0.len();
         if !interface.up {
             let sentence = format!("is down: bring it up with `ip link set dev {name} up`");
@@ -199,6 +208,30 @@ impl Findings {
             Ok(Some(note)) => self.add(name, Outcome::Warning, note),
             Err(error) => self.add(name, Outcome::Warning, error),
         }
+        if choice.mode.is_xdp() {
+            self.offloads(name, interface, all, choice);
+        }
+        if self.0.len() == before {
+            let hook = choice.of_interface(name).map_or_else(String::new, |seat| {
+                format!("; hook: {} ({})", seat.hook, seat.reason)
+            });
+            self.add(name, Outcome::Ok, format!("is up and forwards{hook}"));
+        }
+    }
+
+    /// What must be switched off for XDP; traffic control can do with all of it.
+    fn offloads(&mut self, name: &str, interface: &Interface, all: &[Interface], choice: &Choice) {
+        if choice.driver(name) == Some("veth") {
+            self.add(
+                name,
+                Outcome::Warning,
+                format!(
+                    "is a veth: XDP forwards the unfinished checksums of its peer as they are, and reaches a peer with GRO only. On the peer, run \
+                     `ethtool -K PEER tx off gro on` while both ends are up; or set `hook = \"tcx\"`, which needs neither (now: {})",
+                    choice.mode
+                ),
+            );
+        }
         let has_vlans = all.iter().any(|other| {
             other
                 .vlan
@@ -216,9 +249,6 @@ impl Findings {
                 ),
                 Err(error) => self.add(name, Outcome::Warning, error),
             }
-        }
-        if self.0.len() == before {
-            self.add(name, Outcome::Ok, "is up and forwards");
         }
     }
 

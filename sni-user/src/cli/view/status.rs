@@ -1,6 +1,6 @@
 //! The state of the whole datapath.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::Serialize;
 use sni_common::contract::{Counter, DropReason, FLAG_LOG, Stats};
@@ -11,7 +11,7 @@ use crate::{
         units,
     },
     control::AgentStatus,
-    datapath::MapKind,
+    datapath::{Attached, MapKind},
 };
 
 /// What `status` shows.
@@ -21,7 +21,7 @@ pub(in crate::cli) struct Status {
     pub(in crate::cli) abi: u64,
     /// 0 before the first configuration.
     pub(in crate::cli) generation: u32,
-    pub(in crate::cli) interfaces: Vec<String>,
+    pub(in crate::cli) interfaces: Vec<InterfaceLine>,
     pub(in crate::cli) flags: Vec<&'static str>,
     pub(in crate::cli) max_flows: u32,
     /// Established flows, those that are closing included.
@@ -34,6 +34,44 @@ pub(in crate::cli) struct Status {
     pub(in crate::cli) listener: bool,
     /// What the running agent says of itself.
     pub(in crate::cli) agent: Option<AgentStatus>,
+}
+
+/// An interface that the datapath is attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct InterfaceLine {
+    #[serde(flatten)]
+    pub(in crate::cli) attached: Attached,
+    /// Why this hook, where the agent that chose it tells.
+    pub(in crate::cli) reason: Option<String>,
+}
+
+impl fmt::Display for InterfaceLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.attached.interface, self.attached.mode)?;
+        match &self.reason {
+            Some(reason) => write!(f, " ({reason})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// With what the agent says of them.
+pub(in crate::cli) fn interfaces(
+    attached: Vec<Attached>,
+    agent: Option<&AgentStatus>,
+) -> Vec<InterfaceLine> {
+    let line = |attached: Attached| {
+        let chosen = agent.and_then(|agent| {
+            agent.interfaces.iter().find(|it| {
+                (&*it.interface, &*it.hook) == (&*attached.interface, attached.mode.name())
+            })
+        });
+        InterfaceLine {
+            reason: chosen.map(|it| it.reason.clone()),
+            attached,
+        }
+    };
+    attached.into_iter().map(line).collect()
 }
 
 /// The names of the feature flags that are set.

@@ -16,7 +16,7 @@ use rustix::{
 
 pub use self::{
     error::HostError,
-    offload::rx_vlan_offload,
+    offload::{driver, rx_vlan_offload},
     sysctl::{
         Family, forwarding, has_ipv6, local_port_range, owned_ports, require_forwarding,
         reverse_path_note, source_mark_note,

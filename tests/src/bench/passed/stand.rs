@@ -162,8 +162,9 @@ fn snigate<'lab>(lab: &'lab Lab, system: System, size: Size) -> Result<Gateway<'
         binary: None,
         quiet: true,
         workers: Some(size.workers),
+        hook: Some(hook),
     };
-    let gateway = format!("hook = \"{hook}\"\nmax_connections = {}", size.connections);
+    let gateway = format!("max_connections = {}", size.connections);
     let tables = format!(
         r#"
 [[edge]]
