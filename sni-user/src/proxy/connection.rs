@@ -36,8 +36,8 @@ const CATCH_UP_STEPS: u32 = 20;
 
 /// What happens to a connection after its ClientHello.
 enum Onward {
-    /// Every byte goes to this Edge as it came.
-    Pass(Connected),
+    /// Every byte goes to this Edge as it came; so many were waiting when the ClientHello was complete.
+    Pass(Connected, u32),
     /// Its TLS ends here, as this domain has it, and goes on to one of these Edges.
     Terminate(Arc<Terminating>, Attempts),
 }
@@ -52,7 +52,7 @@ pub(super) async fn serve(proxy: &Proxy, mut stream: TcpStream, source: SocketAd
     let mut story = Story::new(proxy, source, address);
     let _used = proxy.use_address(story.address.ip());
     match carry(&mut story, &mut stream).await {
-        Ok(Onward::Pass(edge)) => pass_through(story, stream, edge).await,
+        Ok(Onward::Pass(edge, waiting)) => pass_through(story, stream, edge, waiting).await,
         Ok(Onward::Terminate(domain, attempts)) => {
             end_tls(story, stream, domain, attempts).await;
         }
@@ -155,7 +155,8 @@ async fn pass(
         .hand_off
         .then(|| hand_off::segment_size(client).ok());
     let mut attempts = attempts.with_segment_size(segment_size.flatten());
-    Ok(Onward::Pass(reach(story, &mut attempts).await?))
+    let waiting = hand_off::unread(client).unwrap_or_default();
+    Ok(Onward::Pass(reach(story, &mut attempts).await?, waiting))
 }
 
 /// Connects to the next Edge that answers, and tells it who the client is if it wants to know.
@@ -175,11 +176,11 @@ async fn reach(story: &Story<'_>, attempts: &mut Attempts) -> Result<Connected, 
 }
 
 /// Every byte, the ClientHello first: by the datapath, when it takes the connection, else by the relay, until both sides have closed.
-async fn pass_through(story: Story<'_>, client: TcpStream, connected: Connected) {
+async fn pass_through(story: Story<'_>, client: TcpStream, connected: Connected, waiting: u32) {
     let idle = story.active.config.gateway.idle_timeout;
     let Connected { stream, edge, hold } = connected;
     let carried = story.carried("passed", edge);
-    pass::through(&carried, client, stream, idle).await;
+    pass::through(&carried, client, stream, waiting, idle).await;
     drop(hold);
 }
 

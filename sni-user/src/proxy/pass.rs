@@ -2,22 +2,29 @@
 
 use std::time::Duration;
 
-use tokio::{net::TcpStream, time::sleep};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep},
+};
 
 use super::{
-    hand_off::{self, NotHandedOff, Outcome},
+    hand_off::{self, Moment, NotHandedOff, Outcome},
     relay::{self, End, Relayed},
     story::Carried,
 };
 
+/// How long to wait for a moment at which both sides are silent.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The pauses between attempts are doubled each time, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
-/// Passes a connection through to its end, or to where it is the datapath's.
+/// Passes a connection through to its end, or to where it is the datapath's. So many bytes were `waiting` when its ClientHello was complete.
 pub(super) async fn through(
     carried: &Carried<'_>,
     client: TcpStream,
     edge: TcpStream,
+    waiting: u32,
     idle: Duration,
 ) {
     let mut passed = Relayed {
@@ -26,21 +33,25 @@ pub(super) async fn through(
         end: End::Closed,
     };
     let mut attempts = 0;
+    let began = Instant::now();
+    let mut moment = Moment::First { waiting };
     loop {
         let why = match carried.terms() {
-            Ok(terms) => match hand_off::hand_off(carried.proxy, &client, &edge, &terms).await {
-                Outcome::HandedOff { to_edge, to_client } => {
-                    passed.to_edge += to_edge;
-                    passed.to_client += to_client;
-                    carried.handed_off(&passed);
-                    return hand_off::close(client, edge).await;
+            Ok(terms) => {
+                match hand_off::hand_off(carried.proxy, &client, &edge, &terms, moment).await {
+                    Outcome::HandedOff { to_edge, to_client } => {
+                        passed.to_edge += to_edge;
+                        passed.to_client += to_client;
+                        carried.handed_off(&passed);
+                        return hand_off::close(client, edge).await;
+                    }
+                    Outcome::Reset => {
+                        passed.end = End::Reset;
+                        return carried.passed(&passed);
+                    }
+                    Outcome::Kept(why) => why,
                 }
-                Outcome::Reset => {
-                    passed.end = End::Reset;
-                    return carried.passed(&passed);
-                }
-                Outcome::Kept(why) => why,
-            },
+            }
             Err(why) => why,
         };
         carried.kept(&why);
@@ -53,6 +64,11 @@ pub(super) async fn through(
             return carried.passed(&passed);
         }
         attempts += 1;
+        moment = if began.elapsed() < PATIENCE {
+            Moment::Quiet
+        } else {
+            Moment::Any
+        };
     }
 }
 

@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 use super::channel::{Channel, Received, Until, unmapped};
 use super::pattern::{Hash, Pattern};
 use super::replay::rest_of_hello;
-use super::request::{Action, PAUSE, REQUEST_LENGTH, Request};
+use super::request::{Action, GREETING, PAUSE, REQUEST_LENGTH, Request};
 use super::tls::EdgeTls;
 use crate::deadline::Deadline;
 use crate::netns::Namespace;
@@ -218,7 +218,9 @@ fn converse(
     let mut bytes = [0; REQUEST_LENGTH];
     channel.read_exact(&mut bytes)?;
     // Over plain TCP, a hello that somebody else has written may stand before it.
+    let mut greets = false;
     while let Some(rest) = rest_of_hello(&bytes)? {
+        greets = true;
         let mut unread = vec![0; rest];
         channel.read_exact(&mut unread)?;
         let both = [bytes.as_slice(), &unread].concat();
@@ -228,6 +230,10 @@ fn converse(
     progress.request = Some(request);
     if request.action == Action::Reset {
         return Ok(channel.reset()?);
+    }
+    if greets {
+        channel.write_all(&GREETING)?;
+        channel.flush()?;
     }
     let done = perform(&mut channel, request, progress, report.peer);
     report.retransmitted = channel.retransmitted()?;

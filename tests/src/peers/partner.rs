@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use super::TlsVersion;
 use super::channel::{Channel, Until};
 use super::pattern::{Hash, Pattern};
-use super::request::{Action, PAUSE, Request};
+use super::request::{Action, GREETING, PAUSE, Request};
 use super::tls::PartnerTls;
 use crate::deadline::Deadline;
 use crate::netns::Namespace;
@@ -111,6 +111,9 @@ impl Partner<'_> {
         }
         connection.channel.write_all(&burst)?;
         connection.channel.flush()?;
+        if !hello.is_empty() {
+            connection.greeted()?;
+        }
         let hash = connection.own_pattern(send).hash();
         connection.compare(own, hash, receive)
     }
@@ -287,6 +290,9 @@ impl Partner<'_> {
         let first = [hello, &request.encode()].concat();
         connection.channel.write_all(&first)?;
         connection.channel.flush()?;
+        if !hello.is_empty() && action != Action::Reset {
+            connection.greeted()?;
+        }
         Ok(connection)
     }
 
@@ -353,6 +359,14 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Waits for the Edge's first word.
+    fn greeted(&mut self) -> Result<()> {
+        let mut greeting = [0; GREETING.len()];
+        self.channel.read_exact(&mut greeting)?;
+        ensure!(greeting == GREETING, "greeted with {greeting:02x?}");
+        Ok(())
+    }
+
     /// The partner's own end.
     #[must_use]
     pub fn local(&self) -> SocketAddr {

@@ -19,7 +19,7 @@ use tokio::{io::Interest, net::TcpStream, select, time::sleep};
 
 use self::{socket::Facts, terms::Peers};
 pub(super) use self::{
-    socket::segment_size,
+    socket::{segment_size, unread},
     terms::{NotHandedOff, Terms},
 };
 use super::{Proxy, shared::Woken, socket as sockets};
@@ -51,6 +51,37 @@ pub(super) enum Outcome {
     Reset,
 }
 
+/// When a connection may be handed off. Segments that come past a socket overtake what it still has to send, and their sender may take for lost what
+/// is only late; so the best moment is one at which both sides are silent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Moment {
+    /// Before the Edge has said anything: the client waits for that, when no more has come than was there when its ClientHello was complete.
+    First {
+        /// Bytes that were there.
+        waiting: u32,
+    },
+    /// When nothing is on its way.
+    Quiet,
+    /// When no more is on its way than the other side takes at once; nothing is lost even then.
+    Any,
+}
+
+impl Moment {
+    fn is_met(self, client: &Facts, edge: &Facts) -> bool {
+        let unread = (client.position.unread(), edge.position.unread());
+        match self {
+            Self::First { waiting } => unread.0 <= waiting && unread.1 == 0,
+            Self::Quiet => {
+                unread == (0, 0)
+                    && [client, edge]
+                        .iter()
+                        .all(|it| it.position.is_acknowledged())
+            }
+            Self::Any => unread.0 <= edge.window && unread.1 <= client.window,
+        }
+    }
+}
+
 /// Why a hand-off was broken off.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
@@ -68,8 +99,9 @@ pub(super) async fn hand_off(
     client: &TcpStream,
     edge: &TcpStream,
     terms: &Terms,
+    when: Moment,
 ) -> Outcome {
-    let mut handing = match HandingOff::begin(proxy, client, edge, terms) {
+    let mut handing = match HandingOff::begin(proxy, client, edge, terms, when) {
         Ok(handing) => handing,
         Err(why) => return Outcome::Kept(why),
     };
@@ -133,6 +165,7 @@ impl<'a> HandingOff<'a> {
         client: &'a TcpStream,
         edge: &'a TcpStream,
         terms: &Terms,
+        when: Moment,
     ) -> Result<Self, NotHandedOff> {
         let hand_offs = proxy.hand_offs();
         let peers = Peers::of(hand_offs, client, edge)?;
@@ -142,10 +175,7 @@ impl<'a> HandingOff<'a> {
             return Err(NotHandedOff::Closing);
         };
         terms::timestamps(&peers, &client_facts.leg, &edge_facts.leg)?;
-        // What the other side does not take yet would be dropped when it comes past the sockets, and have to be sent again.
-        if client_facts.position.unread() > edge_facts.window
-            || edge_facts.position.unread() > client_facts.window
-        {
+        if !when.is_met(&client_facts, &edge_facts) {
             return Err(NotHandedOff::Busy);
         }
         let (to_edge, to_client) = flows(&peers, terms, &client_facts, &edge_facts);

@@ -45,6 +45,11 @@ impl Position {
     pub(super) fn unread(&self) -> u32 {
         self.receive_seq.wrapping_sub(self.read_seq)
     }
+
+    /// Whether the peer has acknowledged all.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.acknowledged == self.write_seq
+    }
 }
 
 /// What a socket knows of its connection.
@@ -194,7 +199,7 @@ fn in_repair(stream: &TcpStream) -> io::Result<Position> {
 }
 
 /// Bytes that wait to be read.
-pub(super) fn unread(stream: &TcpStream) -> io::Result<u32> {
+pub(in crate::proxy) fn unread(stream: &TcpStream) -> io::Result<u32> {
     ask(stream, libc::FIONREAD)
 }
 

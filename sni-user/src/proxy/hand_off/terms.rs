@@ -48,8 +48,10 @@ pub(in crate::proxy) enum NotHandedOff {
         "the {0} uses timestamps (RFC 7323) and the other side does not; it may drop segments without them"
     )]
     Timestamps(&'static str),
-    /// One side has sent more than the other one takes at once, and must be slowed down first.
-    #[error("more bytes are on their way than the other side takes at once")]
+    /// It is not the moment: see [`super::Moment`].
+    #[error(
+        "bytes are on their way: it is handed off when both sides are silent, or after a second"
+    )]
     Busy,
     /// The datapath does not take it.
     #[error(transparent)]

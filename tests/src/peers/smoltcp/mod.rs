@@ -23,7 +23,7 @@ use self::link::Link;
 use super::edge::LATE;
 use super::pattern::{Hash, Hasher, Pattern};
 use super::replay::rest_of_hello;
-use super::request::{Action, REQUEST_LENGTH, Request};
+use super::request::{Action, GREETING, REQUEST_LENGTH, Request};
 use crate::addresses::Host;
 use crate::deadline::Deadline;
 use crate::line;
@@ -147,6 +147,11 @@ impl Smoltcp {
             seed,
         };
         self.send(&[hello, &request.encode()].concat(), deadline)?;
+        if action != Action::Reset {
+            let mut greeting = [0; GREETING.len()];
+            self.receive(&mut greeting, deadline)?;
+            ensure!(greeting == GREETING, "greeted with {greeting:02x?}");
+        }
         let report = self.partner(action, bytes, seed, deadline);
         self.end(deadline)?;
         Ok(SmoltcpReport {
@@ -249,6 +254,9 @@ impl Smoltcp {
         report.request = Some(request);
         let own = Pattern::new(request.seed, request.send);
         let nothing = Pattern::new(request.seed, 0);
+        if request.action != Action::Reset {
+            self.send(&GREETING, deadline)?;
+        }
         match request.action {
             Action::Exchange => {
                 let received = self.transfer(own, Some(request.receive), deadline)?;
