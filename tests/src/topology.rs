@@ -354,10 +354,9 @@ impl Topology {
             machine.ip(&format!("link set {device} up"))?;
             stand_ins.extend(vlan::add(machine, device, tags, mtu)?);
         }
-        if self.offloads {
-            return Ok(stand_ins);
-        }
         for (machine, device) in [left, right] {
+            // With it a veth has a queue, as a NIC has: without, segments of one connection overtake each other when their sender moves from one
+            // processor to another.
             // A redirect to a veth is refused (EOPNOTSUPP, seen in the tracepoint xdp_redirect_err alone) unless the peer has
             // GRO or a program of its own; and veth tells its peer of GRO only when it is switched on while both ends are up
             // (veth_set_features in drivers/net/veth.c).

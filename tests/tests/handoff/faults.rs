@@ -126,7 +126,8 @@ fn disturb(scene: &Scene<'_>, disturbance: Disturbance) -> Result<()> {
 fn counted(scene: &Scene<'_>, what: impl Fn(&WireCounts) -> u64) -> Result<()> {
     for line in lines(scene)? {
         let counts = line.counts();
-        ensure!(what(&counts) > 100 && counts.lost == 0, "{counts:?}");
+        // With offloads a segment of the line is many of the connection's.
+        ensure!(what(&counts) >= 10 && counts.lost == 0, "{counts:?}");
     }
     Ok(())
 }

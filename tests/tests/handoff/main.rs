@@ -60,6 +60,7 @@ const HELLO: &str = "openssl-tls13";
 /// A gateway that inspects, an Edge behind it, and the hello of another program that leads there.
 struct Scene<'lab> {
     lab: &'lab Lab,
+    hook: &'static str,
     gateway: Gateway<'lab>,
     replayed: PartnerTls,
 }
@@ -126,6 +127,7 @@ pool = "edges-a"
             gateway: Gateway::start_tuned(lab, tuning, "", &tables)?,
             replayed: PartnerTls::replayed(hello(HELLO)?),
             lab,
+            hook,
         })
     }
 
@@ -196,6 +198,13 @@ pool = "edges-a"
             return Ok((result, counted));
         }
         for (end, added) in counted.ends() {
+            if self.hook == "tcx" {
+                // With offloads on, segments of one connection overtake each other on a host of two processors, whoever carries them. That nothing
+                // was lost, no timer tells.
+                let timeouts = added.value("TcpExtTCPTimeouts");
+                ensure!(timeouts == 0, "{what}: {end} waited in vain: {counted:?}");
+                continue;
+            }
             let repairs = added.repairs().into_iter();
             let repairs: Vec<_> = repairs
                 .filter(|(name, _)| !allowed.contains(name) && !OVERTAKEN.contains(name))

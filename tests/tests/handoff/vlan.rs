@@ -23,6 +23,10 @@ fn tagged_partners_and_edges() {
             ..Topology::default()
         };
         in_scenes(name, &topology, |scene| {
+            if scene.hook == "tcx" && !scene.lab.has_kernel_vlans() {
+                // What stands in for a VLAN interface taps the packets before the hook does, and the host's own stack answers them.
+                return Ok(());
+            }
             if lan_a_tags != Tags::None && !scene.lab.has_kernel_vlans() {
                 // The agent cannot learn how to send there.
                 return Ok(());

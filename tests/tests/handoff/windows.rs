@@ -100,7 +100,14 @@ fn a_receiver_that_does_not_read_for_seconds() {
 
 fn zero_windows(counters: &TcpCounters) -> u64 {
     // The first is not counted where the window closes because the buffer is full before the window is used up.
-    counters.value("TcpExtTCPToZeroWindowAdv") + counters.value("TcpExtTCPFromZeroWindowAdv")
+    [
+        "TcpExtTCPToZeroWindowAdv",
+        "TcpExtTCPFromZeroWindowAdv",
+        "TcpExtTCPWantZeroWindowAdv",
+    ]
+    .map(|name| counters.value(name))
+    .iter()
+    .sum()
 }
 
 impl Scale {

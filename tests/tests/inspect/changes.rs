@@ -15,7 +15,7 @@ use snigate_tests::{
 
 use crate::{
     TIMEOUT, at, both,
-    federation::{Federation, INSPECT, NEXT, OTHER, domain, ip_set},
+    federation::{Federation, INSPECT, NEXT, OTHER, RELAY, domain, ip_set},
     quiet, tcp,
 };
 
@@ -124,7 +124,7 @@ fn an_address_lives_as_long_as_its_connections() {
         let federation = Federation::new(lab)?;
         let domains = domain("contoso.example", "edges-a")
             + &federation.terminated("tailspin.example", "edges-b")?;
-        let set = |host| ip_set("shared", host, INSPECT);
+        let set = |host| ip_set("shared", host, RELAY);
         let pools = federation.pools()?;
         let mut gateway = Gateway::start(lab, &(pools.clone() + &set(OTHER) + &domains))?;
         let has = |host: Host| -> Result<[bool; 2]> {
@@ -187,7 +187,7 @@ fn the_bound_on_connections_is_moved() {
     lab_test("reload-bound", &quiet(), |lab| {
         let federation = Federation::new(lab)?;
         let tables = federation.pools()?
-            + &ip_set("shared", VIP_1, INSPECT)
+            + &ip_set("shared", VIP_1, RELAY)
             + &domain("contoso.example", "edges-a");
         let address = at(VIP_1.v4.into());
         let bound = |gateway: &mut Gateway<'_>, bound: usize| -> Result<()> {

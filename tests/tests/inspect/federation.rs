@@ -31,6 +31,9 @@ pub(crate) const NEXT: Host = Host {
 /// The mode of an IP set whose connections the agent takes.
 pub(crate) const INSPECT: &str = "inspect = true";
 
+/// Likewise, and they stay the agent's.
+pub(crate) const RELAY: &str = "inspect = true\nhand_off = false";
+
 /// A domain that is passed through by its default name.
 pub(crate) fn domain(sip_domain: &str, pool: &str) -> String {
     format!("[[domain]]\nsip_domain = \"{sip_domain}\"\npool = \"{pool}\"\n")

@@ -30,7 +30,7 @@ const IN_VAIN: Duration = Duration::from_millis(300);
 fn further_connections_wait_until_others_end() {
     lab_test("inspect-connections", &quiet(), |lab| {
         let edge = EchoEdge::start(&lab.edge_a, "a")?;
-        let config = shared("preserve", "", THREE_DOMAINS);
+        let config = shared("preserve", "hand_off = false", THREE_DOMAINS);
         let gateway = Gateway::start_with(lab, "max_connections = 3", &config)?;
         let hello = asking_for("sip.contoso.example")?;
         let [v4, v6] = both(VIP_1);

@@ -84,7 +84,7 @@ fn connections_end_the_way_their_ends_want() {
         let name = format!("inspect-ends-{source}");
         lab_test(&name, &Topology::default(), |lab| {
             let scene = Scene::new(lab)?;
-            let gateway = Gateway::start(lab, &shared(source, "", THREE_DOMAINS))?;
+            let gateway = Gateway::start(lab, &shared(source, "hand_off = false", THREE_DOMAINS))?;
             for address in both(VIP_1) {
                 let tls = scene.tls(TlsVersion::V13)?;
                 let partner = Partner {
@@ -120,7 +120,7 @@ fn connections_end_the_way_their_ends_want() {
 fn two_hundred_connections_at_once() {
     lab_test("inspect-parallel", &quiet(), |lab| {
         let scene = Scene::new(lab)?;
-        let gateway = Gateway::start(lab, &shared("preserve", "", THREE_DOMAINS))?;
+        let gateway = Gateway::start(lab, &shared("preserve", "hand_off = false", THREE_DOMAINS))?;
         for (address, version) in both(VIP_1).into_iter().zip(TlsVersion::BOTH) {
             let tls = scene.tls(version)?;
             let partner = Partner {

@@ -29,7 +29,7 @@ fn both_sides_are_kept_alive_and_undelayed() {
         let name = format!("inspect-sockets-{source}");
         lab_test(&name, &quiet(), |lab| {
             let edge = EchoEdge::start(&lab.edge_a, "a")?;
-            let gateway = Gateway::start(lab, &shared(source, "", THREE_DOMAINS))?;
+            let gateway = Gateway::start(lab, &shared(source, "hand_off = false", THREE_DOMAINS))?;
             let hello = asking_for("sip.contoso.example")?;
             let mut clients = Vec::new();
             for address in both(VIP_1) {

@@ -35,6 +35,9 @@ const LONGEST_WAIT: Duration = Duration::from_millis(250);
 /// What is read from a socket at once.
 const PIECE: usize = 16 * 1024;
 
+/// What a client may send before it has heard anything: more than that it sends only because the agent's socket has acknowledged it (RFC 6928).
+const FIRST_FLIGHT: u32 = 10 * 1460;
+
 /// An acknowledgement that does not come: before it, all are the socket's.
 const NEVER: u32 = 1 << 30;
 
@@ -70,7 +73,7 @@ impl Moment {
     fn is_met(self, client: &Facts, edge: &Facts) -> bool {
         let unread = (client.position.unread(), edge.position.unread());
         match self {
-            Self::First { waiting } => unread.0 <= waiting && unread.1 == 0,
+            Self::First { waiting } => unread.0 <= waiting.min(FIRST_FLIGHT) && unread.1 == 0,
             Self::Quiet => {
                 unread == (0, 0)
                     && [client, edge]
