@@ -4,6 +4,7 @@
 //! All of it is told by the ends, which know nothing of the gateway, and by their kernels' counters: where nothing is lost
 //! on the lines, no stack has anything to repair.
 
+mod agent;
 mod bulk;
 mod closing;
 mod early;
@@ -17,6 +18,7 @@ mod vlan;
 mod windows;
 
 use std::{
+    cell::RefCell,
     fs,
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -61,7 +63,8 @@ const HELLO: &str = "openssl-tls13";
 struct Scene<'lab> {
     lab: &'lab Lab,
     hook: &'static str,
-    gateway: Gateway<'lab>,
+    gateway: RefCell<Gateway<'lab>>,
+    pools: String,
     replayed: PartnerTls,
 }
 
@@ -110,21 +113,9 @@ impl<'lab> Scene<'lab> {
             hook: Some(hook),
             ..Tuning::default()
         };
-        let tables = format!(
-            r#"{pools}
-[[ip_set]]
-name = "shared"
-addresses = ["{}", "{}"]
-inspect = true
-
-[[domain]]
-sip_domain = "fabrikam.example"
-pool = "edges-a"
-"#,
-            VIP_1.v4, VIP_1.v6
-        );
         Ok(Self {
-            gateway: Gateway::start_tuned(lab, tuning, "", &tables)?,
+            gateway: RefCell::new(Gateway::start_tuned(lab, tuning, "", &tables(pools, ""))?),
+            pools: pools.to_owned(),
             replayed: PartnerTls::replayed(hello(HELLO)?),
             lab,
             hook,
@@ -151,6 +142,14 @@ pool = "edges-a"
 
     fn ends(&self) -> [&Namespace; 2] {
         [&self.lab.partner, &self.lab.edge_a]
+    }
+
+    /// Reloads with this in the IP set.
+    fn configure(&self, ip_set: &str) -> Result<()> {
+        let mut gateway = self.gateway.borrow_mut();
+        gateway.configure("", &tables(&self.pools, ip_set))?;
+        gateway.output(&["reload"])?;
+        Ok(())
     }
 
     /// What each machine's kernel counts while `body` runs.
@@ -244,7 +243,9 @@ pool = "edges-a"
 
     /// That a connection goes, or went, the way that is expected.
     fn went(&self, client: SocketAddr) -> Result<()> {
-        EXPECTED_WAY.map_or(Ok(()), |way| assert_way(&self.gateway, client, way))
+        EXPECTED_WAY.map_or(Ok(()), |way| {
+            assert_way(&self.gateway.borrow(), client, way)
+        })
     }
 
     /// Likewise all connections so far, of clients that do not tell their ports.
@@ -252,7 +253,7 @@ pool = "edges-a"
         let Some(expected) = EXPECTED_WAY else {
             return Ok(());
         };
-        let flows = self.gateway.json(&["flow", "ls"])?;
+        let flows = self.gateway.borrow().json(&["flow", "ls"])?;
         let ways = flows.as_array().context("flows")?;
         ensure!(
             !ways.is_empty() && ways.iter().all(|flow| flow["way"] == expected),
@@ -260,6 +261,24 @@ pool = "edges-a"
         );
         Ok(())
     }
+}
+
+/// An inspected address of both families, and a domain that is passed through.
+fn tables(pools: &str, ip_set: &str) -> String {
+    format!(
+        r#"{pools}
+[[ip_set]]
+name = "shared"
+addresses = ["{}", "{}"]
+inspect = true
+{ip_set}
+
+[[domain]]
+sip_domain = "fabrikam.example"
+pool = "edges-a"
+"#,
+        VIP_1.v4, VIP_1.v6
+    )
 }
 
 /// What was counted while something happened.
