@@ -179,8 +179,7 @@ async fn pass_through(story: Story<'_>, client: TcpStream, connected: Connected)
     let idle = story.active.config.gateway.idle_timeout;
     let Connected { stream, edge, hold } = connected;
     let carried = story.carried("passed", edge);
-    pass::through(&carried, client, stream, idle).await;
-    drop(hold);
+    pass::through(&carried, client, stream, hold, idle).await;
 }
 
 /// TLS with the partner, TLS with the Edge, and what they say to each other in between.

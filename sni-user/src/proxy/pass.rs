@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::{net::TcpStream, time::sleep};
 
 use super::{
+    connect::Hold,
     hand_off::{self, NotHandedOff, Outcome},
     relay::{self, End, Relayed},
     story::Carried,
@@ -18,6 +19,7 @@ pub(super) async fn through(
     carried: &Carried<'_>,
     client: TcpStream,
     edge: TcpStream,
+    mut hold: Hold,
     idle: Duration,
 ) {
     let mut passed = Relayed {
@@ -32,6 +34,7 @@ pub(super) async fn through(
                 Outcome::HandedOff { to_edge, to_client } => {
                     passed.to_edge += to_edge;
                     passed.to_client += to_client;
+                    hold.hand_off();
                     carried.handed_off(&passed);
                     return hand_off::close(client, edge).await;
                 }

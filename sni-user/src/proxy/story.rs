@@ -6,7 +6,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use sni_common::contract::Matched;
+use sni_common::contract::{Account, AccountKey, Matched};
 
 use super::{
     Active, Lesson, Proxy, Target,
@@ -99,6 +99,17 @@ impl<'a> Story<'a> {
         }
     }
 
+    /// The accounts of a connection to this Edge; none where the datapath does not know it.
+    fn accounts(&self, edge: &Edge) -> Option<[AccountKey; 2]> {
+        let numbers = &self.active.numbers;
+        let ip_set = self.active.routing.service(self.address)?.ip_set;
+        let route = self.decision.map_or(0, |decision| decision.route);
+        Some([
+            AccountKey::edge(*numbers.edges.get(edge.index)?),
+            AccountKey::route(route, *numbers.ip_sets.get(ip_set)?),
+        ])
+    }
+
     /// Bytes begin to flow, passed through or terminated. What is not needed from here on is let go: a connection lives for days, and
     /// configurations come and go.
     pub(super) fn carried(self, way: &'static str, edge: Arc<Edge>) -> Carried<'a> {
@@ -110,6 +121,7 @@ impl<'a> Story<'a> {
             address: self.address,
             server_name: self.server_name().map(str::to_owned),
             route: self.decision.map_or(0, |decision| decision.route),
+            accounts: self.accounts(&edge),
             edge,
             began: self.began,
         }
@@ -181,6 +193,8 @@ pub(super) struct Carried<'a> {
     server_name: Option<String>,
     /// The number of the name that decided.
     route: u64,
+    /// Where it is accounted: as long as it lives, Edges and IP sets keep their numbers.
+    accounts: Option<[AccountKey; 2]>,
     edge: Arc<Edge>,
     began: Instant,
 }
@@ -241,7 +255,9 @@ impl Carried<'_> {
             End::Reset => "reset",
             End::Idle => "idle",
         };
-        self.ended((relayed.to_edge, relayed.to_client), self.counted(end));
+        let bytes = (relayed.to_edge, relayed.to_client);
+        self.account(bytes);
+        self.ended(bytes, self.counted(end));
     }
 
     /// A connection whose TLS ended here is over.
@@ -263,7 +279,24 @@ impl Carried<'_> {
                 reason
             }
         };
-        self.ended((relayed.to_edge, relayed.to_partner), end);
+        let bytes = (relayed.to_edge, relayed.to_partner);
+        self.account(bytes);
+        self.ended(bytes, end);
+    }
+
+    /// A connection that ends here goes to its accounts; of one that was handed off the datapath's entries know all, and the sweep accounts it.
+    fn account(&self, (to_edge, to_client): (u64, u64)) {
+        let Some(keys) = self.accounts else { return };
+        let account = Account {
+            connections: 1,
+            to_edge,
+            to_client,
+        };
+        if let Err(error) = self.proxy.hand_offs().account(keys, &account)
+            && let Some(unsaid) = self.proxy.note("not-accounted")
+        {
+            tracing::warn!(%error, unsaid, "an ended connection is missing in the accounts");
+        }
     }
 
     fn counted(&self, end: &'static str) -> &'static str {

@@ -13,7 +13,7 @@ use crate::{
         CliError, Environment, read, units,
         view::flow::{Pair, Pairs},
     },
-    datapath::Maps,
+    datapath::{Additions, Maps},
 };
 
 #[derive(clap::Args, Debug)]
@@ -61,7 +61,11 @@ pub(super) fn run(
     }
     // Only now: what a side answers to a reset that it did not take must find its way to the other, or the datapath would take the
     // flow up again in mid-stream.
-    flows.iter().for_each(|flow| forget(flow, maps));
+    let mut additions = Additions::default();
+    for flow in &flows {
+        forget(flow, maps, &mut additions);
+    }
+    let accounted = maps.account(&additions);
 
     writeln!(
         environment.out,
@@ -75,7 +79,8 @@ pub(super) fn run(
             "snigate: {still} carried packets to the end; those that come back (`snigate flow ls`) have to be ended again"
         )?;
     }
-    unsent.map_or(Ok(()), Err)
+    unsent.map_or(Ok(()), Err)?;
+    Ok(accounted?)
 }
 
 fn select(arguments: &Arguments, maps: &Maps) -> Result<Vec<Pair>, CliError> {
@@ -119,10 +124,10 @@ fn entry(key: &FlowKey, maps: &Maps) -> Option<Flow> {
         .ok()
 }
 
-fn forget(flow: &Pair, maps: &mut Maps) {
+fn forget(flow: &Pair, maps: &mut Maps, additions: &mut Additions) {
     for key in [&flow.client_key, &flow.edge_key] {
         // A flow is in one of the two, and may have left it by itself.
-        let _ = maps.flows.remove(key);
+        maps.remove_flow(key, additions);
         let _ = maps.half_open.remove(key);
     }
 }
