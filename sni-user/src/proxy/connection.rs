@@ -178,8 +178,8 @@ async fn reach(story: &Story<'_>, attempts: &mut Attempts) -> Result<Connected, 
 async fn pass_through(story: Story<'_>, client: TcpStream, connected: Connected) {
     let idle = story.active.config.gateway.idle_timeout;
     let Connected { stream, edge, hold } = connected;
-    let carried = story.carried("passed", edge);
-    pass::through(&carried, client, stream, hold, idle).await;
+    let mut carried = story.carried("passed", edge);
+    pass::through(&mut carried, client, stream, hold, idle).await;
 }
 
 /// TLS with the partner, TLS with the Edge, and what they say to each other in between.
@@ -207,7 +207,7 @@ async fn end_tls(
     };
     story.failed_over(&failed, &edge);
     let carried = story.carried("terminated", edge);
-    let relayed = session.relay(idle).await;
+    let relayed = session.relay(idle, &carried.progress).await;
     carried.terminated(&relayed);
     drop(hold);
 }

@@ -16,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Passes a connection through to its end, or to where it is the datapath's.
 pub(super) async fn through(
-    carried: &Carried<'_>,
+    carried: &mut Carried<'_>,
     client: TcpStream,
     edge: TcpStream,
     mut hold: Hold,
@@ -48,7 +48,7 @@ pub(super) async fn through(
         };
         carried.kept(&why);
         let pause = again(carried, &why, attempts);
-        let relayed = relay::relay(&client, &edge, idle, pause).await;
+        let relayed = relay::relay(&client, &edge, idle, pause, &carried.progress).await;
         passed.to_edge += relayed.to_edge;
         passed.to_client += relayed.to_client;
         passed.end = relayed.end;

@@ -9,7 +9,8 @@ use std::{
 use sni_common::contract::{Account, AccountKey, Matched};
 
 use super::{
-    Active, Lesson, Proxy, Target,
+    Active, Lesson, Progress, Proxy, Target,
+    carried::{Entry, Listed},
     hand_off::{NotHandedOff, Terms},
     hello::ClientHello,
     refusal::Refusal,
@@ -99,6 +100,22 @@ impl<'a> Story<'a> {
         }
     }
 
+    fn list(&self, way: &'static str, edge: &Arc<Edge>, progress: &Arc<Progress>) -> Listed<'a> {
+        let ip_set = self.active.routing.service(self.address);
+        let ip_set = ip_set.and_then(|service| self.active.config.ip_sets.get(service.ip_set));
+        self.proxy.carried().enter(Entry {
+            client: self.source,
+            address: self.address,
+            server_name: self.server_name().map(str::to_owned),
+            route: self.decision.map_or(0, |decision| decision.route),
+            ip_set: ip_set.map(|ip_set| ip_set.name.to_string()),
+            edge: Arc::clone(edge),
+            way: if way == "passed" { "relayed" } else { way },
+            began: self.began,
+            progress: Arc::clone(progress),
+        })
+    }
+
     /// The accounts of a connection to this Edge; none where the datapath does not know it.
     fn accounts(&self, edge: &Edge) -> Option<[AccountKey; 2]> {
         let numbers = &self.active.numbers;
@@ -114,6 +131,7 @@ impl<'a> Story<'a> {
     /// configurations come and go.
     pub(super) fn carried(self, way: &'static str, edge: Arc<Edge>) -> Carried<'a> {
         self.proxy.count(way, 1);
+        let progress = Arc::default();
         self.show(|| format!("{way} to {}", edge.config.name));
         Carried {
             proxy: self.proxy,
@@ -122,6 +140,8 @@ impl<'a> Story<'a> {
             server_name: self.server_name().map(str::to_owned),
             route: self.decision.map_or(0, |decision| decision.route),
             accounts: self.accounts(&edge),
+            listed: Some(self.list(way, &edge, &progress)),
+            progress,
             edge,
             began: self.began,
         }
@@ -195,6 +215,9 @@ pub(super) struct Carried<'a> {
     route: u64,
     /// Where it is accounted: as long as it lives, Edges and IP sets keep their numbers.
     accounts: Option<[AccountKey; 2]>,
+    pub(super) progress: Arc<Progress>,
+    /// None after a hand-off.
+    listed: Option<Listed<'a>>,
     edge: Arc<Edge>,
     began: Instant,
 }
@@ -227,7 +250,8 @@ impl Carried<'_> {
     }
 
     /// It is the datapath's from here on.
-    pub(super) fn handed_off(&self, passed: &Relayed) {
+    pub(super) fn handed_off(&mut self, passed: &Relayed) {
+        self.listed = None;
         self.ended(
             (passed.to_edge, passed.to_client),
             self.counted("handed-off"),

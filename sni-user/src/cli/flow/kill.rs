@@ -5,12 +5,15 @@ use std::{thread, time::Duration};
 use sni_common::contract::{Flow, FlowKey};
 
 use super::{
+    carried,
     reset::{Sender, resets},
     select::{Target, only_client, only_edge},
 };
 use crate::{
     cli::{
-        CliError, Environment, read, units,
+        CliError, Environment,
+        place::Place,
+        read, units,
         view::flow::{Pair, Pairs},
     },
     datapath::{Additions, Maps},
@@ -41,9 +44,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) fn run(
     arguments: &Arguments,
     maps: &mut Maps,
+    place: &Place,
     environment: &mut Environment<'_>,
 ) -> Result<(), CliError> {
-    let flows = select(arguments, maps)?;
+    let flows = select(arguments, maps, place)?;
     let sender = Sender::open()?;
     let mut unsent = None;
     let mut moving = flows.clone();
@@ -83,7 +87,7 @@ pub(super) fn run(
     Ok(accounted?)
 }
 
-fn select(arguments: &Arguments, maps: &Maps) -> Result<Vec<Pair>, CliError> {
+fn select(arguments: &Arguments, maps: &Maps, place: &Place) -> Result<Vec<Pair>, CliError> {
     let mut tables = read::flows(maps)?;
     if let Some(edge) = &arguments.edge {
         only_edge(&mut tables, edge, &read::names(maps)?)?;
@@ -101,7 +105,19 @@ fn select(arguments: &Arguments, maps: &Maps) -> Result<Vec<Pair>, CliError> {
         .filter(|flow| target.matches(flow))
         .collect();
     if flows.is_empty() {
-        return Err(target.missing());
+        // Without an agent there is nothing that it could carry.
+        let carried = carried(place).unwrap_or_default();
+        let found = carried
+            .connections
+            .into_iter()
+            .find(|connection| target.is_carried(connection));
+        return Err(found.map_or_else(
+            || target.missing(),
+            |connection| CliError::CarriedByAgent {
+                client,
+                way: connection.way,
+            },
+        ));
     }
     Ok(flows)
 }

@@ -81,7 +81,7 @@ impl Shown {
         let to_edge = pair.to_edge.as_ref();
         let to_client = pair.to_client.as_ref();
         Self {
-            flow: FlowLine::new(pair, reading.names, reading.now_ns),
+            flow: FlowLine::new(pair, reading.names, reading.routes, reading.now_ns),
             entries: Entries {
                 to_edge: to_edge.map(|flow| Entry::new(&pair.client_key, flow, reading)),
                 to_client: to_client.map(|flow| Entry::new(&pair.edge_key, flow, reading)),
@@ -101,7 +101,17 @@ impl Shown {
                     "Edge",
                     format!("{} at {}, {}", flow.edge, flow.edge_address, flow.way),
                 ),
-                ("seen as", flow.edge_source.to_string()),
+                (
+                    "route",
+                    flow.route
+                        .clone()
+                        .unwrap_or_else(|| "none: the address decided".into()),
+                ),
+                (
+                    "seen as",
+                    flow.edge_source
+                        .map_or_else(|| "-".into(), |source| source.to_string()),
+                ),
                 ("state", flow.state.name().to_owned()),
                 ("opened", ago(flow.age_ms)),
                 ("last packet", ago(flow.idle_ms)),
