@@ -1,7 +1,10 @@
 //! The thread that removes flows that have ended.
 
 use std::{
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -11,6 +14,7 @@ use sni_common::expiry::Timeouts;
 use crate::{
     clock::monotonic_ns,
     datapath::{DatapathError, Maps, sweep},
+    proxy::Proxy,
 };
 
 /// Time between sweeps, while a sweep is quick.
@@ -25,24 +29,33 @@ pub(crate) struct Sweeper {
 }
 
 impl Sweeper {
-    /// Starts sweeping `maps`.
-    pub(crate) fn start(mut maps: Maps, timeouts: Timeouts) -> Self {
+    /// Starts sweeping `maps`. The first sweep comes at once, and tells how many connections of each Edge earlier agents have handed off.
+    pub(crate) fn start(mut maps: Maps, timeouts: Timeouts, proxy: Arc<Proxy>) -> Self {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let mut pause = INTERVAL;
+            let mut pause = Duration::ZERO;
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 let started = Instant::now();
+                let active = proxy.active();
+                let before = active.edges.before_sweep();
                 match sweep(&mut maps, monotonic_ns(), &timeouts) {
-                    Ok(swept) => tracing::debug!(
-                        flows = swept.flows,
-                        half_open = swept.half_open,
-                        closed = swept.closed,
-                        reset = swept.reset,
-                        idle = swept.idle,
-                        orphaned = swept.orphaned,
-                        abandoned = swept.abandoned,
-                        "swept"
-                    ),
+                    Ok(swept) => {
+                        active.edges.swept(&before, |index| {
+                            let slot = active.numbers.edges.get(index);
+                            let found = slot.and_then(|slot| swept.handed_off.get(slot));
+                            found.copied().unwrap_or_default()
+                        });
+                        tracing::debug!(
+                            flows = swept.flows,
+                            half_open = swept.half_open,
+                            closed = swept.closed,
+                            reset = swept.reset,
+                            idle = swept.idle,
+                            orphaned = swept.orphaned,
+                            abandoned = swept.abandoned,
+                            "swept"
+                        );
+                    }
                     Err(error) => report(&error),
                 }
                 pause = INTERVAL.max(started.elapsed() * PAUSE_PER_SWEEP);

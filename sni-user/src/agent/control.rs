@@ -14,8 +14,9 @@ use super::{AgentError, error::FileFindings};
 use crate::{
     config::{Name, ServerName},
     control::{
-        ActiveConfiguration, AgentStatus, AttachedInterface, DomainChanged, DomainTable, Handler,
-        HelloSeen, Refusal, RefusalKind, RefusedConfiguration, Reloaded, RouteAdded, RouteRemoved,
+        ActiveConfiguration, AgentStatus, AttachedInterface, Connections, DomainChanged,
+        DomainTable, Handler, HelloSeen, Refusal, RefusalKind, RefusedConfiguration, Reloaded,
+        RouteAdded, RouteRemoved,
     },
     proxy::Proxy,
 };
@@ -77,6 +78,10 @@ impl Handler for Asked {
             connections: self.proxy.open(),
             counters: self.proxy.counters(),
         })
+    }
+
+    fn connections(&self) -> Connections {
+        self.proxy.connections().into()
     }
 
     async fn reload(&self) -> Result<Reloaded, Refusal> {

@@ -213,7 +213,8 @@ impl Agent {
                         let _ = tokio::task::spawn_blocking(move || drop(old)).await;
                     }
                     let idle_ns = u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX);
-                    let sweeper = Sweeper::start(maps, Timeouts::with_idle(idle_ns));
+                    let sweeper =
+                        Sweeper::start(maps, Timeouts::with_idle(idle_ns), Arc::clone(&self.proxy));
                     self.sweeper = Some((idle, sweeper));
                 }
                 Err(error) => {

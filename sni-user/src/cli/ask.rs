@@ -1,5 +1,9 @@
 //! Asking the running agent.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::{CliError, Environment, place::Place};
 use crate::control::{Client, ClientError};
 
@@ -20,6 +24,25 @@ pub(super) fn ask<T>(
         write!(environment.err, "{}", findings.rendered)?;
     }
     Ok(answer?)
+}
+
+/// How long an agent may take to tell of itself: what the maps say must not wait for one that hangs.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Has a client ask something that only adds to what the maps say.
+pub(super) fn patiently<T>(
+    place: &Place,
+    question: impl AsyncFnOnce(Client) -> Result<T, ClientError>,
+) -> Result<T, CliError> {
+    let socket = place.control()?;
+    let answer = runtime()?.block_on(async {
+        let asked = async { question(Client::connect(&socket).await?).await };
+        timeout(PATIENCE, asked).await
+    });
+    match answer {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(CliError::Silent { socket }),
+    }
 }
 
 /// A command has one thing to wait for.

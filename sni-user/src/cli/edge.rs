@@ -6,6 +6,9 @@ use crate::datapath::Maps;
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Verb {
     /// List the Edges with their state, their pools and their flows
+    ///
+    /// TOTAL and the bytes are those of all connections since the datapath was loaded, ended ones included; a connection that the agent carries
+    /// itself is added when it ends.
     Ls(Output),
 }
 
@@ -17,6 +20,11 @@ pub(super) fn run(
     let Verb::Ls(output) = verb;
     let names = read::names(maps)?;
     let pools = read::pools_of(maps, names.generation)?;
-    let lines = edge::lines(&read::edges(maps)?, &pools, &read::flows(maps)?, &names);
+    let (edges, flows, accounts) = (
+        read::edges(maps)?,
+        read::flows(maps)?,
+        read::accounts(maps)?,
+    );
+    let lines = edge::lines(&edges, &pools, &flows, &accounts, &names);
     show(environment, output.json, &lines)
 }

@@ -83,6 +83,16 @@ pub enum CliError {
         /// The public address, where one was named.
         vip: Option<SocketAddr>,
     },
+    /// A connection that is no flow of the datapath.
+    #[error(
+        "the agent carries the connection of {client} itself ({way}): this command ends flows of the datapath only, and it ends with either side, or with the agent"
+    )]
+    CarriedByAgent {
+        /// The client.
+        client: SocketAddr,
+        /// How it is carried.
+        way: String,
+    },
     /// No such Edge.
     #[error("there is no Edge {name}: {known}")]
     NoEdge {

@@ -67,6 +67,16 @@ pub(super) fn lines(maps: &Maps, flows: &FlowTables) -> Result<Vec<MapLine>, Dat
             "LISTENERS" => Some(maps.listeners.cookie()?.iter().len()),
             "FLOWS" => Some(flows.established.len()),
             "HALF_OPEN" => Some(flows.half_open.len()),
+            "HANDING_OFF" => {
+                Some(entries(name, maps.handing_off.keys(), limits::MAX_HANDING_OFF)?.len())
+            }
+            "CLIENT_SYNS" => {
+                Some(entries(name, maps.client_syns.keys(), limits::MAX_SYNS_SEEN)?.len())
+            }
+            "EDGE_SYN_ACKS" => {
+                Some(entries(name, maps.edge_syn_acks.keys(), limits::MAX_SYNS_SEEN)?.len())
+            }
+            "ACCOUNTS" => Some(entries(name, maps.accounts.keys(), limits::MAX_ACCOUNTS)?.len()),
             "ACL" => Some(entries(name, maps.acl.keys(), limits::MAX_ACL)?.len()),
             "BUDGET" => Some(entries(name, maps.budget.keys(), limits::MAX_BUDGET)?.len()),
             "LINKS" => Some(entries(name, maps.links.keys(), limits::MAX_LINKS)?.len()),
@@ -142,6 +152,7 @@ impl Dumping<'_, '_> {
                 };
                 let reading = Reading {
                     names: &names,
+                    routes: &read::route_names(maps)?,
                     now_ns: (self.environment.now_ns)(),
                     interface_name,
                 };
@@ -150,6 +161,34 @@ impl Dumping<'_, '_> {
                         .iter()
                         .map(|(key, flow)| Entry::new(key, flow, reading)),
                 )
+            }
+            "HANDING_OFF" => {
+                let all = entries(
+                    "HANDING_OFF",
+                    maps.handing_off.iter(),
+                    limits::MAX_HANDING_OFF,
+                )?;
+                self.show(dump::handing_off(all))
+            }
+            "CLIENT_SYNS" => {
+                let all = entries(
+                    "CLIENT_SYNS",
+                    maps.client_syns.iter(),
+                    limits::MAX_SYNS_SEEN,
+                )?;
+                self.show(dump::syns(all))
+            }
+            "EDGE_SYN_ACKS" => {
+                let all = entries(
+                    "EDGE_SYN_ACKS",
+                    maps.edge_syn_acks.iter(),
+                    limits::MAX_SYNS_SEEN,
+                )?;
+                self.show(dump::syns(all))
+            }
+            "ACCOUNTS" => {
+                let all = read::accounts(maps)?.into_iter().collect();
+                self.show(dump::accounts(all, &names, &read::route_names(maps)?))
             }
             "ACL" => {
                 let prefixes = entries("ACL", maps.acl.iter(), limits::MAX_ACL)?;

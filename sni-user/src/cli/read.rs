@@ -1,10 +1,13 @@
 //! What the maps hold, as plain data for the views.
 
-use std::{collections::BTreeMap, error::Error};
+use std::{
+    collections::{BTreeMap, HashMap},
+    error::Error,
+};
 
 use sni_common::contract::{
-    Edge, Flow, FlowKey, LabelKey, LabelKind, Learned, LearnedKey, Pool, Service, ServiceKey,
-    SniRoute, SniRouteKey, limits,
+    Account, AccountKey, Edge, Flow, FlowKey, LabelKey, LabelKind, Learned, LearnedKey, Pool,
+    Service, ServiceKey, SniName, SniRoute, SniRouteKey, limits,
 };
 
 use crate::datapath::{DatapathError, Maps};
@@ -136,6 +139,54 @@ pub(super) fn routes(maps: &Maps) -> Result<Vec<(SniRouteKey, SniRoute)>, Datapa
         Ok(())
     })?;
     Ok(entries)
+}
+
+/// The configured server names by the numbers that flows and accounts refer to them by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RouteNames(HashMap<u64, SniName>);
+
+impl RouteNames {
+    #[cfg(test)]
+    pub(super) fn new(names: impl IntoIterator<Item = SniName>) -> Self {
+        Self(
+            names
+                .into_iter()
+                .map(|name| (name.number(), name))
+                .collect(),
+        )
+    }
+
+    /// The name; `None` for one that no configuration in the maps has any longer.
+    pub(super) fn name(&self, number: u64) -> Option<String> {
+        self.0.get(&number).map(ToString::to_string)
+    }
+
+    /// The name, or its number; `None` for 0, where the address decided.
+    pub(super) fn shown(&self, number: u64) -> Option<String> {
+        (number != 0).then(|| {
+            self.name(number)
+                .unwrap_or_else(|| format!("#{number:016x}"))
+        })
+    }
+}
+
+/// The names of SNI_ROUTES, of any generation: a flow may be older than the active one.
+pub(super) fn route_names(maps: &Maps) -> Result<RouteNames, DatapathError> {
+    let mut names = HashMap::new();
+    maps.for_each_route(|key, _| {
+        names.insert(key.name.number(), key.name);
+        Ok(())
+    })?;
+    Ok(RouteNames(names))
+}
+
+/// What ended flows and connections have carried.
+pub(super) type Accounts = HashMap<AccountKey, Account>;
+
+/// ACCOUNTS.
+pub(super) fn accounts(maps: &Maps) -> Result<Accounts, DatapathError> {
+    let all = entries("ACCOUNTS", maps.accounts.iter(), limits::MAX_ACCOUNTS)?;
+    Ok(all.into_iter().collect())
 }
 
 /// Every server name that clients asked for.

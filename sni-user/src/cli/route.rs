@@ -7,7 +7,10 @@ use super::{
     place::Place,
     read,
     table::show,
-    view::route::{self, Which},
+    view::{
+        route::{self, Which},
+        total::Totals,
+    },
 };
 use crate::datapath::Maps;
 
@@ -15,7 +18,9 @@ use crate::datapath::Maps;
 pub(super) enum Verb {
     /// List the server names: those of the configuration, and those that clients asked for
     ///
-    /// Hits count the connections to a name that the agent has routed; those of a wildcard are those that no longer name has taken.
+    /// Hits count the connections to a name that the agent has routed; those of a wildcard are those that no longer name has taken. TOTAL and the
+    /// bytes are those of connections that the name has decided about and that have reached an Edge, ended ones included; a connection that the
+    /// agent carries itself is added when it ends.
     Ls(Listing),
     /// Route a server name to a pool, until the agent ends
     ///
@@ -104,8 +109,9 @@ fn list(listing: &Listing, maps: &Maps, environment: &mut Environment<'_>) -> Re
     };
     let names = read::names(maps)?;
     let (routes, learned) = (read::routes(maps)?, read::learned(maps)?);
+    let totals = Totals::new(&read::accounts(maps)?, &maps.all_flows()?);
     let now_ns = (environment.now_ns)();
-    let mut lines = route::lines(&routes, &learned, which, &names, now_ns);
+    let mut lines = route::lines(&routes, &learned, &totals, which, &names, now_ns);
     if let Some(pattern) = &listing.name {
         lines.retain(|line| line.name().is_some_and(|name| pattern.matches(name)));
     }

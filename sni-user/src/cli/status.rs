@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sni_common::contract::{ABI_VERSION, Direction, Flow, FlowKey};
-use tokio::time::timeout;
 
 use super::{
-    CliError, Environment, Output,
-    ask::runtime,
-    map,
+    CliError, Environment, Output, ask, map,
     place::Place,
     read,
     table::{show, write_json},
@@ -20,9 +17,6 @@ use crate::{
     control::{AgentStatus, Client},
     datapath::{DatapathError, Maps, attached_interfaces},
 };
-
-/// How long an agent may take to tell of itself: what the maps say must not wait for one that hangs.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -188,15 +182,7 @@ struct AgentAlone<'a> {
 
 /// What the agent says of itself; without one, that there is none.
 fn agent(place: &Place) -> Result<AgentStatus, CliError> {
-    let socket = place.control()?;
-    let answer = runtime()?.block_on(async {
-        let asked = async { Client::connect(&socket).await?.status().await };
-        timeout(PATIENCE, asked).await
-    });
-    match answer {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(CliError::Silent { socket }),
-    }
+    ask::patiently(place, Client::status)
 }
 
 fn summarize_agent(agent: &AgentStatus, environment: &mut Environment<'_>) -> Result<(), CliError> {

@@ -13,8 +13,9 @@ use tokio::{
 
 use super::{
     protocol::{
-        AgentStatus, Call, DomainChanged, DomainTable, MAX_ANSWER, Notice, Outcome, Refusal,
-        Reloaded, Reply, Request, RouteAdded, RouteRemoved, VERSION, Versioned, WatchingNow,
+        AgentStatus, Call, Connections, DomainChanged, DomainTable, MAX_ANSWER, Notice, Outcome,
+        Refusal, Reloaded, Reply, Request, RouteAdded, RouteRemoved, VERSION, Versioned,
+        WatchingNow,
     },
     seen::WatchFilter,
 };
@@ -100,6 +101,14 @@ impl Client {
     /// When the agent refuses or does not answer; so it is with everything else that can be asked.
     pub async fn status(mut self) -> Result<AgentStatus, ClientError> {
         self.ask(Request::Status).await
+    }
+
+    /// Asks for the connections that the agent carries itself.
+    ///
+    /// # Errors
+    /// As for [`Self::status`].
+    pub async fn connections(mut self) -> Result<Connections, ClientError> {
+        self.ask(Request::Connections).await
     }
 
     /// Asks to load everything anew.

@@ -41,6 +41,23 @@ impl FakeAgent {
     }
 }
 
+pub(crate) fn connection() -> CarriedConnection {
+    CarriedConnection {
+        client: "198.51.100.1:4711".parse().expect("an address"),
+        vip: "198.51.100.20:5061".parse().expect("an address"),
+        server_name: Some("sip.contoso.example".into()),
+        route: 77,
+        ip_set: Some("shared".into()),
+        edge: "edge-a".into(),
+        edge_address: "203.0.113.10:5061".parse().expect("an address"),
+        way: "terminated".into(),
+        age_ms: 90_000,
+        idle_ms: 30_000,
+        to_edge: 3400,
+        to_client: 98_000,
+    }
+}
+
 pub(crate) fn reloaded() -> Reloaded {
     Reloaded {
         generation: 7,
@@ -76,6 +93,11 @@ impl Handler for FakeAgent {
             connections: 3,
             counters: [("hellos".to_owned(), 12)].into(),
         })
+    }
+
+    fn connections(&self) -> Connections {
+        self.asked().push("connections".into());
+        vec![connection()].into()
     }
 
     async fn reload(&self) -> Result<Reloaded, Refusal> {

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -37,6 +38,8 @@ const MAX_FINDINGS: usize = 500;
 pub enum Request {
     /// The agent's own facts; answered with an [`AgentStatus`].
     Status,
+    /// The connections that the agent carries itself; answered with [`Connections`].
+    Connections,
     /// Load everything anew; answered with a [`Reloaded`].
     Reload,
     /// Route a server name to a pool for as long as the agent runs; answered with a [`RouteAdded`].
@@ -73,7 +76,7 @@ impl Request {
     /// Whether it changes anything; what only reads is for the whole group.
     pub fn changes(&self) -> bool {
         match self {
-            Self::Status | Self::Watch { .. } => false,
+            Self::Status | Self::Connections | Self::Watch { .. } => false,
             Self::Reload
             | Self::RouteAdd { .. }
             | Self::RouteRm { .. }
@@ -170,6 +173,55 @@ pub struct AgentStatus {
     pub connections: u64,
     /// What it has counted since it started, by name.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// Connections in an answer: with the longest names they fit into [`MAX_ANSWER`].
+const MAX_CONNECTIONS: usize = 5000;
+
+/// The connections that an agent carries itself, in the order of their clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// The first ones.
+    pub connections: Vec<CarriedConnection>,
+    /// How many there are.
+    pub of: usize,
+}
+
+impl From<Vec<CarriedConnection>> for Connections {
+    fn from(mut connections: Vec<CarriedConnection>) -> Self {
+        let of = connections.len();
+        connections.truncate(MAX_CONNECTIONS);
+        Self { connections, of }
+    }
+}
+
+/// A connection that an agent carries itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedConnection {
+    /// The client.
+    pub client: SocketAddr,
+    /// The public address that it came to.
+    pub vip: SocketAddr,
+    /// The server name that it asked for.
+    pub server_name: Option<String>,
+    /// The number of the configured name that decided; 0 where the IP set's default did.
+    pub route: u64,
+    /// The IP set.
+    pub ip_set: Option<String>,
+    /// The Edge.
+    pub edge: String,
+    /// Where the Edge listens.
+    pub edge_address: SocketAddr,
+    /// `relayed` or `terminated`.
+    pub way: String,
+    /// Milliseconds since it was accepted.
+    pub age_ms: u64,
+    /// Milliseconds since it last carried something.
+    pub idle_ms: u64,
+    /// Bytes from the client, without headers; of a terminated one without TLS, too.
+    pub to_edge: u64,
+    /// Bytes from the Edge, likewise.
+    pub to_client: u64,
 }
 
 /// An interface of the datapath.

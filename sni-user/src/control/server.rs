@@ -14,8 +14,8 @@ use tokio::{
 use super::{
     peer::{NoRequest, Peer},
     protocol::{
-        AgentStatus, DomainChanged, DomainTable, Notice, Refusal, RefusalKind, Reloaded, Request,
-        RouteAdded, RouteRemoved, WatchingNow,
+        AgentStatus, Connections, DomainChanged, DomainTable, Notice, Refusal, RefusalKind,
+        Reloaded, Request, RouteAdded, RouteRemoved, WatchingNow,
     },
     seen::{HelloSeen, WatchFilter},
     socket::{ControlError, ControlSocket},
@@ -34,6 +34,9 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 pub trait Handler: Send + Sync + 'static {
     /// Facts about the agent.
     fn status(&self) -> impl Future<Output = Result<AgentStatus, Refusal>> + Send;
+
+    /// The connections that the agent carries itself.
+    fn connections(&self) -> Connections;
 
     /// Loads everything anew.
     fn reload(&self) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
@@ -193,6 +196,7 @@ impl<H: Handler> Client<H> {
         let handler = &self.handler;
         match request {
             Request::Status => self.peer.answer(handler.status().await).await,
+            Request::Connections => self.peer.answer(Ok(handler.connections())).await,
             Request::Reload => self.peer.answer(handler.reload().await).await,
             Request::RouteAdd { name, pool } => {
                 let outcome = match (parsed(&name), parsed(&pool)) {

@@ -87,6 +87,13 @@ async fn every_request_arrives_and_is_answered() {
         SystemTime::UNIX_EPOCH + Duration::from_millis(86_400_250)
     );
 
+    let carried = running.client().await.connections().await;
+    let expected = Connections {
+        connections: vec![fake::connection()],
+        of: 1,
+    };
+    assert_eq!(carried.expect("an answer"), expected);
+
     running.agent.go_on.notify_one();
     let answer = running.client().await.reload().await.expect("an answer");
     assert_eq!(answer, reloaded());

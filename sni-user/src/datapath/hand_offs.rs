@@ -11,7 +11,7 @@ use sni_common::{
     tcp::state,
 };
 
-use super::{DatapathError, Maps, error::errno, names::found};
+use super::{Additions, DatapathError, Maps, error::errno, names::found};
 
 /// BPF_NOEXIST: whoever inserts a tuple first owns it.
 const NOT_THERE_YET: u64 = 1;
@@ -167,29 +167,13 @@ impl HandOffs {
     /// # Errors
     /// When the map can't be read or written.
     pub fn account(&self, keys: [AccountKey; 2], added: &Account) -> Result<(), DatapathError> {
-        let mut maps = self.lock();
-        for key in keys {
-            maps.add_to_account(&key, added)?;
-        }
-        Ok(())
+        let mut additions = Additions::default();
+        additions.add(keys, added);
+        self.lock().account(&additions)
     }
 
     fn lock(&self) -> MutexGuard<'_, Maps> {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Maps {
-    /// Adds to an account. Read, then written: what the datapath or another process adds between the two is lost.
-    pub(super) fn add_to_account(
-        &mut self,
-        key: &AccountKey,
-        added: &Account,
-    ) -> Result<(), DatapathError> {
-        let mut sum = found("ACCOUNTS", self.accounts.get(key, 0))?.unwrap_or_default();
-        sum.add(added);
-        let written = self.accounts.insert(key, sum, 0);
-        written.map_err(|error| DatapathError::map("ACCOUNTS", error))
     }
 }
 

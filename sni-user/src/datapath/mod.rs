@@ -3,6 +3,7 @@
 //! This is the only module that names aya. Everything is pinned below one directory: maps under their names, programs and links below
 //! `links/`. Whoever may open the pins can read the state, with or without an agent.
 
+mod accounts;
 mod attach;
 mod batch;
 mod clsact;
@@ -21,6 +22,7 @@ mod sys;
 mod tables;
 
 pub use self::{
+    accounts::Additions,
     attach::{AttachMode, Attached, attached_interfaces},
     dispatch::Listeners,
     error::DatapathError,

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use sni_common::{
-    contract::{Direction, Flow, FlowKey},
+    contract::{Direction, Flow, FlowKey, Way},
     expiry::{self, Ended, Timeouts},
     tcp::state,
 };
 
-use super::{DatapathError, Maps};
+use super::{Additions, DatapathError, Maps};
 
 /// What a sweep found and removed; flows, not entries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Swept {
     /// Established flows that live on.
     pub flows: usize,
@@ -27,21 +27,29 @@ pub struct Swept {
     pub orphaned: usize,
     /// Handshakes that were never completed.
     pub abandoned: usize,
+    /// Handed-off flows that nobody has ended, by the slot of their Edge.
+    pub handed_off: HashMap<u16, u32>,
 }
 
 /// Removes every flow that is over by `timeouts` at `now_ns` (monotonic clock).
 ///
 /// Both entries go together, so that a late packet of one direction does not meet half a flow. Entries are read again right before they
-/// are removed; a packet that arrives in between is lost on a flow that was over or idle for hours.
+/// are removed; a packet that arrives in between is lost on a flow that was over or idle for hours. What they have carried goes to the accounts.
 ///
 /// # Errors
-/// When the tables can't be read.
+/// When the tables can't be read, or the accounts can't be written.
 pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept, DatapathError> {
     let mut swept = Swept::default();
     let mut entries = 0;
     let mut candidates = Vec::new();
     maps.for_each_flow(|key, flow| {
         entries += 1;
+        if flow.way == Way::HandedOff as u8
+            && flow.direction == Direction::ToEdge as u8
+            && flow.state & (state::FIN | state::RST) == 0
+        {
+            *swept.handed_off.entry(flow.edge).or_default() += 1;
+        }
         // By itself, as if the other direction said the same: what neither entry suggests is not the case.
         if flow.state & (state::FIN | state::RST) != 0
             || expiry::established(&flow, Some(&flow), now_ns, timeouts).is_some()
@@ -51,6 +59,7 @@ pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept,
         Ok(())
     })?;
     let mut removed = 0;
+    let mut additions = Additions::default();
     for key in candidates {
         // Gone already: as the other direction of a candidate before, or because its client uses the port again.
         let Ok(flow) = maps.flows.get(&key, 0) else {
@@ -61,8 +70,7 @@ pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept,
         let Some(ended) = expiry::established(&flow, other.as_ref(), now_ns, timeouts) else {
             continue;
         };
-        removed += usize::from(maps.flows.remove(&key).is_ok())
-            + usize::from(maps.flows.remove(&other_key).is_ok());
+        removed += maps.remove_flow(&key, &mut additions);
         match ended {
             Ended::Closed => swept.closed += 1,
             Ended::Reset => swept.reset += 1,
@@ -71,6 +79,7 @@ pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept,
         }
     }
     swept.flows = (entries - removed) / 2;
+    let accounted = maps.account(&additions);
 
     let half_open: HashMap<FlowKey, Flow> = maps.all_half_open()?.into_iter().collect();
     for (key, flow) in &half_open {
@@ -86,5 +95,5 @@ pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept,
             swept.half_open += usize::from(flow.direction == Direction::ToEdge as u8);
         }
     }
-    Ok(swept)
+    accounted.map(|()| swept)
 }

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -21,30 +21,63 @@ pub struct Edge {
     pub config: config::Edge,
     /// Its position in the configuration.
     pub index: usize,
-    /// Connections of this agent, whatever became of them in the datapath.
-    connections: Arc<AtomicU32>,
+    connections: Arc<Connections>,
 }
 
+/// How many connections an Edge has.
+///
+/// Those of the datapath are what the last sweep has found, and those that were handed off since it began. So what was handed off while a sweep
+/// was reading may be counted twice, and what has ended since is still counted, until the next one: five seconds, longer with millions of flows.
+/// Nothing is missed, except that an agent knows nothing of what earlier ones have handed off before its first sweep.
+#[derive(Debug, Default)]
+struct Connections {
+    /// Those whose sockets the agent has.
+    carried: AtomicU32,
+    /// How many have been handed off, ever; wraps around.
+    handed_off: AtomicU32,
+    /// What the last sweep has found, in the upper half; in the lower `handed_off` when it began.
+    swept: AtomicU64,
+}
+
+/// How many connections had been handed off, by Edge, when a sweep began.
+#[derive(Debug)]
+pub struct BeforeSweep(Vec<u32>);
+
 impl Edge {
-    /// Connections that the agent has to it, those that are being made included.
+    /// Connections that the agent has to it, those that are being made included, and those that were handed off.
     pub fn connections(&self) -> u32 {
-        self.connections.load(Ordering::Relaxed)
+        let counts = &self.connections;
+        let swept = counts.swept.load(Ordering::Relaxed);
+        let (found, before) = ((swept >> 32) as u32, swept as u32);
+        let since = counts
+            .handed_off
+            .load(Ordering::Relaxed)
+            .wrapping_sub(before);
+        let carried = counts.carried.load(Ordering::Relaxed);
+        carried.saturating_add(found).saturating_add(since)
     }
 
     /// Counts a connection for as long as the guard lives.
     pub fn enter(&self) -> Entered {
-        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.connections.carried.fetch_add(1, Ordering::Relaxed);
         Entered(Arc::clone(&self.connections))
     }
 }
 
 /// A connection to an Edge, counted until this is dropped.
 #[derive(Debug)]
-pub struct Entered(Arc<AtomicU32>);
+pub struct Entered(Arc<Connections>);
+
+impl Entered {
+    /// It is the datapath's from here on.
+    pub fn hand_off(self) {
+        self.0.handed_off.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.carried.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -89,6 +122,20 @@ impl Edges {
     /// A pool by its position in the configuration.
     pub fn pool(&self, index: usize) -> Option<&Pool> {
         self.pools.get(index)
+    }
+
+    /// A sweep begins.
+    pub fn before_sweep(&self) -> BeforeSweep {
+        let handed_off = |edge: &Arc<Edge>| edge.connections.handed_off.load(Ordering::Relaxed);
+        BeforeSweep(self.edges.iter().map(handed_off).collect())
+    }
+
+    /// A sweep has found so many handed-off flows of each Edge, by its position.
+    pub fn swept(&self, before: &BeforeSweep, found: impl Fn(usize) -> u32) {
+        for (edge, before) in self.edges.iter().zip(&before.0) {
+            let swept = u64::from(found(edge.index)) << 32 | u64::from(*before);
+            edge.connections.swept.store(swept, Ordering::Relaxed);
+        }
     }
 
     /// All Edges.

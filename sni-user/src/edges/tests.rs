@@ -40,6 +40,29 @@ fn client(port: u16) -> SocketAddr {
     SocketAddr::from(([198, 51, 100, 1], port))
 }
 
+#[test]
+fn what_is_handed_off_still_counts() {
+    let config = config("least-connections", "seed");
+    let edges = edges(&config);
+    let edge = &edges.edges[0];
+    let (first, second) = (edge.enter(), edge.enter());
+    first.hand_off();
+    assert_eq!(edge.connections(), 2);
+    let before = edges.before_sweep();
+    // While the sweep reads: counted again until the next one, rather than not at all.
+    second.hand_off();
+    edges.swept(&before, |index| if index == 0 { 2 } else { 0 });
+    assert_eq!(edge.connections(), 3);
+    let before = edges.before_sweep();
+    edges.swept(&before, |index| if index == 0 { 2 } else { 0 });
+    assert_eq!(edge.connections(), 2);
+    // A new configuration knows it, too.
+    let next = Edges::new(&config, &edges);
+    assert_eq!(next.edges[0].connections(), 2);
+    next.swept(&next.before_sweep(), |_| 0);
+    assert_eq!(edge.connections(), 0);
+}
+
 fn names(order: &[Arc<Edge>]) -> Vec<&str> {
     order.iter().map(|edge| edge.config.name.as_str()).collect()
 }

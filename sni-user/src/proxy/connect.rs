@@ -30,10 +30,20 @@ pub(super) struct Connected {
 
 /// What a connection to an Edge holds for as long as it lives.
 #[derive(Debug)]
-#[expect(dead_code, reason = "guards: they count until they are dropped")]
 pub(super) struct Hold {
-    entered: Entered,
+    /// None after a hand-off.
+    entered: Option<Entered>,
+    #[expect(dead_code, reason = "a guard: it counts until it is dropped")]
     way_back: Option<UsedWayBack>,
+}
+
+impl Hold {
+    /// The connection is the datapath's; its sockets live on for a moment.
+    pub(super) fn hand_off(&mut self) {
+        if let Some(entered) = self.entered.take() {
+            entered.hand_off();
+        }
+    }
 }
 
 /// The Edges of a pool, to be tried one after the other on behalf of one client.
@@ -125,7 +135,10 @@ impl Attempts {
                     return Ok(Connected {
                         stream,
                         edge,
-                        hold: Hold { entered, way_back },
+                        hold: Hold {
+                            entered: Some(entered),
+                            way_back,
+                        },
                     });
                 }
                 Err(reason) => self.failed.push(Failed { edge, reason }),

@@ -179,9 +179,8 @@ async fn reach(story: &Story<'_>, attempts: &mut Attempts) -> Result<Connected, 
 async fn pass_through(story: Story<'_>, client: TcpStream, connected: Connected, waiting: u32) {
     let idle = story.active.config.gateway.idle_timeout;
     let Connected { stream, edge, hold } = connected;
-    let carried = story.carried("passed", edge);
-    pass::through(&carried, client, stream, waiting, idle).await;
-    drop(hold);
+    let mut carried = story.carried("passed", edge);
+    pass::through(&mut carried, client, (stream, hold), waiting, idle).await;
 }
 
 /// TLS with the partner, TLS with the Edge, and what they say to each other in between.
@@ -209,7 +208,7 @@ async fn end_tls(
     };
     story.failed_over(&failed, &edge);
     let carried = story.carried("terminated", edge);
-    let relayed = session.relay(idle).await;
+    let relayed = session.relay(idle, &carried.progress).await;
     carried.terminated(&relayed);
     drop(hold);
 }

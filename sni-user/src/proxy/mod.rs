@@ -6,6 +6,7 @@
 
 mod accept;
 mod budget;
+mod carried;
 mod connect;
 mod connection;
 mod counters;
@@ -25,6 +26,7 @@ pub mod terminate;
 mod uses;
 
 pub use self::{
+    carried::Progress,
     routing::{Decision, Routing, Service, Target, Verdict},
     shared::{Active, Lesson, Numbers, Proxy},
     socket::NotAdopted,

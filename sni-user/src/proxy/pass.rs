@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::{
+    connect::Hold,
     hand_off::{self, Moment, NotHandedOff, Outcome},
     relay::{self, End, Relayed},
     story::Carried,
@@ -21,9 +22,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Passes a connection through to its end, or to where it is the datapath's. So many bytes were `waiting` when its ClientHello was complete.
 pub(super) async fn through(
-    carried: &Carried<'_>,
+    carried: &mut Carried<'_>,
     client: TcpStream,
-    edge: TcpStream,
+    (edge, mut hold): (TcpStream, Hold),
     waiting: u32,
     idle: Duration,
 ) {
@@ -42,6 +43,7 @@ pub(super) async fn through(
                     Outcome::HandedOff { to_edge, to_client } => {
                         passed.to_edge += to_edge;
                         passed.to_client += to_client;
+                        hold.hand_off();
                         carried.handed_off(&passed);
                         return hand_off::close(client, edge).await;
                     }
@@ -56,7 +58,7 @@ pub(super) async fn through(
         };
         carried.kept(&why);
         let pause = again(carried, &why, attempts);
-        let relayed = relay::relay(&client, &edge, idle, pause).await;
+        let relayed = relay::relay(&client, &edge, idle, pause, &carried.progress).await;
         passed.to_edge += relayed.to_edge;
         passed.to_client += relayed.to_client;
         passed.end = relayed.end;

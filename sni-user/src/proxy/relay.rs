@@ -31,7 +31,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::socket;
+use super::{carried::Progress, socket};
 
 /// What a pipe holds: enough for a window of a fast connection, within what an unprivileged process may have.
 const PIPE: usize = 256 * 1024;
@@ -57,7 +57,7 @@ pub(crate) enum End {
     Paused,
 }
 
-/// What was passed on.
+/// What was passed on by one relay; what a connection has carried in all is its progress.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Relayed {
     /// Bytes from the client to the Edge.
@@ -76,13 +76,19 @@ pub(crate) async fn relay(
     edge: &TcpStream,
     idle: Duration,
     pause: impl Future<Output = ()>,
+    progress: &Progress,
 ) -> Relayed {
-    let activity = Activity::new();
+    let Progress {
+        to_edge,
+        to_client,
+        activity,
+    } = progress;
+    let before = [to_edge, to_client].map(|bytes| bytes.load(Ordering::Relaxed));
+    activity.note();
     let pausing = Pausing::default();
-    let (to_edge, to_client) = (AtomicU64::new(0), AtomicU64::new(0));
     let both = async {
-        let up = pin!(one_way(client, edge, &to_edge, &activity, pausing.of(0)));
-        let down = pin!(one_way(edge, client, &to_client, &activity, pausing.of(1)));
+        let up = pin!(one_way(client, edge, to_edge, activity, pausing.of(0)));
+        let down = pin!(one_way(edge, client, to_client, activity, pausing.of(1)));
         // Who has closed one direction is not read from any more, but may still break the other one.
         match select(up, down).await {
             Either::Left((Ok(OneWay::Paused), down)) => down.await,
@@ -119,8 +125,8 @@ pub(crate) async fn relay(
         socket::reset_on_close(edge);
     }
     Relayed {
-        to_edge: to_edge.into_inner(),
-        to_client: to_client.into_inner(),
+        to_edge: to_edge.load(Ordering::Relaxed) - before[0],
+        to_client: to_client.load(Ordering::Relaxed) - before[1],
         end,
     }
 }
@@ -394,18 +400,27 @@ impl Pipe {
 }
 
 /// When a connection last carried something.
+#[derive(Debug)]
 pub(crate) struct Activity {
     start: Instant,
     /// Milliseconds after `start`.
     last: AtomicU64,
 }
 
-impl Activity {
-    pub(crate) fn new() -> Self {
+impl Default for Activity {
+    fn default() -> Self {
         Self {
             start: Instant::now(),
             last: AtomicU64::new(0),
         }
+    }
+}
+
+impl Activity {
+    /// Milliseconds for which it has carried nothing.
+    pub(crate) fn silent_ms(&self) -> u64 {
+        let now = self.start.elapsed().as_millis() as u64;
+        now.saturating_sub(self.last.load(Ordering::Relaxed))
     }
 
     /// It carries something now.
@@ -449,7 +464,14 @@ mod tests {
     }
 
     async fn to_the_end(client: TcpStream, edge: TcpStream, idle: Duration) -> Relayed {
-        relay(&client, &edge, idle, std::future::pending()).await
+        relay(
+            &client,
+            &edge,
+            idle,
+            std::future::pending(),
+            &Progress::default(),
+        )
+        .await
     }
 
     fn bytes(count: usize, seed: u8) -> Vec<u8> {

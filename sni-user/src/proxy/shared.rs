@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     accept,
     budget::{Allowance, Budgets, Claim},
+    carried::Registry,
     counters::Counters,
     routing::{Routing, Verdict},
     socket::{self, NotAdopted},
@@ -29,7 +30,7 @@ use super::{
 use crate::{
     clock::monotonic_ns,
     config::{Config, IpNet},
-    control::HelloSeen,
+    control::{CarriedConnection, HelloSeen},
     datapath::{Activated, HandOffs},
     edges::Edges,
     tls,
@@ -104,6 +105,7 @@ pub struct Proxy {
     counters: Counters,
     open: AtomicU64,
     uses: Arc<InUse>,
+    carried: Registry,
     hand_offs: HandOffs,
     /// Hand-offs that wait for acknowledgements, by the tuple of the packets that bring them.
     waiting: Mutex<HashMap<FlowKey, Arc<Notify>>>,
@@ -152,6 +154,7 @@ impl Proxy {
             counters: Counters::default(),
             open: AtomicU64::new(0),
             uses: Arc::default(),
+            carried: Registry::default(),
             hand_offs,
             waiting: Mutex::default(),
             activated: watch::Sender::new(generation),
@@ -242,6 +245,15 @@ impl Proxy {
     /// Connections that are open now.
     pub fn open(&self) -> u64 {
         self.open.load(Relaxed)
+    }
+
+    /// The connections that are carried here now: relayed, or terminated.
+    pub fn connections(&self) -> Vec<CarriedConnection> {
+        self.carried.all()
+    }
+
+    pub(super) fn carried(&self) -> &Registry {
+        &self.carried
     }
 
     /// What has been counted, by name.

@@ -6,10 +6,11 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use sni_common::contract::Matched;
+use sni_common::contract::{Account, AccountKey, Matched};
 
 use super::{
-    Active, Lesson, Proxy, Target,
+    Active, Lesson, Progress, Proxy, Target,
+    carried::{Entry, Listed},
     hand_off::{NotHandedOff, Terms},
     hello::ClientHello,
     refusal::Refusal,
@@ -99,10 +100,38 @@ impl<'a> Story<'a> {
         }
     }
 
+    fn list(&self, way: &'static str, edge: &Arc<Edge>, progress: &Arc<Progress>) -> Listed<'a> {
+        let ip_set = self.active.routing.service(self.address);
+        let ip_set = ip_set.and_then(|service| self.active.config.ip_sets.get(service.ip_set));
+        self.proxy.carried().enter(Entry {
+            client: self.source,
+            address: self.address,
+            server_name: self.server_name().map(str::to_owned),
+            route: self.decision.map_or(0, |decision| decision.route),
+            ip_set: ip_set.map(|ip_set| ip_set.name.to_string()),
+            edge: Arc::clone(edge),
+            way: if way == "passed" { "relayed" } else { way },
+            began: self.began,
+            progress: Arc::clone(progress),
+        })
+    }
+
+    /// The accounts of a connection to this Edge; none where the datapath does not know it.
+    fn accounts(&self, edge: &Edge) -> Option<[AccountKey; 2]> {
+        let numbers = &self.active.numbers;
+        let ip_set = self.active.routing.service(self.address)?.ip_set;
+        let route = self.decision.map_or(0, |decision| decision.route);
+        Some([
+            AccountKey::edge(*numbers.edges.get(edge.index)?),
+            AccountKey::route(route, *numbers.ip_sets.get(ip_set)?),
+        ])
+    }
+
     /// Bytes begin to flow, passed through or terminated. What is not needed from here on is let go: a connection lives for days, and
     /// configurations come and go.
     pub(super) fn carried(self, way: &'static str, edge: Arc<Edge>) -> Carried<'a> {
         self.proxy.count(way, 1);
+        let progress = Arc::default();
         self.show(|| format!("{way} to {}", edge.config.name));
         Carried {
             proxy: self.proxy,
@@ -110,6 +139,9 @@ impl<'a> Story<'a> {
             address: self.address,
             server_name: self.server_name().map(str::to_owned),
             route: self.decision.map_or(0, |decision| decision.route),
+            accounts: self.accounts(&edge),
+            listed: Some(self.list(way, &edge, &progress)),
+            progress,
             edge,
             began: self.began,
         }
@@ -181,6 +213,11 @@ pub(super) struct Carried<'a> {
     server_name: Option<String>,
     /// The number of the name that decided.
     route: u64,
+    /// Where it is accounted: as long as it lives, Edges and IP sets keep their numbers.
+    accounts: Option<[AccountKey; 2]>,
+    pub(super) progress: Arc<Progress>,
+    /// None after a hand-off.
+    listed: Option<Listed<'a>>,
     edge: Arc<Edge>,
     began: Instant,
 }
@@ -213,7 +250,8 @@ impl Carried<'_> {
     }
 
     /// It is the datapath's from here on.
-    pub(super) fn handed_off(&self, passed: &Relayed) {
+    pub(super) fn handed_off(&mut self, passed: &Relayed) {
+        self.listed = None;
         self.ended(
             (passed.to_edge, passed.to_client),
             self.counted("handed-off"),
@@ -241,7 +279,9 @@ impl Carried<'_> {
             End::Reset => "reset",
             End::Idle => "idle",
         };
-        self.ended((relayed.to_edge, relayed.to_client), self.counted(end));
+        let bytes = (relayed.to_edge, relayed.to_client);
+        self.account(bytes);
+        self.ended(bytes, self.counted(end));
     }
 
     /// A connection whose TLS ended here is over.
@@ -263,7 +303,24 @@ impl Carried<'_> {
                 reason
             }
         };
-        self.ended((relayed.to_edge, relayed.to_partner), end);
+        let bytes = (relayed.to_edge, relayed.to_partner);
+        self.account(bytes);
+        self.ended(bytes, end);
+    }
+
+    /// A connection that ends here goes to its accounts; of one that was handed off the datapath's entries know all, and the sweep accounts it.
+    fn account(&self, (to_edge, to_client): (u64, u64)) {
+        let Some(keys) = self.accounts else { return };
+        let account = Account {
+            connections: 1,
+            to_edge,
+            to_client,
+        };
+        if let Err(error) = self.proxy.hand_offs().account(keys, &account)
+            && let Some(unsaid) = self.proxy.note("not-accounted")
+        {
+            tracing::warn!(%error, unsaid, "an ended connection is missing in the accounts");
+        }
     }
 
     fn counted(&self, end: &'static str) -> &'static str {

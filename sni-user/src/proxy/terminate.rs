@@ -25,6 +25,7 @@ pub use self::{
     relay::{End, Leg, Relayed, relay},
 };
 
+use super::Progress;
 use crate::tls::{EdgeTls, Terminating, fatal_alert, linger, plaintext_alert};
 
 /// Handshakes with Edges that are tried for one connection, whatever [`Reach`] would give.
@@ -108,8 +109,8 @@ pub struct Established {
 
 impl Established {
     /// Relays until both directions have ended, or nothing has come either way for `idle`, and tells the partner when the Edge has failed.
-    pub async fn relay(self, idle: Duration) -> Relayed {
-        run(self.partner, self.edge, idle).await
+    pub async fn relay(self, idle: Duration, progress: &Progress) -> Relayed {
+        run(self.partner, self.edge, idle, progress).await
     }
 }
 
@@ -246,9 +247,14 @@ pub async fn connect_edge(
 }
 
 /// Relays until both directions have ended, and tells the partner when the Edge has failed.
-async fn run(partner: Partner, mut edge: EdgeStream, idle: Duration) -> Relayed {
+async fn run(
+    partner: Partner,
+    mut edge: EdgeStream,
+    idle: Duration,
+    progress: &Progress,
+) -> Relayed {
     let mut stream = partner.into_stream();
-    let relayed = relay(&mut stream, &mut edge, idle).await;
+    let relayed = relay(&mut stream, &mut edge, idle, progress).await;
     if let End::Edge(_) = relayed.end {
         refuse(stream, AlertDescription::InternalError).await;
     }

@@ -191,7 +191,9 @@ impl Gateway {
                     let name = Some("sip.contoso.example");
                     let outcome = establish(client, &domain, name, patience, &mut edges).await;
                     let outcome = match outcome {
-                        Ok((session, ())) => Ok(session.relay(idle).await),
+                        Ok((session, ())) => Ok(session
+                            .relay(idle, &sni_user::proxy::Progress::default())
+                            .await),
                         Err(error) => Err(error),
                     };
                     // A test that has seen enough is gone.

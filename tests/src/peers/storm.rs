@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use super::channel::{Channel, Until};
 use super::partner::{Partner, open_socket};
 use super::pattern::{Hash, Hasher, Pattern};
-use super::request::{Action, Request};
+use super::request::{Action, GREETING, Request};
 use super::tls::PartnerTls;
 use crate::deadline::Deadline;
 
@@ -277,10 +277,12 @@ impl Client {
             hasher.update(certificate);
             hasher.finish()
         });
-        if let Some(tls) = &self.tls {
-            channel.write_all(tls.replayed_hello()).context("hello")?;
-        }
-        echo(&mut channel, seed).context("echo")?;
+        let hello = self
+            .tls
+            .as_ref()
+            .map_or(&[][..], |tls| tls.replayed_hello());
+        channel.write_all(hello).context("hello")?;
+        echo(&mut channel, seed, !hello.is_empty()).context("echo")?;
         Ok(StormConnection {
             started,
             setup,
@@ -290,7 +292,7 @@ impl Client {
     }
 }
 
-fn echo(channel: &mut Channel, seed: u64) -> Result<()> {
+fn echo(channel: &mut Channel, seed: u64, greeted: bool) -> Result<()> {
     let request = Request {
         action: Action::Echo,
         send: 0,
@@ -300,6 +302,12 @@ fn echo(channel: &mut Channel, seed: u64) -> Result<()> {
     let mut sent = [0; ECHO];
     Pattern::new(seed, ECHO as u64).fill(&mut sent);
     channel.write_all(&request.encode())?;
+    if greeted {
+        channel.flush()?;
+        let mut greeting = [0; GREETING.len()];
+        channel.read_exact(&mut greeting)?;
+        ensure!(greeting == GREETING, "greeted with {greeting:02x?}");
+    }
     channel.write_all(&sent)?;
     channel.flush()?;
     let mut received = [0; ECHO];

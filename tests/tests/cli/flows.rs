@@ -15,7 +15,7 @@ fn flows_are_listed_and_shown() {
         let (mut datapath, commands) = datapath(lab)?;
         commands.shows(
             "flow ls",
-            &["CLIENT VIP EDGE SEEN AS WAY STATE AGE IDLE TO EDGE TO CLIENT"],
+            &["CLIENT VIP ROUTE EDGE SEEN AS WAY STATE AGE IDLE TO EDGE TO CLIENT"],
         )?;
         ensure!(commands.json("flow ls")? == json!([]));
         let slots = slots(&commands)?;
@@ -23,15 +23,17 @@ fn flows_are_listed_and_shown() {
 
         let vip = "198.51.100.10:5061";
         let rest = "2m 30s 1m 30s 12/3.4 kB 9/98.0 kB";
-        let first = format!("198.51.100.1:4001 {vip} edge-a the client steered established {rest}");
+        let first = format!(
+            "198.51.100.1:4001 {vip} san-group-1 edge-a the client steered established {rest}"
+        );
         commands.shows(
             "flow ls",
             &[
                 &first,
-                &format!("198.51.100.1:4002 {vip} edge-b 203.0.113.129:20005 steered closing {rest}"),
-                &format!("198.51.100.1:4003 {vip} edge-a the client steered half-open {rest}"),
+                &format!("198.51.100.1:4002 {vip} san-group-1 edge-b 203.0.113.129:20005 steered closing {rest}"),
+                &format!("198.51.100.1:4003 {vip} san-group-1 edge-a the client steered half-open {rest}"),
                 &format!(
-                    "[2001:db8:1::1]:4004 [2001:db8:1::10]:5061 edge-six the client steered recovered {rest}"
+                    "[2001:db8:1::1]:4004 [2001:db8:1::10]:5061 san-group-1 edge-six the client steered recovered {rest}"
                 ),
             ],
         )?;
@@ -76,6 +78,7 @@ fn flows_are_listed_and_shown() {
                 "client 198.51.100.1:4002",
                 "VIP 198.51.100.10:5061, IP set san-group-1",
                 "Edge edge-b at 203.0.113.140:5061, steered",
+                "route none: the address decided",
                 "seen as 203.0.113.129:20005",
                 "state closing",
                 "opened 2m 30s ago",

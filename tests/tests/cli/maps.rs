@@ -1,12 +1,14 @@
 //! `snigate map`.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use sni_common::{
     Address,
     contract::{
-        Learned, Link, Matched, NO_POOL, ROUTE_CONDITIONAL, RouteAction, SniName, SniRoute,
-        SniRouteKey, VlanTag,
+        Account, AccountKey, FlowKey, HandingOff, Learned, Link, Matched, NO_POOL,
+        ROUTE_CONDITIONAL, RouteAction, SniName, SniRoute, SniRouteKey, SynSeen, VlanTag,
     },
     token_bucket::TokenBucket,
 };
@@ -34,6 +36,17 @@ fn cookie(socket: &impl std::os::fd::AsRawFd) -> Result<u64> {
     };
     ensure!(result == 0, "{}", std::io::Error::last_os_error());
     Ok(cookie)
+}
+
+/// A tuple as a dump shows it.
+fn shown(key: &FlowKey) -> String {
+    let endpoint =
+        |address: Address, port_be| SocketAddr::new(address.into(), u16::from_be(port_be));
+    format!(
+        "{} > {}",
+        endpoint(key.source, key.source_port_be),
+        endpoint(key.destination, key.destination_port_be)
+    )
 }
 
 #[test]
@@ -106,6 +119,33 @@ fn every_map_is_listed_and_decoded() {
         datapath
             .maps
             .learn(1, &SniName::EMPTY, refused, now.saturating_sub(3 * SECOND))?;
+        let (tuple, _) = datapath.maps.all_flows()?[0];
+        let handing_off = HandingOff {
+            need_ack: 4711,
+            padding: 0,
+        };
+        datapath.maps.handing_off.insert(tuple, handing_off, 0)?;
+        let seen = SynSeen {
+            ts_value: 815,
+            flags: SynSeen::TIMESTAMPS | SynSeen::LINUX,
+        };
+        datapath.maps.client_syns.insert(tuple, seen, 0)?;
+        datapath
+            .maps
+            .edge_syn_acks
+            .insert(tuple, SynSeen::default(), 0)?;
+        let route = SniName::new("*.voip.contoso.example")?;
+        for key in [
+            AccountKey::edge(slots[0]),
+            AccountKey::route(route.number(), 0),
+        ] {
+            let account = Account {
+                connections: 3,
+                to_edge: 3400,
+                to_client: 98_000,
+            };
+            datapath.maps.accounts.insert(key, account, 0)?;
+        }
         let listener = lab
             .gateway
             .run(|| Ok(std::net::TcpListener::bind("[::]:0")?))?;
@@ -156,12 +196,17 @@ fn every_map_is_listed_and_decoded() {
             ),
             (
                 "FLOWS",
-                "198.51.100.1:4002 > 198.51.100.10:5061 203.0.113.129:20005 > 203.0.113.140:5061 edge-b to-edge fin 1000 2000 12 3.4 kB 1m 30s",
+                "198.51.100.1:4002 > 198.51.100.10:5061 203.0.113.129:20005 > 203.0.113.140:5061 edge-b to-edge steered fin 1000 2000 12 3.4 kB 1m 30s",
             ),
             (
                 "HALF_OPEN",
-                "[2001:db8:1::1]:4004 > [2001:db8:1::10]:5061 [2001:db8:1::1]:4004 > [2001:db8:a::10]:5061 edge-six to-edge recovered 1000 2000 12 3.4 kB 1m 30s",
+                "[2001:db8:1::1]:4004 > [2001:db8:1::10]:5061 [2001:db8:1::1]:4004 > [2001:db8:a::10]:5061 edge-six to-edge steered recovered 1000 2000 12 3.4 kB 1m 30s",
             ),
+            ("HANDING_OFF", &format!("{} 4711", shown(&tuple))),
+            ("CLIENT_SYNS", &format!("{} 815 as Linux's", shown(&tuple))),
+            ("EDGE_SYN_ACKS", &format!("{} none others", shown(&tuple))),
+            ("ACCOUNTS", "edge edge-a 3 3.4 kB 98.0 kB"),
+            ("ACCOUNTS", "route *.voip.contoso.example 3 3.4 kB 98.0 kB"),
             ("SNI_ROUTES", "1 sip.fabrikam.example pass name edges edges"),
             (
                 "SNI_ROUTES",

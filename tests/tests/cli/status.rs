@@ -44,10 +44,10 @@ fn services_and_edges_are_listed_by_name() {
         commands.shows(
             "edge ls",
             &[
-                "EDGE ADDRESS SOURCE STATE POOLS FLOWS HALF-OPEN",
-                "edge-a 203.0.113.10:5061 preserve up edges 1 1",
-                "edge-b 203.0.113.140:5061 gateway 203.0.113.129 up edges (weight 3) 1 0",
-                "edge-six [2001:db8:a::10]:5061 preserve up edges 0 1",
+                "EDGE ADDRESS SOURCE STATE POOLS FLOWS HALF-OPEN TOTAL TO EDGE TO CLIENT",
+                "edge-a 203.0.113.10:5061 preserve up edges 1 1 1 3.4 kB 98.0 kB",
+                "edge-b 203.0.113.140:5061 gateway 203.0.113.129 up edges (weight 3) 1 0 1 3.4 kB 98.0 kB",
+                "edge-six [2001:db8:a::10]:5061 preserve up edges 0 1 0 0 B 0 B",
             ],
         )?;
         Ok(())

@@ -184,8 +184,8 @@ fn least_connections_are_kept_even() {
             for client in open {
                 say_on(client, b"", Segments::Few)?;
             }
-            // They are not counted as open any longer.
-            ensure_counted(&gateway, "closed", round * 20)?;
+            // The datapath has them, and each counts as one of its Edge nevertheless.
+            ensure_counted(&gateway, "handed-off", round * 20)?;
         }
         Ok(())
     });

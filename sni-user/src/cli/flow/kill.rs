@@ -5,15 +5,18 @@ use std::{thread, time::Duration};
 use sni_common::contract::{Flow, FlowKey};
 
 use super::{
+    carried,
     reset::{Sender, resets},
     select::{Target, only_client, only_edge},
 };
 use crate::{
     cli::{
-        CliError, Environment, read, units,
+        CliError, Environment,
+        place::Place,
+        read, units,
         view::flow::{Pair, Pairs},
     },
-    datapath::Maps,
+    datapath::{Additions, Maps},
 };
 
 #[derive(clap::Args, Debug)]
@@ -41,9 +44,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) fn run(
     arguments: &Arguments,
     maps: &mut Maps,
+    place: &Place,
     environment: &mut Environment<'_>,
 ) -> Result<(), CliError> {
-    let flows = select(arguments, maps)?;
+    let flows = select(arguments, maps, place)?;
     let sender = Sender::open()?;
     let mut unsent = None;
     let mut moving = flows.clone();
@@ -61,7 +65,11 @@ pub(super) fn run(
     }
     // Only now: what a side answers to a reset that it did not take must find its way to the other, or the datapath would take the
     // flow up again in mid-stream.
-    flows.iter().for_each(|flow| forget(flow, maps));
+    let mut additions = Additions::default();
+    for flow in &flows {
+        forget(flow, maps, &mut additions);
+    }
+    let accounted = maps.account(&additions);
 
     writeln!(
         environment.out,
@@ -75,10 +83,11 @@ pub(super) fn run(
             "snigate: {still} carried packets to the end; those that come back (`snigate flow ls`) have to be ended again"
         )?;
     }
-    unsent.map_or(Ok(()), Err)
+    unsent.map_or(Ok(()), Err)?;
+    Ok(accounted?)
 }
 
-fn select(arguments: &Arguments, maps: &Maps) -> Result<Vec<Pair>, CliError> {
+fn select(arguments: &Arguments, maps: &Maps, place: &Place) -> Result<Vec<Pair>, CliError> {
     let mut tables = read::flows(maps)?;
     if let Some(edge) = &arguments.edge {
         only_edge(&mut tables, edge, &read::names(maps)?)?;
@@ -96,7 +105,19 @@ fn select(arguments: &Arguments, maps: &Maps) -> Result<Vec<Pair>, CliError> {
         .filter(|flow| target.matches(flow))
         .collect();
     if flows.is_empty() {
-        return Err(target.missing());
+        // Without an agent there is nothing that it could carry.
+        let carried = carried(place).unwrap_or_default();
+        let found = carried
+            .connections
+            .into_iter()
+            .find(|connection| target.is_carried(connection));
+        return Err(found.map_or_else(
+            || target.missing(),
+            |connection| CliError::CarriedByAgent {
+                client,
+                way: connection.way,
+            },
+        ));
     }
     Ok(flows)
 }
@@ -119,10 +140,10 @@ fn entry(key: &FlowKey, maps: &Maps) -> Option<Flow> {
         .ok()
 }
 
-fn forget(flow: &Pair, maps: &mut Maps) {
+fn forget(flow: &Pair, maps: &mut Maps, additions: &mut Additions) {
     for key in [&flow.client_key, &flow.edge_key] {
         // A flow is in one of the two, and may have left it by itself.
-        let _ = maps.flows.remove(key);
+        maps.remove_flow(key, additions);
         let _ = maps.half_open.remove(key);
     }
 }

@@ -1,14 +1,22 @@
 //! `snigate flow ls`.
 
-use super::select::{Client, only_client, only_edge};
+use sni_common::contract::FlowKey;
+
+use super::{
+    carried,
+    select::{Client, only_client, only_edge},
+};
 use crate::{
     cli::{
         CliError, Environment, Output,
         map::note_rest,
+        place::Place,
         read,
         table::show,
+        units,
         view::flow::{FlowLine, Pairs},
     },
+    control::CarriedConnection,
     datapath::Maps,
 };
 
@@ -30,9 +38,12 @@ pub(in crate::cli) struct Arguments {
 pub(super) fn run(
     arguments: &Arguments,
     maps: &Maps,
+    place: &Place,
     environment: &mut Environment<'_>,
 ) -> Result<(), CliError> {
-    let names = read::names(maps)?;
+    let (names, routes) = (read::names(maps)?, read::route_names(maps)?);
+    // Before the tables: what is handed off in between is listed all the same.
+    let carried = carried(place);
     let mut tables = read::flows(maps)?;
     if let Some(edge) = &arguments.edge {
         only_edge(&mut tables, edge, &names)?;
@@ -42,11 +53,54 @@ pub(super) fn run(
     }
     let now_ns = (environment.now_ns)();
     let flows = Pairs::new(tables);
-    let shown = arguments.limit.unwrap_or(flows.len()).min(flows.len());
+    let (mut connections, untold) = match carried {
+        Ok(carried) => {
+            let untold = carried.of - carried.connections.len();
+            (carried.connections, untold)
+        }
+        Err(error) => {
+            writeln!(
+                environment.err,
+                "(only the datapath's flows are shown, not those that the agent carries: {error})"
+            )?;
+            (Vec::new(), 0)
+        }
+    };
+    connections.retain(|connection| {
+        let by_edge = arguments.edge.as_ref();
+        let by_client = arguments.client;
+        by_edge.is_none_or(|edge| *edge == connection.edge)
+            && by_client.is_none_or(|client| client.includes(connection.client))
+            && !is_in_datapath(connection, maps)
+    });
+    let all = flows.len() + connections.len();
+    let shown = arguments.limit.unwrap_or(all).min(all);
+    let carried = connections
+        .into_iter()
+        .map(|connection| FlowLine::carried(connection, &names, &routes));
     let lines = flows
         .iter()
-        .take(shown)
-        .map(|flow| FlowLine::new(&flow, &names, now_ns));
+        .map(|flow| FlowLine::new(&flow, &names, &routes, now_ns))
+        .chain(carried)
+        .take(shown);
     show(environment, arguments.output.json, lines)?;
-    note_rest(environment, shown, flows.len())
+    note_rest(environment, shown, all)?;
+    if untold > 0 {
+        writeln!(
+            environment.err,
+            "({} more that the agent carries are not told)",
+            units::count(untold as u64)
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether it has been handed off meanwhile, or is about to be.
+fn is_in_datapath(connection: &CarriedConnection, maps: &Maps) -> bool {
+    maps.has_flow(&FlowKey {
+        source: connection.client.ip().into(),
+        destination: connection.vip.ip().into(),
+        source_port_be: connection.client.port().to_be(),
+        destination_port_be: connection.vip.port().to_be(),
+    })
 }

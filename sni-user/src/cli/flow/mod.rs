@@ -6,8 +6,11 @@ mod reset;
 mod select;
 mod show;
 
-use super::{CliError, Environment};
-use crate::datapath::Maps;
+use super::{CliError, Environment, ask, place::Place};
+use crate::{
+    control::{Client, Connections},
+    datapath::Maps,
+};
 
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Verb {
@@ -22,11 +25,17 @@ pub(super) enum Verb {
 pub(super) fn run(
     verb: &Verb,
     maps: &mut Maps,
+    place: &Place,
     environment: &mut Environment<'_>,
 ) -> Result<(), CliError> {
     match verb {
-        Verb::Ls(arguments) => ls::run(arguments, maps, environment),
+        Verb::Ls(arguments) => ls::run(arguments, maps, place, environment),
         Verb::Show(arguments) => show::run(arguments, maps, environment),
-        Verb::Kill(arguments) => kill::run(arguments, maps, environment),
+        Verb::Kill(arguments) => kill::run(arguments, maps, place, environment),
     }
+}
+
+/// The connections that the agent carries itself.
+fn carried(place: &Place) -> Result<Connections, CliError> {
+    ask::patiently(place, Client::connections)
 }

@@ -27,6 +27,8 @@ const TTL: u8 = 64;
 /// A receiver takes an RST only at the very sequence number that it expects next (RFC 5961, 3.2). That is what the other side would send
 /// next if nothing is in flight, and what it has acknowledged itself otherwise; where the two differ, there is a segment for each. The
 /// acknowledgement is what a client in SYN-SENT goes by (RFC 9293, 3.10.7.3).
+///
+/// Each side gets numbers as it counts itself: what the other one sends is translated on its way, what it has sent or acknowledged is not.
 pub(super) fn resets(pair: &Pair) -> Vec<Reset> {
     let (Some(to_edge), Some(to_client)) = (&pair.to_edge, &pair.to_client) else {
         // Half of a flow does not say what the other side expects, and moves nothing any longer.
@@ -35,24 +37,24 @@ pub(super) fn resets(pair: &Pair) -> Vec<Reset> {
     let toward_client = Reset {
         source: pair.vip(),
         destination: pair.client(),
-        seq: to_client.next_seq,
+        seq: to_client.sent(),
         ack: to_edge.next_seq,
     };
     let toward_edge = Reset {
         source: pair.edge_source(),
         destination: pair.edge_address(),
-        seq: to_edge.next_seq,
+        seq: to_edge.sent(),
         ack: to_client.next_seq,
     };
     let mut resets = vec![toward_client];
-    if to_edge.last_ack != to_client.next_seq {
+    if to_edge.last_ack != to_client.sent() {
         resets.push(Reset {
             seq: to_edge.last_ack,
             ..toward_client
         });
     }
     resets.push(toward_edge);
-    if to_client.last_ack != to_edge.next_seq {
+    if to_client.last_ack != to_edge.sent() {
         resets.push(Reset {
             seq: to_client.last_ack,
             ..toward_edge
@@ -181,6 +183,37 @@ mod tests {
                 // 100 bytes of the Edge's are still on their way to the client.
                 text("198.51.100.10:5061", "198.51.100.1:4711", 1900, 1000),
                 text("198.51.100.1:4711", "203.0.113.10:5061", 1000, 2000),
+            ]
+        );
+    }
+
+    #[test]
+    fn each_side_of_a_handed_off_flow_gets_numbers_as_it_counts() {
+        let mut flow = made_up_flow("198.51.100.1:4711");
+        let (to_edge, to_client) = (
+            flow.to_edge.as_mut().unwrap(),
+            flow.to_client.as_mut().unwrap(),
+        );
+        to_edge.translation.seq = 50_000;
+        to_edge.translation.ack = 7000_u32.wrapping_neg();
+        to_client.translation.seq = 7000;
+        to_client.translation.ack = 50_000_u32.wrapping_neg();
+        // The client has sent up to 1000 and acknowledged 100 bytes less than the Edge has sent, up to 2000 as the Edge counts; and the Edge
+        // has acknowledged 10 bytes less than the client has sent.
+        to_edge.last_ack = 8900;
+        to_client.last_ack = 50_990;
+        let numbers: Vec<_> = resets(&flow)
+            .iter()
+            .map(|reset| (reset.destination.ip().to_string(), reset.seq, reset.ack))
+            .collect();
+        let (client, edge) = ("198.51.100.1".to_owned(), "203.0.113.10".to_owned());
+        assert_eq!(
+            numbers,
+            [
+                (client.clone(), 9000, 1000),
+                (client, 8900, 1000),
+                (edge.clone(), 51_000, 2000),
+                (edge, 50_990, 2000),
             ]
         );
     }

@@ -9,6 +9,7 @@ use crate::cli::{
     read::{FlowTables, Names},
     view::flow::Pair,
 };
+use crate::control::CarriedConnection;
 
 /// A flow by its addresses.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -25,6 +26,11 @@ impl Target {
     /// Whether this is the flow.
     pub(super) fn matches(&self, pair: &Pair) -> bool {
         pair.client() == self.client && self.vip.is_none_or(|vip| pair.vip() == vip)
+    }
+
+    /// Whether it is this connection of the agent.
+    pub(super) fn is_carried(&self, connection: &CarriedConnection) -> bool {
+        connection.client == self.client && self.vip.is_none_or(|vip| connection.vip == vip)
     }
 
     /// That there is none.
@@ -80,6 +86,12 @@ fn retain(tables: &mut FlowTables, keep: impl Fn(&FlowKey, &Flow) -> bool) {
 pub(super) struct Client {
     pub(super) address: IpAddr,
     pub(super) port: Option<u16>,
+}
+
+impl Client {
+    pub(super) fn includes(self, client: SocketAddr) -> bool {
+        client.ip() == self.address && self.port.is_none_or(|port| client.port() == port)
+    }
 }
 
 impl std::str::FromStr for Client {

@@ -11,7 +11,7 @@ use crate::{
         table::write_json,
         units,
         view::{
-            entry::{Entry, Hop, Reading},
+            entry::{Entry, Hop, Reading, Translated},
             flow::{FlowLine, Pair, Pairs},
         },
     },
@@ -47,10 +47,12 @@ pub(super) fn run(
 ) -> Result<(), CliError> {
     let Arguments { target, output } = arguments;
     let names = read::names(maps)?;
+    let routes = read::route_names(maps)?;
     let mut tables = read::flows(maps)?;
     only_client(&mut tables, target.client.ip(), Some(target.client.port()));
     let reading = Reading {
         names: &names,
+        routes: &routes,
         now_ns: (environment.now_ns)(),
         interface_name: environment.interface_name,
     };
@@ -79,7 +81,7 @@ impl Shown {
         let to_edge = pair.to_edge.as_ref();
         let to_client = pair.to_client.as_ref();
         Self {
-            flow: FlowLine::new(pair, reading.names, reading.now_ns),
+            flow: FlowLine::new(pair, reading.names, reading.routes, reading.now_ns),
             entries: Entries {
                 to_edge: to_edge.map(|flow| Entry::new(&pair.client_key, flow, reading)),
                 to_client: to_client.map(|flow| Entry::new(&pair.edge_key, flow, reading)),
@@ -99,7 +101,17 @@ impl Shown {
                     "Edge",
                     format!("{} at {}, {}", flow.edge, flow.edge_address, flow.way),
                 ),
-                ("seen as", flow.edge_source.to_string()),
+                (
+                    "route",
+                    flow.route
+                        .clone()
+                        .unwrap_or_else(|| "none: the address decided".into()),
+                ),
+                (
+                    "seen as",
+                    flow.edge_source
+                        .map_or_else(|| "-".into(), |source| source.to_string()),
+                ),
                 ("state", flow.state.name().to_owned()),
                 ("opened", ago(flow.age_ms)),
                 ("last packet", ago(flow.idle_ms)),
@@ -156,11 +168,43 @@ fn lines(entry: &Entry) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
+    if let Some(translation) = &entry.translation {
+        lines.extend(translation_lines(translation));
+    }
     match &entry.next_hop {
         Some(hop) => lines.extend(hop_lines(hop)),
         None => lines.push(("next hop", "not looked up yet".into())),
     }
     lines
+}
+
+fn translation_lines(translation: &Translated) -> Vec<(&'static str, String)> {
+    let Translated {
+        seq,
+        ack,
+        ts_value,
+        ts_echo,
+        sender_scale,
+        receiver_scale,
+        ..
+    } = translation;
+    let mut options = translation.options.join(", ");
+    if options.is_empty() {
+        options.push_str("unchanged");
+    }
+    vec![
+        (
+            "adds",
+            format!(
+                "{seq} to sequence numbers, {ack} to acknowledgements, {ts_value} and {ts_echo} to timestamps"
+            ),
+        ),
+        (
+            "window scale",
+            format!("{sender_scale} to {receiver_scale}"),
+        ),
+        ("options", options),
+    ]
 }
 
 fn hop_lines(hop: &Hop) -> Vec<(&'static str, String)> {

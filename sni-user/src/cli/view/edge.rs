@@ -6,12 +6,15 @@ use std::{
 };
 
 use serde::Serialize;
-use sni_common::contract::{Direction, Edge, EdgeState, Flow, FlowKey, Pool, SourceMode};
+use sni_common::contract::{
+    AccountKey, Direction, Edge, EdgeState, Flow, FlowKey, Pool, SourceMode,
+};
 
 use crate::cli::{
-    read::{FlowTables, Names},
+    read::{Accounts, FlowTables, Names},
     table::{Column, Row},
     units,
+    view::total::{Total, Totals},
 };
 
 /// A line of `edge ls`.
@@ -28,6 +31,8 @@ pub(in crate::cli) struct EdgeLine {
     /// Established flows, those that are closing included.
     flows: usize,
     half_open: usize,
+    /// Of the flows, and of all that have ended.
+    total: Total,
 }
 
 /// An Edge's part in a pool.
@@ -42,8 +47,10 @@ pub(in crate::cli) fn lines(
     edges: &[(u16, Edge)],
     pools: &[(u32, Pool)],
     flows: &FlowTables,
+    accounts: &Accounts,
     names: &Names,
 ) -> Vec<EdgeLine> {
+    let totals = Totals::new(accounts, &flows.established);
     let established = by_edge(&flows.established);
     let half_open = by_edge(&flows.half_open);
     let line = |(slot, edge): &(u16, Edge)| EdgeLine {
@@ -56,6 +63,7 @@ pub(in crate::cli) fn lines(
         pools: memberships(*slot, pools, names),
         flows: established.get(slot).copied().unwrap_or_default(),
         half_open: half_open.get(slot).copied().unwrap_or_default(),
+        total: totals.of(&AccountKey::edge(*slot)),
     };
     edges.iter().map(line).collect()
 }
@@ -102,11 +110,14 @@ impl Row for EdgeLine {
     const COLUMNS: &'static [Column] = &[
         Column::wrapping("EDGE"),
         Column::left("ADDRESS"),
-        Column::left("SOURCE").spare(2),
+        Column::left("SOURCE").spare(5),
         Column::left("STATE"),
         Column::wrapping("POOLS"),
         Column::right("FLOWS"),
-        Column::right("HALF-OPEN").spare(1),
+        Column::right("HALF-OPEN").spare(4),
+        Column::right("TOTAL").spare(1),
+        Column::right("TO EDGE").spare(2),
+        Column::right("TO CLIENT").spare(3),
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -134,6 +145,9 @@ impl Row for EdgeLine {
             },
             units::count(self.flows as u64),
             units::count(self.half_open as u64),
+            units::count(self.total.connections),
+            units::bytes(self.total.to_edge),
+            units::bytes(self.total.to_client),
         ]
     }
 }
@@ -142,7 +156,7 @@ impl Row for EdgeLine {
 mod tests {
     use super::*;
     use crate::cli::view::made_up;
-    use sni_common::contract::{LabelKind, PoolMember};
+    use sni_common::contract::{Account, LabelKind, PoolMember};
 
     #[test]
     fn an_edge_with_its_pools_and_flows() {
@@ -170,7 +184,14 @@ mod tests {
             &[("198.51.100.1:3", 0, 0)],
         );
 
-        let lines = lines(&edges, &[(0, pool)], &flows, &names);
+        let ended = Account {
+            connections: 40,
+            to_edge: 2_000_000,
+            to_client: 5,
+        };
+        let accounts = Accounts::from([(AccountKey::edge(3), ended)]);
+
+        let lines = lines(&edges, &[(0, pool)], &flows, &accounts, &names);
         assert_eq!(
             lines[0].cells(),
             [
@@ -180,7 +201,10 @@ mod tests {
                 "up",
                 "edges (weight 2)",
                 "2",
-                "1"
+                "1",
+                "42",
+                "2.0 MB",
+                "196.0 kB"
             ]
         );
         assert_eq!(
@@ -192,7 +216,10 @@ mod tests {
                 "draining",
                 "-",
                 "0",
-                "0"
+                "0",
+                "0",
+                "0 B",
+                "0 B"
             ]
         );
         assert_eq!(lines[1].gateway, Some("203.0.113.129".parse().unwrap()));

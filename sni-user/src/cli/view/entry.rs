@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 use sni_common::{
-    contract::{Direction, Flow, FlowKey, NextHop, VlanTag},
+    contract::{Direction, Flow, FlowKey, NextHop, VlanTag, Way},
     tcp::state,
+    translate::{Translation, options},
 };
 
 use crate::cli::{
-    read::Names,
+    read::{Names, RouteNames},
     table::{Column, Row},
     units,
 };
@@ -19,6 +20,8 @@ use crate::cli::{
 pub(in crate::cli) struct Reading<'a> {
     /// Names of Edges and IP sets.
     pub(in crate::cli) names: &'a Names,
+    /// The configured server names by number.
+    pub(in crate::cli) routes: &'a RouteNames,
     /// Monotonic clock, nanoseconds.
     pub(in crate::cli) now_ns: u64,
     /// Names of interfaces.
@@ -36,6 +39,9 @@ pub(in crate::cli) struct Entry {
     pub(in crate::cli) edge: String,
     pub(in crate::cli) edge_slot: u16,
     pub(in crate::cli) ip_set: String,
+    /// The configured server name that decided; `None` where the address did.
+    pub(in crate::cli) route: Option<String>,
+    pub(in crate::cli) way: String,
     pub(in crate::cli) marks: Vec<&'static str>,
     pub(in crate::cli) next_seq: u32,
     pub(in crate::cli) last_ack: u32,
@@ -43,6 +49,8 @@ pub(in crate::cli) struct Entry {
     pub(in crate::cli) tcp_checksum_delta: u16,
     /// Change of the IPv4 header checksum by the translation.
     pub(in crate::cli) ip_checksum_delta: u16,
+    /// `None` for a flow of which only addresses and ports are changed.
+    pub(in crate::cli) translation: Option<Translated>,
     /// `None` before the first packet of this direction.
     pub(in crate::cli) next_hop: Option<Hop>,
     pub(in crate::cli) age_ms: u64,
@@ -59,7 +67,7 @@ pub(in crate::cli) struct Tuple {
 }
 
 impl Tuple {
-    fn of(key: &FlowKey) -> Self {
+    pub(in crate::cli) fn of(key: &FlowKey) -> Self {
         Self {
             source: units::endpoint(key.source, key.source_port_be),
             destination: units::endpoint(key.destination, key.destination_port_be),
@@ -70,6 +78,43 @@ impl Tuple {
 impl std::fmt::Display for Tuple {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} > {}", self.source, self.destination)
+    }
+}
+
+/// What else is added to segments of a flow that was handed off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct Translated {
+    /// Added to sequence numbers, acknowledgement numbers, timestamp values and timestamp echoes, modulo 2^32.
+    pub(in crate::cli) seq: u32,
+    pub(in crate::cli) ack: u32,
+    pub(in crate::cli) ts_value: u32,
+    pub(in crate::cli) ts_echo: u32,
+    /// The window scale of the sender, and the one that the receiver counts by.
+    pub(in crate::cli) sender_scale: u8,
+    pub(in crate::cli) receiver_scale: u8,
+    /// What becomes of options.
+    pub(in crate::cli) options: Vec<&'static str>,
+}
+
+impl Translated {
+    fn new(translation: &Translation) -> Self {
+        let bits = [
+            (options::TIMESTAMPS, "timestamps"),
+            (options::NO_TIMESTAMPS, "no-timestamps"),
+            (options::NO_SACK, "no-sack"),
+        ];
+        let options = bits
+            .into_iter()
+            .filter(|(bit, _)| translation.options & bit != 0);
+        Self {
+            seq: translation.seq,
+            ack: translation.ack,
+            ts_value: translation.ts_value,
+            ts_echo: translation.ts_echo,
+            sender_scale: translation.sender_scale,
+            receiver_scale: translation.receiver_scale,
+            options: options.map(|(_, name)| name).collect(),
+        }
     }
 }
 
@@ -107,11 +152,15 @@ impl Entry {
             edge: reading.names.edge(flow.edge),
             edge_slot: flow.edge,
             ip_set: reading.names.ip_set(flow.ip_set),
+            route: reading.routes.shown(flow.route),
+            way: Way::try_from(flow.way).map_or_else(|e| e.to_string(), |way| way.to_string()),
             marks: marks(flow.state),
             next_seq: flow.next_seq,
             last_ack: flow.last_ack,
             tcp_checksum_delta: flow.port_delta,
             ip_checksum_delta: flow.ip_delta,
+            translation: (flow.way == Way::HandedOff as u8)
+                .then(|| Translated::new(&flow.translation)),
             next_hop: (flow.next_hop.ifindex != 0).then(|| Hop::new(flow, reading)),
             age_ms: ms_since(flow.opened_ns),
             idle_ms: ms_since(flow.last_seen_ns),
@@ -182,6 +231,7 @@ fn marks(state: u8) -> Vec<&'static str> {
         (state::RST, "rst"),
         (state::SYN_ACKED, "syn-acked"),
         (state::RECOVERED, "recovered"),
+        (state::HANDING_OFF, "handing-off"),
     ];
     bits.into_iter()
         .filter(|(bit, _)| state & bit != 0)
@@ -195,6 +245,7 @@ impl Row for Entry {
         Column::left("LEAVES"),
         Column::wrapping("EDGE"),
         Column::left("DIRECTION"),
+        Column::left("WAY").spare(7),
         Column::left("MARKS").spare(1),
         Column::right("NEXT SEQ").spare(4),
         Column::right("LAST ACK").spare(5),
@@ -209,6 +260,7 @@ impl Row for Entry {
             self.leaves.to_string(),
             self.edge.clone(),
             self.direction.clone(),
+            self.way.clone(),
             if self.marks.is_empty() {
                 "-".into()
             } else {
@@ -255,6 +307,7 @@ mod tests {
         let names = made_up::names(&[]);
         let reading = Reading {
             names: &names,
+            routes: &RouteNames::default(),
             now_ns: AT + 61_000_000_000,
             interface_name: names_of_interfaces,
         };

@@ -10,10 +10,11 @@ use sni_common::{
 };
 
 use crate::cli::{
-    read::{FlowTables, Names},
+    read::{FlowTables, Names, RouteNames},
     table::{Column, Row},
     units,
 };
+use crate::control::CarriedConnection;
 
 /// A flow with what is there of its two entries.
 #[derive(Clone, Copy, Debug)]
@@ -259,12 +260,17 @@ pub(in crate::cli) struct FlowLine {
     pub(in crate::cli) client: SocketAddr,
     pub(in crate::cli) vip: SocketAddr,
     pub(in crate::cli) ip_set: String,
+    /// The configured server name that decided; `None` where the address did.
+    pub(in crate::cli) route: Option<String>,
+    /// What the client has asked for, as far as the agent knows.
+    pub(in crate::cli) server_name: Option<String>,
     pub(in crate::cli) edge: String,
-    pub(in crate::cli) edge_slot: u16,
+    pub(in crate::cli) edge_slot: Option<u16>,
     pub(in crate::cli) edge_address: SocketAddr,
     /// What the Edge sees as the connection's source.
-    pub(in crate::cli) edge_source: SocketAddr,
-    pub(in crate::cli) way: &'static str,
+    pub(in crate::cli) edge_source: Option<SocketAddr>,
+    /// steered or handed-off: the datapath; relayed or terminated: the agent.
+    pub(in crate::cli) way: String,
     pub(in crate::cli) state: FlowState,
     pub(in crate::cli) age_ms: u64,
     pub(in crate::cli) idle_ms: u64,
@@ -275,41 +281,49 @@ pub(in crate::cli) struct FlowLine {
 /// What a direction has carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(in crate::cli) struct Traffic {
-    packets: u64,
+    /// `None` for a connection of the agent, which sees none.
+    packets: Option<u64>,
     bytes: u64,
 }
 
 impl Traffic {
     fn of(entry: Option<&Flow>) -> Self {
         entry.map_or_else(Self::default, |entry| Self {
-            packets: entry.packets,
+            packets: Some(entry.packets),
             bytes: entry.bytes,
         })
     }
 
     fn cell(self) -> String {
-        format!(
-            "{}/{}",
-            units::count(self.packets),
-            units::bytes(self.bytes)
-        )
+        let bytes = units::bytes(self.bytes);
+        match self.packets {
+            Some(packets) => format!("{}/{bytes}", units::count(packets)),
+            None => bytes,
+        }
     }
 }
 
 impl FlowLine {
     /// The line of a flow at `now_ns`.
-    pub(in crate::cli) fn new(pair: &Pair, names: &Names, now_ns: u64) -> Self {
+    pub(in crate::cli) fn new(
+        pair: &Pair,
+        names: &Names,
+        routes: &RouteNames,
+        now_ns: u64,
+    ) -> Self {
         let (opened, last_seen) = pair.times();
         let ip_set = pair.entries().next().map_or(u32::MAX, |entry| entry.ip_set);
         Self {
             client: pair.client(),
             vip: pair.vip(),
             ip_set: names.ip_set(ip_set),
+            route: pair.entries().find_map(|entry| routes.shown(entry.route)),
+            server_name: None,
             edge: names.edge(pair.edge_slot()),
-            edge_slot: pair.edge_slot(),
+            edge_slot: Some(pair.edge_slot()),
             edge_address: pair.edge_address(),
-            edge_source: pair.edge_source(),
-            way: pair.way(),
+            edge_source: Some(pair.edge_source()),
+            way: pair.way().to_owned(),
             state: pair.state(),
             age_ms: now_ns.saturating_sub(opened) / 1_000_000,
             idle_ms: now_ns.saturating_sub(last_seen) / 1_000_000,
@@ -319,12 +333,44 @@ impl FlowLine {
     }
 }
 
+impl FlowLine {
+    /// The line of a connection that the agent carries.
+    pub(in crate::cli) fn carried(
+        connection: CarriedConnection,
+        names: &Names,
+        routes: &RouteNames,
+    ) -> Self {
+        let bytes = |bytes| Traffic {
+            packets: None,
+            bytes,
+        };
+        Self {
+            client: connection.client,
+            vip: connection.vip,
+            ip_set: connection.ip_set.unwrap_or_else(|| "-".into()),
+            route: routes.shown(connection.route),
+            server_name: connection.server_name,
+            edge_slot: names.edge_slots(&connection.edge).first().copied(),
+            edge: connection.edge,
+            edge_address: connection.edge_address,
+            edge_source: None,
+            way: connection.way,
+            state: FlowState::Established,
+            age_ms: connection.age_ms,
+            idle_ms: connection.idle_ms,
+            to_edge: bytes(connection.to_edge),
+            to_client: bytes(connection.to_client),
+        }
+    }
+}
+
 impl Row for FlowLine {
     const COLUMNS: &'static [Column] = &[
         Column::left("CLIENT"),
         Column::left("VIP"),
+        Column::wrapping("ROUTE").spare(6),
         Column::wrapping("EDGE"),
-        Column::left("SEEN AS").spare(6),
+        Column::left("SEEN AS").spare(8),
         Column::left("WAY").spare(7),
         Column::left("STATE"),
         Column::right("AGE").spare(5),
@@ -335,17 +381,18 @@ impl Row for FlowLine {
 
     fn cells(&self) -> Vec<String> {
         let duration = |ms| units::duration(std::time::Duration::from_millis(ms));
-        let seen_as = if self.edge_source == self.client {
-            "the client".to_owned()
-        } else {
-            self.edge_source.to_string()
+        let seen_as = match self.edge_source {
+            Some(source) if source == self.client => "the client".to_owned(),
+            Some(source) => source.to_string(),
+            None => "-".to_owned(),
         };
         vec![
             self.client.to_string(),
             self.vip.to_string(),
+            self.route.clone().unwrap_or_else(|| self.ip_set.clone()),
             self.edge.clone(),
             seen_as,
-            self.way.to_owned(),
+            self.way.clone(),
             self.state.name().to_owned(),
             duration(self.age_ms),
             duration(self.idle_ms),
@@ -372,7 +419,7 @@ mod tests {
         ]);
         pair(tables)
             .iter()
-            .map(|pair| FlowLine::new(pair, &names, AT + 90_000_000_000))
+            .map(|pair| FlowLine::new(pair, &names, &RouteNames::default(), AT + 90_000_000_000))
             .collect()
     }
 
@@ -385,6 +432,8 @@ mod tests {
                 "client": "198.51.100.1:4711",
                 "vip": "198.51.100.10:5061",
                 "ip_set": "one",
+                "route": null,
+                "server_name": null,
                 "edge": "edge-a",
                 "edge_slot": 3,
                 "edge_address": "203.0.113.10:5061",
@@ -402,6 +451,7 @@ mod tests {
             [
                 "198.51.100.1:4711",
                 "198.51.100.10:5061",
+                "one",
                 "edge-a",
                 "the client",
                 "steered",
@@ -410,6 +460,28 @@ mod tests {
                 "30s",
                 "12/3.4 kB",
                 "9/98.0 kB",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_connection_of_the_agent_has_a_line_too() {
+        let names = made_up::names(&[(LabelKind::Edge, 0, 3, "edge-a")]);
+        let connection = crate::control::fake::connection();
+        let line = FlowLine::carried(connection, &names, &RouteNames::default());
+        assert_eq!(line.edge_slot, Some(3));
+        assert_eq!(
+            line.cells()[2..],
+            [
+                "#000000000000004d",
+                "edge-a",
+                "-",
+                "terminated",
+                "established",
+                "1m 30s",
+                "30s",
+                "3.4 kB",
+                "98.0 kB",
             ]
         );
     }
@@ -484,7 +556,12 @@ mod tests {
     #[test]
     fn an_edge_without_a_label_is_its_slot() {
         let tables = made_up::flow_tables(&[("198.51.100.1:4711", 0, 0)], &[]);
-        let line = FlowLine::new(&pair(tables)[0], &made_up::names(&[]), AT);
+        let line = FlowLine::new(
+            &pair(tables)[0],
+            &made_up::names(&[]),
+            &RouteNames::default(),
+            AT,
+        );
         assert_eq!((line.edge.as_str(), line.ip_set.as_str()), ("#3", "#1"));
     }
 }

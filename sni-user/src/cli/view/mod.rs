@@ -15,3 +15,4 @@ pub(super) mod made_up;
 pub(super) mod route;
 pub(super) mod service;
 pub(super) mod status;
+pub(super) mod total;

@@ -4,14 +4,15 @@ use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use serde::Serialize;
 use sni_common::contract::{
-    Learned, LearnedKey, Matched, NO_POOL, ROUTE_CONDITIONAL, RouteAction, SniName, SniRoute,
-    SniRouteKey, candidates,
+    AccountKey, Learned, LearnedKey, Matched, NO_POOL, ROUTE_CONDITIONAL, RouteAction, SniName,
+    SniRoute, SniRouteKey, candidates,
 };
 
 use crate::cli::{
     read::Names,
     table::{Column, Row},
     units,
+    view::total::{Total, Totals},
 };
 
 /// Which names are listed.
@@ -39,6 +40,8 @@ pub(in crate::cli) struct RouteLine {
     hits: u64,
     /// So long ago; `None` if never.
     last_seen_ms: Option<u64>,
+    /// What the name has decided about; `None` for names that are not configured: another one has decided, or the IP set's default.
+    total: Option<Total>,
 }
 
 /// Where connections to a name go.
@@ -122,6 +125,7 @@ struct Use {
 pub(in crate::cli) fn lines(
     routes: &[(SniRouteKey, SniRoute)],
     learned: &[(LearnedKey, Learned)],
+    totals: &Totals,
     which: Which,
     names: &Names,
     now_ns: u64,
@@ -168,6 +172,7 @@ pub(in crate::cli) fn lines(
             matched: kind.name().to_owned(),
             hits: used.hits,
             last_seen_ms: used.last_seen_ns.map(ago),
+            total: Some(totals.of(&AccountKey::route(key.name.number(), 0))),
         }
     };
     let asked_for = |(key, seen): &(LearnedKey, Learned)| RouteLine {
@@ -179,6 +184,7 @@ pub(in crate::cli) fn lines(
             .map_or_else(|e| e.to_string(), |matched| matched.to_string()),
         hits: seen.hits,
         last_seen_ms: Some(ago(seen.last_seen_ns)),
+        total: None,
     };
     let mut lines = Vec::with_capacity(active.len() + others.len());
     if which != Which::Learned {
@@ -206,12 +212,17 @@ impl Row for RouteLine {
         Column::wrapping("NAME"),
         Column::wrapping("GOES TO"),
         Column::left("MATCHED"),
-        Column::wrapping("IP SET").spare(1),
+        Column::wrapping("IP SET").spare(4),
         Column::right("HITS"),
         Column::right("LAST SEEN"),
+        Column::right("TOTAL").spare(1),
+        Column::right("TO EDGE").spare(2),
+        Column::right("TO CLIENT").spare(3),
     ];
 
     fn cells(&self) -> Vec<String> {
+        let total =
+            |cell: fn(&Total) -> String| self.total.as_ref().map_or_else(|| "-".into(), cell);
         vec![
             self.name.clone().unwrap_or_else(|| "(none)".into()),
             self.destination.to_string(),
@@ -222,6 +233,9 @@ impl Row for RouteLine {
                 Some(ms) => format!("{} ago", units::duration(Duration::from_millis(ms))),
                 None => "never".into(),
             },
+            total(|total| units::count(total.connections)),
+            total(|total| units::bytes(total.to_edge)),
+            total(|total| units::bytes(total.to_client)),
         ]
     }
 }
@@ -230,7 +244,7 @@ impl Row for RouteLine {
 mod tests {
     use super::*;
     use crate::cli::view::made_up;
-    use sni_common::contract::LabelKind;
+    use sni_common::contract::{Account, Flow, FlowKey, LabelKind};
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -306,8 +320,38 @@ mod tests {
 
     fn cells(which: Which) -> Vec<Vec<String>> {
         let (routes, learned) = tables();
-        let lines = lines(&routes, &learned, which, &names(), 110 * SECOND);
-        lines.iter().map(Row::cells).collect()
+        let lines = lines(&routes, &learned, &totals(), which, &names(), 110 * SECOND);
+        // The totals have a test of their own.
+        let rows = lines.iter().map(|line| line.cells()[..6].to_vec());
+        rows.collect()
+    }
+
+    fn totals() -> Totals {
+        let key = AccountKey::route(SniName::new("*.z.example").unwrap().number(), 1);
+        let ended = Account {
+            connections: 7,
+            to_edge: 100,
+            to_client: 2000,
+        };
+        let flow = Flow {
+            route: key.number,
+            bytes: 50,
+            ..Flow::default()
+        };
+        Totals::new(&[(key, ended)].into(), &[(FlowKey::default(), flow)])
+    }
+
+    #[test]
+    fn totals_are_those_of_the_name_that_has_decided() {
+        let (routes, learned) = tables();
+        let lines = lines(&routes, &learned, &totals(), Which::All, &names(), 0);
+        let total = |name: &str| {
+            let line = lines.iter().find(|line| line.name() == Some(name));
+            line.unwrap().cells()[6..].join(" ")
+        };
+        assert_eq!(total("*.z.example"), "8 150 B 2.0 kB");
+        assert_eq!(total("sip.z.example"), "0 0 B 0 B");
+        assert_eq!(total("b.z.example"), "- - -");
     }
 
     #[test]
@@ -377,7 +421,14 @@ mod tests {
         let learned: Vec<_> = (0..50_000)
             .map(|n| seen(1, &format!("sip.n{n}.example"), Matched::Exact, 1))
             .collect();
-        let lines = lines(&routes, &learned, Which::All, &names(), 110 * SECOND);
+        let lines = lines(
+            &routes,
+            &learned,
+            &totals(),
+            Which::All,
+            &names(),
+            110 * SECOND,
+        );
         assert_eq!(lines.len(), 100_000);
         assert_eq!(lines.iter().map(|line| line.hits).sum::<u64>(), 50_000);
     }

@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
+    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use tokio::{
 use tokio_rustls::{client, server};
 
 use super::TerminateError;
+use crate::proxy::Progress;
 
 /// How long a stream may take to say that it ends.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -67,7 +69,12 @@ pub enum End {
 /// A direction that ends is ended on the other side, while the other direction goes on: with close_notify where the sender said that it was
 /// complete, without where it did not, so that a stream that somebody cut off does not pass for a whole one. There is no buffer in between:
 /// a record that one side decrypts is encrypted for the other from where it lies, and is read only when the other takes it.
-pub async fn relay<P: Leg, E: Leg>(partner: &mut P, edge: &mut E, idle: Duration) -> Relayed {
+pub async fn relay<P: Leg, E: Leg>(
+    partner: &mut P,
+    edge: &mut E,
+    idle: Duration,
+    progress: &Progress,
+) -> Relayed {
     let mut to_edge = Direction::default();
     let mut to_partner = Direction::default();
     let mut last = Instant::now();
@@ -90,6 +97,9 @@ pub async fn relay<P: Leg, E: Leg>(partner: &mut P, edge: &mut E, idle: Duration
         }
         if to_edge.bytes + to_partner.bytes > before {
             last = Instant::now();
+            progress.to_edge.store(to_edge.bytes, Relaxed);
+            progress.to_client.store(to_partner.bytes, Relaxed);
+            progress.activity.note();
         }
         // Set again when it rings, not with every byte.
         while alarm.as_mut().poll(context).is_ready() {
