@@ -200,7 +200,7 @@ impl Frame for XdpContext {
 impl Frame for TcContext {
     // The next program's, not TC_ACT_OK: the way back to the agent's sockets is one.
     const PASS: i32 = TC_ACT_UNSPEC;
-    const DROP: i32 = TC_ACT_SHOT as i32;
+    const DROP: i32 = TC_ACT_SHOT;
 
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {

@@ -64,7 +64,7 @@ pub fn mark(ctx: &TcContext) -> i32 {
     }
     if is_late(key) {
         count_drop(DropReason::GivenUp);
-        return TC_ACT_SHOT as i32;
+        return TC_ACT_SHOT;
     }
     if from_edge {
         mark_for_socket(ctx, &packet);

@@ -56,7 +56,7 @@ pub struct Decision {
     pub matched: Matched,
     /// Where to.
     pub target: Target,
-    /// What flows and accounts call the name that decided ([`SniName::number`]); 0 for the default.
+    /// What flows and accounts call the name that decided ([`sni_common::contract::SniName::number`]); 0 for the default.
     pub route: u64,
 }
 
