@@ -239,7 +239,8 @@ impl Channel {
         interest.set(PollFlags::POLLOUT, writing);
         loop {
             if self.stop.load(Ordering::Relaxed) {
-                return Err(io::Error::new(ErrorKind::Interrupted, "told to stop"));
+                // Not as an interruption, after which a reader tries again.
+                return Err(io::Error::new(ErrorKind::ConnectionAborted, "told to stop"));
             }
             if self.deadline.expired() {
                 return Err(io::Error::new(
