@@ -30,7 +30,11 @@ fn interfaces_come_and_go() {
             + &domain("fabrikam.example", "edges-a");
         let mut gateway = Gateway::start(lab, &tables)?;
         let attached = |gateway: &Gateway<'_>| -> Result<Value> {
-            Ok(gateway.json(&["status"])?["interfaces"].clone())
+            let status = gateway.json(&["status"])?;
+            let interfaces = status["interfaces"].as_array().into_iter().flatten();
+            Ok(interfaces
+                .map(|it| it["interface"].clone())
+                .collect::<serde_json::Value>())
         };
         let edge_b = both(EDGE_B);
         for round in 0..2 {

@@ -179,7 +179,15 @@ fn least_connections_are_kept_even() {
                 }
                 ensure_counted(&gateway, "passed", (round - 1) * 20 + 2 * n)?;
             }
-            let counts = edges.each_ref().map(EchoEdge::connections);
+            // An Edge's thread may not have accepted its last connection yet.
+            let mut counts = edges.each_ref().map(EchoEdge::connections);
+            for _ in 0..200 {
+                if counts.iter().sum::<usize>() == 20 * round as usize {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                counts = edges.each_ref().map(EchoEdge::connections);
+            }
             ensure!(counts == [10 * round as usize; 2], "{counts:?}");
             for client in open {
                 say_on(client, b"", Segments::Few)?;
