@@ -65,7 +65,7 @@ pub(super) enum Moment {
     },
     /// When nothing is on its way.
     Quiet,
-    /// When no more is on its way than the other side takes at once; nothing is lost even then.
+    /// When no more is on its way than the other side takes at once. Its sender may send some of it again.
     Any,
 }
 
@@ -206,7 +206,7 @@ impl<'a> HandingOff<'a> {
         loop {
             self.carry()?;
             if self.client.is_given_all() && self.edge.is_given_all() {
-                // From here on this process may be killed, and the peers will not notice.
+                // From here on a kill of this process ends nothing; only what a socket would have had to send again is lost with it.
                 self.client.be_silent()?;
                 self.edge.be_silent()?;
                 if self.is_over()? || self.is_quiet()? && self.receives_nothing()? {
