@@ -13,6 +13,7 @@ mod idle;
 mod mtu;
 mod openssl;
 mod options;
+mod ports;
 mod smoltcp;
 mod vlan;
 mod windows;
