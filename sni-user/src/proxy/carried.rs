@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -55,9 +55,14 @@ impl Registry {
         }
     }
 
-    /// As they are now, in the order of their clients.
-    pub(super) fn all(&self) -> Vec<CarriedConnection> {
-        let mut all: Vec<_> = self.lock().values().map(Entry::shown).collect();
+    /// As they are now, all or those of one client, in the order of their clients.
+    pub(super) fn of(&self, client: Option<IpAddr>) -> Vec<CarriedConnection> {
+        let entries = self.lock();
+        let wanted = entries
+            .values()
+            .filter(|entry| client.is_none_or(|client| entry.client.ip() == client));
+        let mut all: Vec<_> = wanted.map(Entry::shown).collect();
+        drop(entries);
         all.sort_unstable_by_key(|connection| (connection.client, connection.vip));
         all
     }

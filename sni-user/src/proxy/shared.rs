@@ -247,9 +247,9 @@ impl Proxy {
         self.open.load(Relaxed)
     }
 
-    /// The connections that are carried here now: relayed, or terminated.
-    pub fn connections(&self) -> Vec<CarriedConnection> {
-        self.carried.all()
+    /// The connections that are carried here now, relayed or terminated: all, or those of one client.
+    pub fn connections(&self, client: Option<IpAddr>) -> Vec<CarriedConnection> {
+        self.carried.of(client)
     }
 
     pub(super) fn carried(&self) -> &Registry {
