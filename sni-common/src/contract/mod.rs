@@ -17,7 +17,7 @@ mod sni;
 mod socket;
 pub mod stats;
 
-pub use account::{Account, AccountKey, AccountKind};
+pub use account::{Account, AccountKey, AccountKind, AccountWriter};
 pub use control::{
     CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION, CONTROL_LISTENER_PORT, FLAG_LOG, Settings, bank,
 };

@@ -256,6 +256,19 @@ impl Proxy {
         &self.carried
     }
 
+    /// Adds what these have carried to the accounts. Where that fails, it is tried again with the next time.
+    pub fn settle_accounts(&self) {
+        let settled = self.carried.settle(
+            |slot, edge| self.hand_offs.is_in_slot(slot, edge),
+            |additions| self.hand_offs.account(additions),
+        );
+        if let Err(error) = settled
+            && let Some(unsaid) = self.note("not-accounted")
+        {
+            tracing::warn!(%error, unsaid, "what connections have carried is not in all accounts yet");
+        }
+    }
+
     /// What has been counted, by name.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         self.counters.all()

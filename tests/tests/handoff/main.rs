@@ -4,6 +4,7 @@
 //! All of it is told by the ends, which know nothing of the gateway, and by their kernels' counters: where nothing is lost
 //! on the lines, no stack has anything to repair.
 
+mod accounts;
 mod agent;
 mod bulk;
 mod closing;

@@ -69,7 +69,7 @@ pub(super) fn run(
     for flow in &flows {
         forget(flow, maps, &mut additions);
     }
-    let accounted = maps.account(&additions);
+    let accounted = maps.account_for_command(&mut additions);
 
     writeln!(
         environment.out,
