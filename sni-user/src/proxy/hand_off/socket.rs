@@ -276,3 +276,37 @@ fn get(stream: &TcpStream, option: c_int) -> io::Result<u32> {
 fn set(stream: &impl AsFd, option: c_int, value: c_int) -> io::Result<()> {
     crate::proxy::socket::set(stream, libc::IPPROTO_TCP, option, value)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::proxy::socket::{listener, plain};
+
+    /// Neither a listener's connection nor one's own needs repair mode: in it, a kill would be the end of it without a word.
+    #[tokio::test]
+    async fn sockets_tell_what_they_would_send_next() {
+        let listener = listener().expect("a listener");
+        let port = listener.local_addr().expect("its address").port();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let own = plain(address).expect("a socket");
+        if let Err(error) = tell_write_seq(&own) {
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+            eprintln!("skipped: TCP_REPAIR needs CAP_NET_ADMIN");
+            return;
+        }
+        own.set_nonblocking(false).expect("a socket");
+        own.connect(&address.into()).expect("a connection");
+        let (accepted, _) = listener.accept().await.expect("the same");
+        own.set_nonblocking(true).expect("a socket");
+        let own = TcpStream::from_std(own.into()).expect("a runtime");
+        for stream in [own, accepted] {
+            let ask = || get(&stream, libc::TCP_QUEUE_SEQ).expect("chosen before");
+            stream.writable().await.expect("an open connection");
+            let before = ask();
+            assert_eq!(stream.try_write(b"five!").expect("room"), 5);
+            assert_eq!(ask().wrapping_sub(before), 5);
+        }
+    }
+}
