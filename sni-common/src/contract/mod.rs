@@ -17,7 +17,7 @@ mod sni;
 mod socket;
 pub mod stats;
 
-pub use account::{Account, AccountKey, AccountKind};
+pub use account::{Account, AccountKey, AccountKind, AccountWriter};
 pub use control::{
     CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION, CONTROL_LISTENER_PORT, FLAG_LOG, Settings, bank,
 };
@@ -39,7 +39,7 @@ pub use stats::{Counter, DropReason, Stats};
 /// Version of everything in this module and of the maps' types; raised with every change that an agent could misread.
 ///
 /// An agent adopts pinned maps of its own version only.
-pub const ABI_VERSION: u64 = 3;
+pub const ABI_VERSION: u64 = 4;
 
 /// A byte that is no value of the enum it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

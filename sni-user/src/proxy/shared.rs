@@ -250,13 +250,26 @@ impl Proxy {
         self.open.load(Relaxed)
     }
 
-    /// The connections that are carried here now: relayed, or terminated.
-    pub fn connections(&self) -> Vec<CarriedConnection> {
-        self.carried.all()
+    /// The connections that are carried here now, relayed or terminated: all, or those of one client.
+    pub fn connections(&self, client: Option<IpAddr>) -> Vec<CarriedConnection> {
+        self.carried.of(client)
     }
 
     pub(super) fn carried(&self) -> &Registry {
         &self.carried
+    }
+
+    /// Adds what these have carried to the accounts. Where that fails, it is tried again with the next time.
+    pub fn settle_accounts(&self) {
+        let settled = self.carried.settle(
+            |slot, edge| self.hand_offs.is_in_slot(slot, edge),
+            |additions| self.hand_offs.account(additions),
+        );
+        if let Err(error) = settled
+            && let Some(unsaid) = self.note("not-accounted")
+        {
+            tracing::warn!(%error, unsaid, "what connections have carried is not in all accounts yet");
+        }
     }
 
     /// What has been counted, by name.

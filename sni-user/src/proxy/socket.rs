@@ -10,6 +10,8 @@ use std::{
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::hand_off::tell_write_seq;
+
 /// Connections that wait for the agent, at most; the kernel takes the smaller of this and `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
@@ -75,16 +77,24 @@ pub enum NotAdopted {
     Kernel(#[from] io::Error),
 }
 
+/// A TCP socket that can be given up when it is connected, and so can those that it accepts.
+fn tcp(domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    // Without CAP_NET_ADMIN nothing is handed off, and each connection says so (`kept-failed`).
+    let _ = tell_write_seq(&socket);
+    Ok(socket)
+}
+
 fn bound() -> io::Result<Socket> {
     // A socket for both families, where the host has IPv6.
-    match Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)) {
+    match tcp(Domain::IPV6) {
         Ok(socket) => {
             socket.set_only_v6(false)?;
             socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into())?;
             Ok(socket)
         }
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+            let socket = tcp(Domain::IPV4)?;
             socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
             Ok(socket)
         }
@@ -119,7 +129,7 @@ pub(super) fn for_federation(socket: &impl AsFd) -> io::Result<()> {
 /// # Errors
 /// The kernel's: without CAP_NET_ADMIN or CAP_NET_RAW there is no address of others (`transparent`).
 pub(super) fn toward_edge(own: SocketAddr, transparent: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(own), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = tcp(Domain::for_address(own))?;
     socket.set_nonblocking(true)?;
     if transparent && own.is_ipv4() {
         socket.set_ip_transparent_v4(true)?;

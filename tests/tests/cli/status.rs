@@ -68,7 +68,7 @@ fn status_tells_what_the_datapath_does() {
         commands.shows(
             "status",
             &[
-                &format!("pinned {pins}, ABI 3"),
+                &format!("pinned {pins}, ABI 4"),
                 "attached wan0: xdp",
                 "generation 1",
                 "flows 2 of 1,000 (0.2%), and 2 half-open",
@@ -93,7 +93,7 @@ fn status_tells_what_the_datapath_does() {
         }
         let status = commands.json("status")?;
         for (field, value) in [
-            ("abi", json!(3)),
+            ("abi", json!(4)),
             ("generation", json!(1)),
             (
                 "interfaces",
