@@ -25,7 +25,7 @@ use sni_common::{
 
 /// ABI version, active generation, feature flags.
 #[map]
-pub static CONTROL: Array<u64> = Array::with_max_entries(4, 0);
+pub static CONTROL: Array<u64> = Array::with_max_entries(CONTROL_SLOTS, 0);
 /// What applies to every packet, by bank.
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(2, 0);
