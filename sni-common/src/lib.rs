@@ -12,6 +12,7 @@ mod address;
 pub mod checksum;
 pub mod contract;
 pub mod expiry;
+pub mod hello;
 pub mod maglev;
 pub mod tcp;
 pub mod token_bucket;

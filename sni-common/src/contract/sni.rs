@@ -78,6 +78,12 @@ impl SniName {
         self.0[0] == 0
     }
 
+    /// For who writes a name byte by byte.
+    #[inline(always)]
+    pub(crate) const fn bytes_mut(&mut self) -> &mut [u8; 256] {
+        &mut self.0
+    }
+
     /// The wildcard for everything that ends with `.parent`, which must be part of a valid name and shorter than that by a label.
     fn wildcard(parent: &[u8]) -> Self {
         let mut bytes = [0; 256];
