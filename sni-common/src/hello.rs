@@ -421,7 +421,7 @@ impl Walk {
         while word < TYPE_WORDS {
             let difference = self.types[word] ^ kinds;
             // The top bit of a lane that is zero; of no lane where none is.
-            equal |= difference.wrapping_sub(ONES) & !difference & ONES << 15;
+            equal |= difference.wrapping_sub(ONES) & !difference & TOPS;
             word += 1;
         }
         let lane = 0xffff << (count % TYPE_LANES * 16);
@@ -461,6 +461,8 @@ const TYPE_WORDS: usize = 8;
 const TYPE_LANES: usize = 4;
 /// A one in each lane.
 const ONES: u64 = 0x0001_0001_0001_0001;
+/// The top bit of each.
+const TOPS: u64 = ONES << 15;
 
 const NAME_MASK: usize = 255;
 

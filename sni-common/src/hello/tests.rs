@@ -239,10 +239,10 @@ fn an_extension_comes_once() {
     let kinds: Vec<u16> = (0..31).map(|number| number * 0x0807 + 1).collect();
     let others: Vec<_> = kinds.iter().map(|kind| (*kind, vec![0])).collect();
     assert!(found(&named(NAME, &others)).is_some());
-    for first in 0..others.len() {
+    for (first, kind) in kinds.iter().enumerate() {
         for second in first + 1..others.len() {
             let mut twice = others.clone();
-            twice[second].0 = kinds[first];
+            twice[second].0 = *kind;
             left(&named(NAME, &twice));
         }
     }
