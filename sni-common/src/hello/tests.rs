@@ -5,6 +5,7 @@ use std::{iter, string::String, vec, vec::Vec};
 use proptest::prelude::*;
 
 use super::*;
+use crate::contract::{MAX_SNI_NAME, SniName};
 
 const NAME: &[u8] = b"sip.fabrikam.example";
 
@@ -433,7 +434,7 @@ fn check(bytes: &[u8]) {
     }
     if whole.answer() == Answer::Found {
         let name = whole.key.name.as_str();
-        assert_eq!(crate::contract::SniName::new(name), Ok(whole.key.name));
+        assert_eq!(SniName::new(name), Ok(whole.key.name));
         assert!(!name.is_empty() && !whole.key.name.is_wildcard());
     }
 }
