@@ -14,6 +14,7 @@ pub mod contract;
 pub mod expiry;
 pub mod hello;
 pub mod maglev;
+pub mod syn;
 pub mod tcp;
 pub mod token_bucket;
 pub mod translate;

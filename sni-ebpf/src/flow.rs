@@ -7,7 +7,7 @@ use sni_common::{
 };
 
 use crate::{
-    account,
+    account, deliver,
     finish::{count, emit},
     frame::Frame,
     maps::{FLOWS, HALF_OPEN},
@@ -25,6 +25,11 @@ pub fn established(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Step {
     };
     // SAFETY: a live map value.
     let entry = unsafe { &mut *flow };
+    if entry.state & state::HELLO_KEPT != 0
+        && let Some(step) = deliver::early(&segment, entry)
+    {
+        return step;
+    }
     if segment.flags & (SYN | RST) != 0 {
         let other = FLOWS.get_ptr_mut(entry.rewrite.reversed());
         if segment.flags & RST != 0 {
@@ -55,10 +60,10 @@ pub fn established(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Step {
             entry.state = tcp::advance(entry.state, 0);
         }
     }
-    let counter = if entry.way == Way::HandedOff as u8 {
-        Counter::HandedOff
-    } else {
-        Counter::Forwarded
+    let counter = match entry.way {
+        way if way == Way::HandedOff as u8 => Counter::HandedOff,
+        way if way == Way::Bound as u8 => Counter::BoundForwarded,
+        _ => Counter::Forwarded,
     };
     Step::send(flow, counter)
 }
@@ -291,7 +296,7 @@ fn promote(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Step {
 ///
 /// A function of its own, for the sake of the stack.
 #[inline(never)]
-fn move_to_flows(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Result<(), DropReason> {
+pub fn move_to_flows(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Result<(), DropReason> {
     let key = &packet.key;
     // SAFETY: a live map value.
     let entry = unsafe { &*flow };

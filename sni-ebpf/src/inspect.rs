@@ -4,14 +4,16 @@ use core::mem::offset_of;
 
 use network_types::tcp::TcpHdr;
 use sni_common::{
-    contract::Counter,
+    contract::{CONTROL_ANNOUNCED, Counter},
     tcp::{Opening, opening},
 };
 
 use crate::{
     frame::Frame,
+    lookup::Inspecting,
+    maps::control,
     packet::{Packet, at, load},
-    splice,
+    pending, splice,
     steer::admit_source,
     verdict::Step,
 };
@@ -21,7 +23,11 @@ const FLAGS: usize = offset_of!(TcpHdr, ack_seq) + 5;
 
 /// Charges a SYN to its source, as steering does. Everything else is for the host to judge, also what is malformed: no Edge sees it.
 #[inline(always)]
-pub fn packet(ctx: &impl Frame, packet: &Packet) -> Step {
+pub fn packet(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Step {
+    let announced = control(CONTROL_ANNOUNCED);
+    if service.bind && announced != 0 {
+        return pending::packet(ctx, packet, service, announced);
+    }
     if begins(ctx, packet) {
         if let Err(reason) = admit_source(&packet.key.source) {
             return Step::Drop(reason);

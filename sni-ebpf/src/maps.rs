@@ -8,15 +8,14 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use sni_common::{
-    Address,
     contract::{
-        Account, AccountKey, AclKey, Edge, Flow, FlowKey, HandingOff, Label, LabelKey, Learned,
-        LearnedKey, Link, Pool, Service, ServiceKey, Settings, SniRoute, SniRouteKey, Stats,
-        SynSeen,
+        Account, AccountKey, AclKey, BudgetKey, CONTROL_SLOTS, Edge, Flow, FlowKey, HandingOff,
+        HelloBytes, Label, LabelKey, Learned, LearnedKey, Link, Pending, Pool, Service, ServiceKey,
+        Settings, SniRoute, SniRouteKey, Stats, SynSeen,
         limits::{
             DEFAULT_MAX_FLOWS, EVENTS_BYTES, FILTER_WORDS, MAX_ACCOUNTS, MAX_ACL, MAX_BUDGET,
-            MAX_EDGES, MAX_HALF_OPEN, MAX_HANDING_OFF, MAX_LABELS, MAX_LINKS, MAX_POOLS,
-            MAX_SERVICES, MAX_SNI_LEARNED, MAX_SNI_ROUTES, MAX_SYNS_SEEN,
+            MAX_EDGES, MAX_HALF_OPEN, MAX_HANDING_OFF, MAX_HELLOS, MAX_LABELS, MAX_LINKS,
+            MAX_PENDING, MAX_POOLS, MAX_SERVICES, MAX_SNI_LEARNED, MAX_SNI_ROUTES, MAX_SYNS_SEEN,
         },
     },
     maglev,
@@ -83,9 +82,16 @@ pub static ACCOUNTS: HashMap<AccountKey, Account> =
 /// Denied and allowed source prefixes.
 #[map]
 pub static ACL: LpmTrie<AclKey, u32> = LpmTrie::with_max_entries(MAX_ACL, BPF_F_NO_PREALLOC);
-/// SYN budget per source.
+/// What sources and prefixes may still begin.
 #[map]
-pub static BUDGET: LruHashMap<Address, TokenBucket> = LruHashMap::with_max_entries(MAX_BUDGET, 0);
+pub static BUDGET: LruHashMap<BudgetKey, TokenBucket> = LruHashMap::with_max_entries(MAX_BUDGET, 0);
+/// Connections that the datapath has begun by itself, until they are bound or the agent's. A flood of ClientHellos evicts entries of this map and of the
+/// next one.
+#[map]
+pub static PENDING: LruHashMap<FlowKey, Pending> = LruHashMap::with_max_entries(MAX_PENDING, 0);
+/// Their ClientHellos.
+#[map]
+pub static HELLOS: LruHashMap<FlowKey, HelloBytes> = LruHashMap::with_max_entries(MAX_HELLOS, 0);
 /// VLAN interfaces that a route may name.
 #[map]
 pub static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(MAX_LINKS, BPF_F_NO_PREALLOC);

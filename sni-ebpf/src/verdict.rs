@@ -18,6 +18,12 @@ pub enum Step {
     Pass(Counter),
     /// Dropped.
     Drop(DropReason),
+    /// Turned into something else, which leaves by [`crate::packet::Packet::leaves_by`].
+    Sent(Counter),
+    /// Turned into the answer to a SYN.
+    Greet(Counter),
+    /// Taken: nobody else needs it.
+    Keep(Counter),
 }
 
 impl Step {
@@ -28,6 +34,77 @@ impl Step {
             flow,
             counter,
             last: false,
+        }
+    }
+}
+
+/// What a stage about connections that the datapath begins has come to, in one number: functions that are not inlined can't return a [`Step`].
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Outcome(u32);
+
+impl Outcome {
+    const PASS: u32 = 0x100;
+    const KEEP: u32 = 0x200;
+    const SENT: u32 = 0x300;
+    const DROP: u32 = 0x400;
+    const RESET: u32 = 0x500;
+    /// [`Step::Anew`].
+    pub const ANEW: Self = Self(0x600);
+    /// [`Step::Send`], for the last time.
+    pub const LAST: Self = Self(0x700);
+
+    #[inline(always)]
+    pub const fn pass(counter: Counter) -> Self {
+        Self(Self::PASS | counter as u32)
+    }
+
+    #[inline(always)]
+    pub const fn keep(counter: Counter) -> Self {
+        Self(Self::KEEP | counter as u32)
+    }
+
+    #[inline(always)]
+    pub const fn sent(counter: Counter) -> Self {
+        Self(Self::SENT | counter as u32)
+    }
+
+    #[inline(always)]
+    pub const fn drop(reason: DropReason) -> Self {
+        Self(Self::DROP | reason as u32)
+    }
+
+    #[inline(always)]
+    pub const fn reset(reason: DropReason) -> Self {
+        Self(Self::RESET | reason as u32)
+    }
+
+    /// What becomes of the packet of `flow`; where there is none, nothing of the kind is asked for.
+    #[inline(always)]
+    pub fn step_of(self, flow: *mut Flow) -> Step {
+        if self.0 == Self::LAST.0 {
+            return Step::Send {
+                flow,
+                counter: Counter::Forwarded,
+                last: true,
+            };
+        }
+        self.step()
+    }
+
+    /// What becomes of a packet that no flow claims.
+    #[inline(always)]
+    pub fn step(self) -> Step {
+        let number = self.0 & 0xff;
+        let counter = || Counter::try_from(number).unwrap_or(Counter::Inspected);
+        let reason = || DropReason::try_from(number).unwrap_or(DropReason::Incoherent);
+        match self.0 & !0xff {
+            Self::PASS => Step::Pass(counter()),
+            Self::KEEP => Step::Keep(counter()),
+            Self::SENT => Step::Sent(counter()),
+            Self::RESET => Step::Reset(reason()),
+            0x600 => Step::Anew,
+            _ => Step::Drop(reason()),
         }
     }
 }
@@ -43,6 +120,10 @@ pub enum Verdict {
     Forward(Counter),
     /// Turned into an answer to its sender and redirected to where it came from.
     Answer(DropReason),
+    /// Turned into the answer to a SYN, and redirected to where it came from.
+    Greet(Counter),
+    /// Dropped, because its work is done.
+    Keep(Counter),
     /// Dropped.
     Drop(DropReason),
 }

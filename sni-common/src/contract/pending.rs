@@ -9,7 +9,7 @@ pub const HELLO_ROOM: usize = 3072;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
-    /// When the entry was made; monotonic clock, nanoseconds.
+    /// When the entry was made, and when a SYN first went to the Edge of choice; monotonic clock, nanoseconds.
     pub since_ns: u64,
     /// The client's initial sequence number, which the Edge sees as well; host byte order, as all numbers here.
     pub client_isn: u32,
@@ -35,12 +35,16 @@ pub struct Pending {
     pub scale: u8,
     /// A [`Stage`].
     pub stage: u8,
-    /// SYNs that were sent to Edges.
+    /// Edges that were sent a SYN.
     pub tries: u8,
     /// IP set number.
     pub ip_set: u32,
+    /// Pool number within the active generation, once there is one.
+    pub pool: u32,
+    /// Zero.
+    pub padding: u32,
 }
-wire_struct!(Pending, 48);
+wire_struct!(Pending, 56);
 
 /// Bits of [`Pending::options`]: what the client's SYN had, as its echo of the SYN-ACK's timestamp tells.
 pub mod client_options {

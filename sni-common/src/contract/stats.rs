@@ -155,6 +155,8 @@ drop_reasons! {
     EdgeSilent = 27, "edge-silent", "No Edge of the pool that the server name belongs to has answered; the client was answered with a reset.";
     StaleEdge = 28, "stale-edge", "The Edge answered a SYN for an earlier connection with the same port, which was reset.";
     LateAnswer = 29, "late-answer", "An Edge repeated its SYN-ACK when the ClientHello was no longer kept; the client repeats what the Edge lacks.";
+    EdgeRefused = 30, "edge-refused", "The Edge that the server name belongs to refused the connection; another one is tried, or the client was answered with a reset.";
+    NoTimestamps = 31, "no-timestamps", "The Edge has no timestamps and the client, which has, may drop what it sends; the connection is left to the agent.";
 }
 
 impl DropReason {
@@ -166,7 +168,7 @@ impl DropReason {
 }
 
 const _: () = assert!((Counter::EdgeAnswers as u32) < DROPS);
-const _: () = assert!(DropReason::LateAnswer.index() < ENTRIES as u32);
+const _: () = assert!(DropReason::NoTimestamps.index() < ENTRIES as u32);
 
 #[cfg(test)]
 mod tests {
