@@ -10,13 +10,13 @@ use aya_ebpf::{
 use sni_common::{
     Address,
     contract::{
-        Account, AccountKey, AclKey, Edge, Flow, FlowKey, HandingOff, Label, LabelKey, Learned,
-        LearnedKey, Link, Pool, Service, ServiceKey, Settings, SniRoute, SniRouteKey, Stats,
-        SynSeen,
+        Account, AccountKey, AclKey, CONTROL_SLOTS, Edge, Flow, FlowKey, HandingOff, HelloBytes,
+        Label, LabelKey, Learned, LearnedKey, Link, Pending, Pool, Service, ServiceKey, Settings,
+        SniRoute, SniRouteKey, Stats, SynSeen,
         limits::{
             DEFAULT_MAX_FLOWS, EVENTS_BYTES, FILTER_WORDS, MAX_ACCOUNTS, MAX_ACL, MAX_BUDGET,
-            MAX_EDGES, MAX_HALF_OPEN, MAX_HANDING_OFF, MAX_LABELS, MAX_LINKS, MAX_POOLS,
-            MAX_SERVICES, MAX_SNI_LEARNED, MAX_SNI_ROUTES, MAX_SYNS_SEEN,
+            MAX_EDGES, MAX_HALF_OPEN, MAX_HANDING_OFF, MAX_HELLOS, MAX_LABELS, MAX_LINKS,
+            MAX_PENDING, MAX_POOLS, MAX_SERVICES, MAX_SNI_LEARNED, MAX_SNI_ROUTES, MAX_SYNS_SEEN,
         },
     },
     maglev,
@@ -99,6 +99,13 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 #[map]
 pub static LABELS: HashMap<LabelKey, Label> =
     HashMap::with_max_entries(MAX_LABELS, BPF_F_NO_PREALLOC);
+
+/// Connections that the datapath has begun by itself. A flood evicts entries of this map and of no other.
+#[map]
+pub static PENDING: LruHashMap<FlowKey, Pending> = LruHashMap::with_max_entries(MAX_PENDING, 0);
+/// The bytes of their ClientHellos. Likewise.
+#[map]
+pub static HELLOS: LruHashMap<FlowKey, HelloBytes> = LruHashMap::with_max_entries(MAX_HELLOS, 0);
 
 /// Reads a slot of CONTROL.
 #[inline(always)]
