@@ -85,13 +85,6 @@ pub static ACL: LpmTrie<AclKey, u32> = LpmTrie::with_max_entries(MAX_ACL, BPF_F_
 /// What sources and prefixes may still begin.
 #[map]
 pub static BUDGET: LruHashMap<BudgetKey, TokenBucket> = LruHashMap::with_max_entries(MAX_BUDGET, 0);
-/// Connections that the datapath has begun by itself, until they are bound or the agent's. A flood of ClientHellos evicts entries of this map and of the
-/// next one.
-#[map]
-pub static PENDING: LruHashMap<FlowKey, Pending> = LruHashMap::with_max_entries(MAX_PENDING, 0);
-/// Their ClientHellos.
-#[map]
-pub static HELLOS: LruHashMap<FlowKey, HelloBytes> = LruHashMap::with_max_entries(MAX_HELLOS, 0);
 /// VLAN interfaces that a route may name.
 #[map]
 pub static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(MAX_LINKS, BPF_F_NO_PREALLOC);
@@ -105,6 +98,14 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 #[map]
 pub static LABELS: HashMap<LabelKey, Label> =
     HashMap::with_max_entries(MAX_LABELS, BPF_F_NO_PREALLOC);
+
+/// Connections that the datapath has begun by itself, until they are bound or the agent's. A flood of ClientHellos evicts entries of this map and of
+/// the next one, and of no other.
+#[map]
+pub static PENDING: LruHashMap<FlowKey, Pending> = LruHashMap::with_max_entries(MAX_PENDING, 0);
+/// The bytes of their ClientHellos.
+#[map]
+pub static HELLOS: LruHashMap<FlowKey, HelloBytes> = LruHashMap::with_max_entries(MAX_HELLOS, 0);
 
 /// Reads a slot of CONTROL.
 #[inline(always)]

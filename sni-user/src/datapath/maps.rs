@@ -9,9 +9,10 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use sni_common::{
     Address,
     contract::{
-        ABI_VERSION, Account, AccountKey, AclKey, CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION,
-        Edge, Flow, FlowKey, HandingOff, Label, LabelKey, LabelKind, Learned, LearnedKey, Link,
-        Pool, Service, ServiceKey, Settings, SniRoute, SniRouteKey, Stats, SynSeen,
+        ABI_VERSION, Account, AccountKey, AclKey, Announced, CONTROL_ABI, CONTROL_ANNOUNCED,
+        CONTROL_FLAGS, CONTROL_GENERATION, Edge, Flow, FlowKey, HandingOff, Label, LabelKey,
+        LabelKind, Learned, LearnedKey, Link, Pool, Service, ServiceKey, Settings, SniRoute,
+        SniRouteKey, Stats, SynSeen,
     },
     maglev,
     token_bucket::TokenBucket,
@@ -245,6 +246,25 @@ impl Maps {
             .map_err(|e| DatapathError::kernel("writing the map CONTROL", e))
     }
 
+    /// What SYN-ACKs of the datapath announce; none where it answers no SYNs.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn announced(&self) -> Result<Option<Announced>, DatapathError> {
+        Ok(Announced::from_slot(self.control(CONTROL_ANNOUNCED)?))
+    }
+
+    /// Has the datapath answer SYNs to what it may bind, and announce this; or answer none.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn announce(&mut self, announced: Option<Announced>) -> Result<(), DatapathError> {
+        let slot = announced.map_or(0, Announced::to_slot);
+        self.control
+            .set(CONTROL_ANNOUNCED, slot, 0)
+            .map_err(|e| DatapathError::map("CONTROL", e))
+    }
+
     /// Every entry of established flows, as they are while the reading passes by.
     ///
     /// # Errors
@@ -349,7 +369,7 @@ pub(super) fn open(pin_path: &Path, name: &str) -> Result<MapData, DatapathError
     })
 }
 
-fn typed<T>(pin_path: &Path, name: &str) -> Result<T, DatapathError>
+pub(super) fn typed<T>(pin_path: &Path, name: &str) -> Result<T, DatapathError>
 where
     T: TryFrom<Map, Error = aya::maps::MapError>,
 {

@@ -10,6 +10,7 @@ mod clsact;
 mod dispatch;
 mod error;
 mod events;
+mod former;
 mod generation;
 mod hand_offs;
 mod lookups;
@@ -27,6 +28,7 @@ pub use self::{
     dispatch::Listeners,
     error::DatapathError,
     events::{EventStream, LogStream},
+    former::FormerSettings,
     generation::Activated,
     hand_offs::{FlowRefused, HandOffs},
     maps::{MAPS, MapKind, Maps, map_kind},

@@ -21,10 +21,12 @@ mod relay;
 mod routing;
 mod shared;
 mod socket;
+mod stamp;
 mod story;
 pub mod terminate;
 mod uses;
 
+pub(crate) use self::stamp::stamp;
 pub use self::{
     carried::Progress,
     routing::{Decision, Routing, Service, Target, Verdict},

@@ -1,5 +1,6 @@
 //! Inspected connections end to end: real peers, the agent, and the Edge or the certificate that the server name asks for.
 
+mod bind;
 mod changes;
 mod collide;
 mod control;

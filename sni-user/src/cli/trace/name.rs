@@ -209,9 +209,9 @@ fn by_protocol(
         }
     };
     let named = rules.routing.named(&question.name, &question.alpn);
-    let index = match named {
-        Some((_, Some(index), _)) => index,
-        Some((_, None, _)) => {
+    let index = match named.map(|named| named.domain) {
+        Some(Some(index)) => index,
+        Some(None) => {
             let says = format!("no domain takes the name with {offered}");
             steps.add("configuration", says);
             return Ok(Lookup::WrongProtocol);

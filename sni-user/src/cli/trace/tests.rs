@@ -145,9 +145,9 @@ impl MadeUp {
         let key = ServiceKey::tcp(7, at.ip().into(), at.port().to_be());
         let service = Service {
             mode: mode as u8,
-            padding: [0; 3],
             pool,
             ip_set,
+            ..Service::default()
         };
         self.services.insert(key, service);
         self.filter

@@ -154,9 +154,9 @@ mod tests {
         let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
         let service = |mode: Mode, pool| Service {
             mode: mode as u8,
-            padding: [0; 3],
             pool,
             ip_set: 1,
+            ..Service::default()
         };
         let vip = address("198.51.100.10");
         let services = [

@@ -7,8 +7,8 @@ use serde::Serialize;
 use sni_common::{
     Address,
     contract::{
-        ABI_VERSION, AclAction, CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION,
-        CONTROL_LISTENER_PORT, LabelKey, LabelKind, Settings, bank,
+        ABI_VERSION, AclAction, Announced, CONTROL_ABI, CONTROL_ANNOUNCED, CONTROL_FLAGS,
+        CONTROL_GENERATION, CONTROL_LISTENER_PORT, LabelKey, LabelKind, Settings, bank,
     },
 };
 
@@ -43,6 +43,13 @@ pub(in crate::cli) fn control(values: &[u64]) -> Vec<ControlEntry> {
             ),
             CONTROL_GENERATION => ("active generation", format!("bank {}", bank(*value as u32))),
             CONTROL_LISTENER_PORT => ("the listener's own port", String::new()),
+            CONTROL_ANNOUNCED => (
+                "what SYN-ACKs of the datapath announce",
+                Announced::from_slot(*value).map_or_else(
+                    || "none: it answers no SYNs".into(),
+                    |announced| status::AnnouncedLine::from(announced).to_string(),
+                ),
+            ),
             CONTROL_FLAGS => ("feature flags", status::flags(*value).join(" ")),
             _ => ("unused", String::new()),
         };
