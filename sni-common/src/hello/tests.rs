@@ -321,6 +321,8 @@ fn lengths_must_fit() {
         left(&record(&body[..end]));
     }
     left(&record(&[body, &[0]].concat()));
+    // A whole extension, but behind their list.
+    left(&record(&[body, &[0xab, 0xcd, 0, 0]].concat()));
 }
 
 #[test]
