@@ -130,15 +130,13 @@ pub fn read_options(area: &[u8]) -> SynWalk {
 }
 
 /// Options to be written, as 32-bit words in memory order.
-#[repr(C, align(8))]
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// The words; those behind `length` are zero.
     pub words: [u32; MAX_OPTIONS / 4],
     /// Length in bytes, a multiple of four.
     pub length: u32,
-    /// Zero.
-    pub padding: u32,
 }
 
 impl Options {

@@ -127,14 +127,23 @@ pub fn begin(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Outcome
     if !stream::keep(&packet.key, scratch) {
         return pending::leave(ctx, packet, &segment, Counter::LeftWay);
     }
-    match open(ctx, packet, NO_EDGE.into()) {
+    let opened = open(ctx, packet, NO_EDGE.into());
+    let sent = match opened {
+        Ok(()) => send_syn(ctx, packet),
+        Err(reason) => Err(reason),
+    };
+    match sent {
         Ok(()) => {
             hello_event(ctx, packet);
             learned();
             Outcome::sent(Counter::Bound)
         }
+        // Changed already; the client repeats it.
         Err(DropReason::NoRoom) => Outcome::drop(DropReason::NoRoom),
         Err(_) => {
+            if opened.is_ok() {
+                undo(packet);
+            }
             give_back(&packet.key.source);
             pending::leave(ctx, packet, &segment, Counter::LeftWay)
         }
@@ -171,8 +180,7 @@ fn settings(generation: u32) -> Result<&'static Settings, DropReason> {
     SETTINGS.get(bank(generation)).ok_or(DropReason::Incoherent)
 }
 
-/// Chooses an Edge other than `avoid`, takes a tuple toward it, and turns the packet into the SYN that goes there. Nothing is changed where that fails
-/// for want of a way.
+/// Chooses an Edge other than `avoid`, takes a tuple toward it, and makes both directions in HALF_OPEN. The packet stays as it came.
 ///
 /// A function of its own, for the sake of the stack.
 #[inline(never)]
@@ -202,7 +210,8 @@ fn open(ctx: &impl Frame, packet: &Packet, avoid: u32) -> Result<(), DropReason>
     entry.state = 0;
     entry.way = Way::Bound as u8;
     entry.route = choice.route;
-    let out = port::claim(ctx, &packet.key, settings, edge)?;
+    port::claim(ctx, &packet.key, settings, edge)?;
+    let out = &scratch.search.out;
     steer::to_edge(packet, &segment, entry, out);
     entry.next_seq = scratch.pending.client_isn.wrapping_add(1);
     if HALF_OPEN
@@ -215,13 +224,18 @@ fn open(ctx: &impl Frame, packet: &Packet, avoid: u32) -> Result<(), DropReason>
     scratch.pending.pool = choice.pool;
     scratch.pending.since_ns = forward::now();
     pending::save(packet, &scratch.pending);
-    let sent = send_syn(ctx, packet);
-    if let Err(reason) = sent
-        && reason as u32 != DropReason::NoRoom as u32
-    {
-        forget(&packet.key, &out.reversed());
+    Ok(())
+}
+
+/// Forgets both directions of the flow of a client whose Edge does not answer, or can't be reached.
+#[inline(never)]
+fn undo(packet: &Packet) -> u32 {
+    if let Some(flow) = HALF_OPEN.get_ptr(&packet.key) {
+        // SAFETY: a live map value.
+        let reverse = unsafe { (*flow).rewrite.reversed() };
+        forget(&packet.key, &reverse);
     }
-    sent
+    0
 }
 
 /// Turns a segment of the client's into the SYN to the Edge of its half-open flow. What is known of the client stands in SCRATCH.
@@ -242,7 +256,7 @@ fn send_syn(ctx: &impl Frame, packet: &Packet) -> Result<(), DropReason> {
     }
     let pending = &scratch.pending;
     let out = &mut scratch.outgoing;
-    out.key = flow.rewrite;
+    port::copy_key(&mut out.key, &flow.rewrite);
     out.seq = pending.client_isn;
     out.ack = 0;
     out.flags = SYN.into();
@@ -307,7 +321,7 @@ pub fn half_open(ctx: &impl Frame, packet: &Packet, entry: &Flow) -> Outcome {
         return Outcome::ANEW;
     };
     // SAFETY: a live map value.
-    unsafe { scratch.pending = *pending };
+    pending::copy(&mut scratch.pending, unsafe { &*pending });
     let offset = cookie::stream_offset(&segment, &scratch.pending);
     if segment.flags & RST != 0 {
         if offset > u32::from(scratch.pending.received) {
@@ -327,12 +341,14 @@ pub fn half_open(ctx: &impl Frame, packet: &Packet, entry: &Flow) -> Outcome {
     if offset != 0 {
         return Outcome::drop(DropReason::EarlyData);
     }
-    again(ctx, packet, entry.edge.into())
+    Outcome::AGAIN
 }
 
 /// The client repeats its hello: the Edge gets its SYN again, or another Edge does.
+///
+/// Not called by [`half_open`], for the sake of the stack.
 #[inline(never)]
-fn again(ctx: &impl Frame, packet: &Packet, edge: u32) -> Outcome {
+pub fn again(ctx: &impl Frame, packet: &Packet, edge: u32) -> Outcome {
     let Some(scratch) = scratch() else {
         return Outcome::drop(DropReason::Incoherent);
     };
@@ -347,11 +363,7 @@ fn again(ctx: &impl Frame, packet: &Packet, edge: u32) -> Outcome {
             Err(reason) => Outcome::drop(reason),
         };
     }
-    if let Some(flow) = HALF_OPEN.get_ptr(&packet.key) {
-        // SAFETY: a live map value.
-        let reverse = unsafe { (*flow).rewrite.reversed() };
-        forget(&packet.key, &reverse);
-    }
+    undo(packet);
     if pending.tries >= EDGES_TRIED {
         pending::forget(packet);
         return Outcome::reset(DropReason::EdgeSilent);
@@ -363,10 +375,12 @@ fn again(ctx: &impl Frame, packet: &Packet, edge: u32) -> Outcome {
         && stream::walk(scratch, length) == hello::Answer::Found
         && is_known(packet)
         && open(ctx, packet, edge).is_ok()
+        && send_syn(ctx, packet).is_ok()
     {
         return Outcome::sent(Counter::BindRetries);
     }
     // The agent may still find one; the next repetition is the host's.
+    undo(packet);
     scratch.pending.stage = Stage::Agent as u8;
     pending::save(packet, &scratch.pending);
     Outcome::drop(DropReason::NoEdge)
@@ -437,7 +451,7 @@ fn hello_event(ctx: &impl Frame, packet: &Packet) -> u32 {
     unsafe {
         (*event).event.kind = EventKind::HelloBound as u32;
         (*event).event.reason = 0;
-        (*event).event.key = packet.key;
+        port::copy_key(&mut (*event).event.key, &packet.key);
         (*event).event.ifindex = ctx.interface();
         (*event).event.edge = scratch.entry.edge.into();
         (*event).event.padding = 0;

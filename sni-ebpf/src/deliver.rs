@@ -4,7 +4,6 @@
 //! the ingress of traffic control, on whichever hook the rest is: there is room for any length, and a packet can be sent more than once.
 
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::{BPF_ANY, TC_ACT_UNSPEC},
     helpers::generated::{bpf_clone_redirect, bpf_skb_store_bytes},
     programs::TcContext,
@@ -19,7 +18,7 @@ use sni_common::{
 };
 
 use crate::{
-    answer::{self, HOPS},
+    answer::HOPS,
     bind::{EDGES_TRIED, give_back},
     cookie,
     finish::finish,
@@ -29,9 +28,10 @@ use crate::{
     maps::{EDGES, FLOWS, HALF_OPEN, HELLOS, PENDING, POOLS, control},
     outgoing,
     packet::{Kind, Packet, Segment, parse},
+    pending, port,
     scratch::scratch,
     stream,
-    verdict::{Outcome, Step, Verdict},
+    verdict::{Outcome, Step},
 };
 
 /// Segments that a hello is sent in at most: its longest, in the smallest segments that every host takes (RFC 9293, 3.7.1).
@@ -82,13 +82,7 @@ pub fn answer(ctx: &TcContext) -> i32 {
     if !matches!(parse(ctx, packet), Kind::Tcp) {
         return TC_ACT_UNSPEC;
     }
-    let verdict = match edge_answers(ctx, packet).step() {
-        Step::Sent(counter) => Verdict::Forward(counter),
-        Step::Keep(counter) => Verdict::Keep(counter),
-        Step::Drop(reason) => Verdict::Drop(reason),
-        Step::Reset(reason) => answer::reset(ctx, packet, reason),
-        _ => Verdict::Pass(Counter::Inspected),
-    };
+    let verdict = edge_answers(ctx, packet).verdict(ctx, packet);
     finish(ctx, packet, verdict)
 }
 
@@ -108,7 +102,7 @@ fn edge_answers(ctx: &TcContext, packet: &mut Packet) -> Outcome {
         return Outcome::drop(DropReason::LateAnswer);
     };
     // SAFETY: a live map value.
-    unsafe { scratch.pending = *pending };
+    pending::copy(&mut scratch.pending, unsafe { &*pending });
     let is_ours =
         segment.flags & ACK != 0 && segment.ack == scratch.pending.client_isn.wrapping_add(1);
     if half_open.is_none() {
@@ -244,7 +238,7 @@ fn send(ctx: &TcContext, packet: &mut Packet, client: &FlowKey, segment: &Segmen
     }
     let (pending, syn, out) = (&scratch.pending, &scratch.syn, &mut scratch.outgoing);
     let both = pending.options & syn.options;
-    out.key = flow.rewrite;
+    port::copy_key(&mut out.key, &flow.rewrite);
     out.seq = pending.client_isn.wrapping_add(1);
     out.ack = segment.seq.wrapping_add(1);
     out.hops = HOPS.into();
@@ -368,7 +362,7 @@ fn refused(ctx: &TcContext, packet: &Packet, client: &FlowKey) -> Outcome {
     if !outgoing::begin(ctx, packet, out) {
         return Outcome::drop(DropReason::Unanswerable);
     }
-    out.key = flow.rewrite;
+    port::copy_key(&mut out.key, &flow.rewrite);
     out.seq = pending.cookie.wrapping_add(1);
     out.ack = pending
         .client_isn

@@ -15,7 +15,7 @@ use crate::{
     packet::{Packet, at, load},
     pending, splice,
     steer::admit_source,
-    verdict::Step,
+    verdict::Verdict,
 };
 
 /// Offset of the flags byte (RFC 9293, 3.1).
@@ -23,18 +23,18 @@ const FLAGS: usize = offset_of!(TcpHdr, ack_seq) + 5;
 
 /// Charges a SYN to its source, as steering does. Everything else is for the host to judge, also what is malformed: no Edge sees it.
 #[inline(always)]
-pub fn packet(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Step {
+pub fn packet(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Verdict {
     let announced = control(CONTROL_ANNOUNCED);
     if service.bind && announced != 0 {
         return pending::packet(ctx, packet, service, announced);
     }
     if begins(ctx, packet) {
         if let Err(reason) = admit_source(&packet.key.source) {
-            return Step::Drop(reason);
+            return Verdict::Drop(reason);
         }
         splice::client_syn(ctx, packet);
     }
-    Step::Pass(Counter::Inspected)
+    Verdict::Pass(Counter::Inspected)
 }
 
 /// Whether a packet begins a connection.

@@ -56,7 +56,7 @@ use crate::{
     lookup::{Claim, Offer, claim, service},
     packet::{Kind, Packet, parse},
     scratch::scratch,
-    verdict::{Step, Verdict},
+    verdict::{Outcome, Step, Verdict},
 };
 
 /// Entry point at the XDP hook. Packets of several buffers (`frags`) are welcome: only headers are ever touched.
@@ -111,7 +111,22 @@ fn tcp(ctx: &impl Frame, packet: &Packet) -> Verdict {
         // SAFETY: a live map value.
         Claim::HalfOpen(flow) if unsafe { (*flow).way } == Way::Bound as u8 => {
             // SAFETY: likewise.
-            bind::half_open(ctx, packet, unsafe { &*flow }).step_of(flow)
+            let mut outcome = bind::half_open(ctx, packet, unsafe { &*flow });
+            if outcome.is(Outcome::AGAIN) {
+                // SAFETY: likewise.
+                outcome = bind::again(ctx, packet, unsafe { (*flow).edge }.into());
+            }
+            if outcome.is(Outcome::ANEW) {
+                Step::Anew
+            } else if outcome.is(Outcome::LAST) {
+                Step::Send {
+                    flow,
+                    counter: Counter::Forwarded,
+                    last: true,
+                }
+            } else {
+                return outcome.verdict(ctx, packet);
+            }
         }
         Claim::HalfOpen(flow) => flow::half_open(ctx, packet, flow),
         Claim::Service => Step::Anew,
@@ -124,7 +139,7 @@ fn tcp(ctx: &impl Frame, packet: &Packet) -> Verdict {
     let step = match step {
         Step::Anew => match service(packet) {
             Offer::Steer(service) => steer::first_packet(ctx, packet, &service),
-            Offer::Inspect(service) => inspect::packet(ctx, packet, &service),
+            Offer::Inspect(service) => return inspect::packet(ctx, packet, &service),
             Offer::None => Step::Pass(Counter::Passed),
         },
         step => step,
@@ -145,9 +160,6 @@ fn tcp(ctx: &impl Frame, packet: &Packet) -> Verdict {
         Step::Reset(reason) => answer::reset(ctx, packet, reason),
         Step::Pass(counter) => Verdict::Pass(counter),
         Step::Drop(reason) => Verdict::Drop(reason),
-        Step::Sent(counter) => Verdict::Forward(counter),
-        Step::Greet(counter) => Verdict::Greet(counter),
-        Step::Keep(counter) => Verdict::Keep(counter),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Segments of the datapath's own: what a SYN is answered with, and what an Edge is told in a client's name. Each is written over the packet that caused
 //! it.
 
-use core::mem::offset_of;
+use core::{mem::offset_of, ptr};
 
+use aya_ebpf::helpers::generated::bpf_csum_diff;
 use network_types::{
     ip::{Ipv4Hdr, Ipv6Hdr},
     tcp::TcpHdr,
@@ -12,17 +13,15 @@ use sni_common::{
     contract::{DropReason, FlowKey},
     syn::Options,
     tcp,
+    translate::MAX_OPTIONS,
 };
 
 use crate::{
-    answer::{Ipv4Words, Ipv6Words, PROTOCOL_TCP, ipv4_header, ipv6_header, pseudo_header, sum},
+    answer::{Ipv4Words, Ipv6Words, PROTOCOL_TCP, ipv4_header, ipv6_header, pseudo_header},
     frame::Frame,
     packet::{Packet, at, store},
     scratch::scratch,
 };
-
-/// Words of a TCP header with all options that there is room for, and one more, so that there are sixteen.
-pub type Segment = [u32; 16];
 
 /// A segment to be written; part of SCRATCH.
 #[repr(C, align(8))]
@@ -42,9 +41,18 @@ pub struct Outgoing {
     pub unfinished: u32,
     /// Where the IP header stands.
     pub network: u32,
+    /// The TCP header without its options, in memory order.
+    head: [u32; 5],
+    /// They stand right behind it.
     pub options: Options,
-    pub words: Segment,
 }
+
+const _: () = assert!(
+    offset_of!(Outgoing, options) + offset_of!(Options, words)
+        == offset_of!(Outgoing, head) + tcp::HEADER_LEN
+);
+/// Length of the longest header.
+const LONGEST: u32 = (tcp::HEADER_LEN + MAX_OPTIONS) as u32;
 
 /// Whether a packet can be written over: its headers are as long as those of what is written. Notes whether its checksum is unfinished.
 #[inline(always)]
@@ -78,32 +86,30 @@ pub fn write(ctx: &impl Frame) -> Result<(), DropReason> {
     unsafe {
         core::arch::asm!("{header} &= 63", header = inout(reg) header, options(pure, nomem, nostack))
     };
-    let header = header as u32;
-    if header < tcp::HEADER_LEN as u32 {
+    if header < tcp::HEADER_LEN as u64 {
         return Err(DropReason::Incoherent);
     }
+    let header = header as u32;
     let network = out.network as usize;
     let transport = network + ip;
     let length = header + out.payload;
     ctx.set_length(transport + length as usize)?;
 
     let [high, low] = (out.window as u16).to_be_bytes();
-    out.words[0] = out.key.ports_word();
-    out.words[1] = out.seq.to_be();
-    out.words[2] = out.ack.to_be();
-    out.words[3] = u32::from_ne_bytes([(header as u8) << 2, out.flags as u8, high, low]);
-    out.words[4] = 0;
-    let mut option = 0;
-    while option < out.options.words.len() {
-        out.words[5 + option] = out.options.words[option];
-        option += 1;
-    }
-    out.words[15] = 0;
+    out.head[0] = out.key.ports_word();
+    out.head[1] = out.seq.to_be();
+    out.head[2] = out.ack.to_be();
+    out.head[3] = u32::from_ne_bytes([(header as u8) << 2, out.flags as u8, high, low]);
+    out.head[4] = 0;
     let pseudo = pseudo_header(&out.key, PROTOCOL_TCP, length as u16);
-    out.words[4] = if out.unfinished != 0 {
+    out.head[4] = if out.unfinished != 0 {
         u32::from(checksum::fold(pseudo))
     } else {
-        u32::from(checksum::finish(pseudo + sum(&out.words) + out.payload_sum))
+        // SAFETY: head and options are as long together; options behind the header's end are zero.
+        let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, out.head.as_mut_ptr(), LONGEST, 0) };
+        u32::from(checksum::finish(
+            pseudo + u64::from(sum as u32) + out.payload_sum,
+        ))
     };
 
     if v4 {
@@ -117,7 +123,7 @@ pub fn write(ctx: &impl Frame) -> Result<(), DropReason> {
         // SAFETY: bounds checked by `at`.
         unsafe { store(to, 0, words) };
     }
-    if ctx.store_bytes(transport, out.words.as_ptr().cast(), header) {
+    if ctx.store_bytes(transport, out.head.as_ptr().cast(), header) {
         Ok(())
     } else {
         Err(DropReason::NoRoom)

@@ -100,7 +100,8 @@ fn start(ctx: &impl Frame, packet: &Packet, service: &Steering) -> Result<(), Dr
     to_client(ctx, packet, &segment, entry)?;
     entry.ip_set = service.ip_set;
     entry.state = if recovering { state::RECOVERED } else { 0 };
-    let out = port::claim(ctx, &packet.key, settings, edge)?;
+    port::claim(ctx, &packet.key, settings, edge)?;
+    let out = &scratch().ok_or(DropReason::Incoherent)?.search.out;
     to_edge(packet, &segment, entry, out);
     if HALF_OPEN
         .insert(&packet.key, &*entry, BPF_ANY.into())

@@ -2,6 +2,8 @@
 
 use sni_common::contract::{Counter, DropReason, Flow};
 
+use crate::{answer, frame::Frame, packet::Packet};
+
 /// What becomes of a TCP packet, as the stages about flows see it; sending happens in one place.
 pub enum Step {
     /// Translated by this entry and sent; the counter says what the packet was. After the `last` one a half-open flow is gone.
@@ -18,12 +20,6 @@ pub enum Step {
     Pass(Counter),
     /// Dropped.
     Drop(DropReason),
-    /// Turned into something else, which leaves by [`crate::packet::Packet::leaves_by`].
-    Sent(Counter),
-    /// Turned into the answer to a SYN.
-    Greet(Counter),
-    /// Taken: nobody else needs it.
-    Keep(Counter),
 }
 
 impl Step {
@@ -51,6 +47,8 @@ impl Outcome {
     const RESET: u32 = 0x500;
     /// [`Step::Anew`].
     pub const ANEW: Self = Self(0x600);
+    /// The hello has come again: `bind::again` has the outcome.
+    pub const AGAIN: Self = Self(0x800);
     /// [`Step::Send`], for the last time.
     pub const LAST: Self = Self(0x700);
 
@@ -79,32 +77,24 @@ impl Outcome {
         Self(Self::RESET | reason as u32)
     }
 
-    /// What becomes of the packet of `flow`; where there is none, nothing of the kind is asked for.
+    /// Whether it is `other`.
     #[inline(always)]
-    pub fn step_of(self, flow: *mut Flow) -> Step {
-        if self.0 == Self::LAST.0 {
-            return Step::Send {
-                flow,
-                counter: Counter::Forwarded,
-                last: true,
-            };
-        }
-        self.step()
+    pub const fn is(self, other: Self) -> bool {
+        self.0 == other.0
     }
 
-    /// What becomes of a packet that no flow claims.
+    /// The packet's fate, where it is none of [`Outcome::ANEW`], [`Outcome::AGAIN`] and [`Outcome::LAST`].
     #[inline(always)]
-    pub fn step(self) -> Step {
+    pub fn verdict(self, ctx: &impl Frame, packet: &Packet) -> Verdict {
         let number = self.0 & 0xff;
-        let counter = || Counter::try_from(number).unwrap_or(Counter::Inspected);
-        let reason = || DropReason::try_from(number).unwrap_or(DropReason::Incoherent);
+        let counter = Counter::try_from(number).unwrap_or(Counter::Inspected);
+        let reason = DropReason::try_from(number).unwrap_or(DropReason::Incoherent);
         match self.0 & !0xff {
-            Self::PASS => Step::Pass(counter()),
-            Self::KEEP => Step::Keep(counter()),
-            Self::SENT => Step::Sent(counter()),
-            Self::RESET => Step::Reset(reason()),
-            0x600 => Step::Anew,
-            _ => Step::Drop(reason()),
+            Self::PASS => Verdict::Pass(counter),
+            Self::KEEP => Verdict::Keep(counter),
+            Self::SENT => Verdict::Forward(counter),
+            Self::RESET => answer::reset(ctx, packet, reason),
+            _ => Verdict::Drop(reason),
         }
     }
 }
