@@ -404,7 +404,7 @@ fn what_the_datapath_would_bind_is_told() {
     assert_eq!(binding(&tables, "sip.fabrikam.example"), bound);
     for (name, why) in [
         (
-            "sip.contoso.example",
+            "sip.contoso.example alpn sip",
             "the application protocols decide, too",
         ),
         ("sip.litware.example", "the pool counts connections"),

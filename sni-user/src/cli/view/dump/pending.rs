@@ -215,11 +215,11 @@ mod tests {
         let cells = |line: &PendingEntry| line.cells()[1..].join("|");
         assert_eq!(
             cells(&lines[0]),
-            "hello|shared|2|517 B, 1400 to 1700|1460|timestamps scale|2.5s"
+            "hello|shared|2|517 B, 1400 to 1700|1460|timestamps scale|2s"
         );
         assert_eq!(
             cells(&lines[1]),
-            "bound|shared|2|517 B|1460|timestamps scale|2.5s"
+            "bound|shared|2|517 B|1460|timestamps scale|2s"
         );
     }
 
