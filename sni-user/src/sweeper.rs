@@ -53,6 +53,7 @@ impl Sweeper {
                             idle = swept.idle,
                             orphaned = swept.orphaned,
                             abandoned = swept.abandoned,
+                            stuck = swept.stuck,
                             "swept"
                         );
                     }

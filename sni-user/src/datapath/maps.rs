@@ -10,9 +10,9 @@ use sni_common::{
     Address,
     contract::{
         ABI_VERSION, Account, AccountKey, AclKey, Announced, CONTROL_ABI, CONTROL_ANNOUNCED,
-        CONTROL_FLAGS, CONTROL_GENERATION, Edge, Flow, FlowKey, HandingOff, Label, LabelKey,
-        LabelKind, Learned, LearnedKey, Link, Pool, Service, ServiceKey, Settings, SniRoute,
-        SniRouteKey, Stats, SynSeen,
+        CONTROL_FLAGS, CONTROL_GENERATION, Edge, Flow, FlowKey, HandingOff, HelloBytes, Label,
+        LabelKey, LabelKind, Learned, LearnedKey, Link, Pending, Pool, Service, ServiceKey,
+        Settings, SniRoute, SniRouteKey, Stats, SynSeen,
     },
     maglev,
     token_bucket::TokenBucket,
@@ -28,7 +28,7 @@ use super::{
 pub const MAPS: &[(&str, &str)] = &[
     (
         "CONTROL",
-        "ABI version, active generation, flags, listener's port",
+        "ABI version, active generation, flags, listener's port, what is announced",
     ),
     ("SETTINGS", "seed, budgets, ports, by bank"),
     (
@@ -63,6 +63,11 @@ pub const MAPS: &[(&str, &str)] = &[
     ("STATS", "counters and drop reasons, per CPU"),
     ("EVENTS", "ring of events for the agent"),
     ("LABELS", "names of Edges, pools and IP sets"),
+    (
+        "PENDING",
+        "connections that the datapath has begun by itself",
+    ),
+    ("HELLOS", "the first bytes of their clients"),
 ];
 
 /// A map's shape, as the kernel reports it.
@@ -154,6 +159,10 @@ pub struct Maps {
     pub stats: PerCpuArray<MapData, Stats>,
     /// Names.
     pub labels: HashMap<MapData, LabelKey, Label>,
+    /// Connections that the datapath has begun by itself.
+    pub pending: HashMap<MapData, FlowKey, Pending>,
+    /// The first bytes of their clients.
+    pub hellos: HashMap<MapData, FlowKey, HelloBytes>,
 }
 
 /// A Maglev table as a map value.
@@ -215,6 +224,8 @@ impl Maps {
             links: typed(pin_path, "LINKS")?,
             stats: typed(pin_path, "STATS")?,
             labels: typed(pin_path, "LABELS")?,
+            pending: typed(pin_path, "PENDING")?,
+            hellos: typed(pin_path, "HELLOS")?,
         })
     }
 
@@ -308,6 +319,26 @@ impl Maps {
                 &open(&self.pin_path, "HALF_OPEN")?,
                 |key, flow| {
                     entries.push((key, flow));
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(entries)
+    }
+
+    /// Every connection that the datapath has begun by itself.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn all_pending(&self) -> Result<Vec<(FlowKey, Pending)>, DatapathError> {
+        let mut entries = Vec::new();
+        // SAFETY: the types of PENDING, as opened above.
+        unsafe {
+            batch::for_each(
+                "PENDING",
+                &open(&self.pin_path, "PENDING")?,
+                |key, pending| {
+                    entries.push((key, pending));
                     Ok(())
                 },
             )?;

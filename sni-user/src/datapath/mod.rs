@@ -27,7 +27,7 @@ pub use self::{
     attach::{AttachMode, Attached, attached_interfaces},
     dispatch::Listeners,
     error::DatapathError,
-    events::{EventStream, LogStream},
+    events::{EventStream, LogStream, Told},
     former::FormerSettings,
     generation::Activated,
     hand_offs::{FlowRefused, HandOffs},

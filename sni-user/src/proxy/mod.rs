@@ -5,6 +5,7 @@
 //! `hand_off` leaves to the datapath and `relay` does where that can't be, or `terminate` ends its TLS. What can't be carried ends with a `refusal` and a `farewell`.
 
 mod accept;
+mod bound;
 mod budget;
 mod carried;
 mod connect;

@@ -8,7 +8,7 @@ use sni_common::contract::{
 };
 
 use super::{
-    edge,
+    bind, edge,
     steps::{Outcome, Steps, Trace},
     tables::Tables,
 };
@@ -106,6 +106,9 @@ pub(super) fn trace(
     };
     if let Some(service) = service {
         history(question, service.ip_set, tables, &mut steps)?;
+        if decided.action == RouteAction::Pass {
+            bind::told(&question.name, &service, tables, &mut steps)?;
+        }
     }
     carried(question, &decided, tables, rules, steps)
 }

@@ -28,6 +28,8 @@ pub(super) trait Tables {
     fn acl(&self, source: Address) -> Result<Option<u32>, DatapathError>;
     fn budget(&self, source: &Address) -> Result<Option<TokenBucket>, DatapathError>;
     fn has_listener(&self) -> Result<bool, DatapathError>;
+    /// Whether the datapath answers SYNs itself.
+    fn answers(&self) -> Result<bool, DatapathError>;
     fn route(&self, name: &SniName) -> Result<Option<SniRoute>, DatapathError>;
     fn learned(&self, key: &LearnedKey) -> Result<Option<Learned>, DatapathError>;
     fn pool(&self, number: u32) -> Result<Pool, DatapathError>;
@@ -85,6 +87,10 @@ impl Tables for Pinned<'_> {
 
     fn has_listener(&self) -> Result<bool, DatapathError> {
         Ok(self.maps.listeners.cookie()?.is_some())
+    }
+
+    fn answers(&self) -> Result<bool, DatapathError> {
+        Ok(self.maps.announced()?.is_some())
     }
 
     fn route(&self, name: &SniName) -> Result<Option<SniRoute>, DatapathError> {
