@@ -7,12 +7,11 @@ use std::{
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use sni_common::{
-    Address,
     contract::{
-        ABI_VERSION, Account, AccountKey, AclKey, Announced, CONTROL_ABI, CONTROL_ANNOUNCED,
-        CONTROL_FLAGS, CONTROL_GENERATION, Edge, Flow, FlowKey, HandingOff, HelloBytes, Label,
-        LabelKey, LabelKind, Learned, LearnedKey, Link, Pending, Pool, Service, ServiceKey,
-        Settings, SniRoute, SniRouteKey, Stats, SynSeen,
+        ABI_VERSION, Account, AccountKey, AclKey, Announced, BudgetKey, CONTROL_ABI,
+        CONTROL_ANNOUNCED, CONTROL_FLAGS, CONTROL_GENERATION, Edge, Flow, FlowKey, HandingOff,
+        HelloBytes, Label, LabelKey, LabelKind, Learned, LearnedKey, Link, Pending, Pool, Service,
+        ServiceKey, Settings, SniRoute, SniRouteKey, Stats, SynSeen,
     },
     maglev,
     token_bucket::TokenBucket,
@@ -58,7 +57,7 @@ pub const MAPS: &[(&str, &str)] = &[
         "what ended connections carried, by route and Edge",
     ),
     ("ACL", "denied and allowed prefixes"),
-    ("BUDGET", "SYN budget per source"),
+    ("BUDGET", "what sources and prefixes may still begin"),
     ("LINKS", "VLAN interfaces"),
     ("STATS", "counters and drop reasons, per CPU"),
     ("EVENTS", "ring of events for the agent"),
@@ -151,8 +150,8 @@ pub struct Maps {
     pub accounts: HashMap<MapData, AccountKey, Account>,
     /// Denied and allowed prefixes.
     pub acl: LpmTrie<MapData, AclKey, u32>,
-    /// SYN budgets.
-    pub budget: HashMap<MapData, Address, TokenBucket>,
+    /// What sources and prefixes may still begin.
+    pub budget: HashMap<MapData, BudgetKey, TokenBucket>,
     /// VLAN interfaces.
     pub links: HashMap<MapData, u32, Link>,
     /// Counters.

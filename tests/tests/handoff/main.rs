@@ -41,7 +41,7 @@ const HOOKS: &[&str] = &["xdp", "tcx"];
 const SOURCES: [&str; 2] = ["preserve", "gateway"];
 /// The way of each of these connections in `snigate flow ls --json`: `Some("handed-off")` when there is such a way. A
 /// connection that the agent relays is not in that list.
-const EXPECTED_WAY: Option<&str> = Some("handed-off");
+const EXPECTED_WAY: Option<&str> = Some("bound");
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const MEGABYTE: u64 = 1_000_000;

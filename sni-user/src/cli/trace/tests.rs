@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use sni_common::{
     Address,
     contract::{
-        AclAction, Edge, EdgeState, FILTER_EDGES, FILTER_SERVICES, Flow, FlowKey, LabelKind,
-        Learned, LearnedKey, Matched, Mode, NO_POOL, Pool, PoolMember, ROUTE_AGENT,
-        ROUTE_CONDITIONAL, RouteAction, SERVICE_BIND, Service, ServiceKey, Settings, SniName,
-        SniRoute, SourceMode, filter_bit,
+        AclAction, BudgetKey, BudgetKind, Edge, EdgeState, FILTER_EDGES, FILTER_SERVICES, Flow,
+        FlowKey, LabelKind, Learned, LearnedKey, Matched, Mode, NO_POOL, Pool, PoolMember,
+        ROUTE_AGENT, ROUTE_CONDITIONAL, RouteAction, SERVICE_BIND, Service, ServiceKey, Settings,
+        SniName, SniRoute, SourceMode, filter_bit,
     },
     maglev,
     token_bucket::TokenBucket,
@@ -74,7 +74,7 @@ struct MadeUp {
     half_open: HashMap<FlowKey, Flow>,
     services: HashMap<ServiceKey, Service>,
     acl: HashMap<Address, AclAction>,
-    budget: HashMap<Address, TokenBucket>,
+    budget: HashMap<BudgetKey, TokenBucket>,
     listener: bool,
     answers: bool,
     routes: HashMap<SniName, SniRoute>,
@@ -248,8 +248,8 @@ impl Tables for MadeUp {
     fn acl(&self, source: Address) -> Result<Option<u32>, DatapathError> {
         Ok(self.acl.get(&source).map(|action| *action as u32))
     }
-    fn budget(&self, source: &Address) -> Result<Option<TokenBucket>, DatapathError> {
-        Ok(self.budget.get(source).copied())
+    fn budget(&self, key: &BudgetKey) -> Result<Option<TokenBucket>, DatapathError> {
+        Ok(self.budget.get(key).copied())
     }
     fn answers(&self) -> Result<bool, DatapathError> {
         Ok(self.answers)
@@ -549,7 +549,11 @@ fn sources_are_admitted_as_the_datapath_does() {
         refilled_ns: made_up::AT,
         millitokens: 999,
     };
-    tables.budget.insert(source, empty);
+    let key = BudgetKey {
+        source,
+        kind: BudgetKind::Syn as u32,
+    };
+    tables.budget.insert(key, empty);
     let trace = tables.packet(client, "198.51.100.20:5061");
     assert_eq!(trace.outcome, Outcome::Refused);
     assert!(trace.because.contains("syn_per_source"), "{trace}");
