@@ -124,7 +124,7 @@ pub fn begin(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Outcome
     // The client's repetitions find it there, and so does the Edge's answer.
     scratch.pending.stage = Stage::Bound as u8;
     scratch.pending.tries = 1;
-    if !stream::keep(&packet.key, scratch) {
+    if !stream::keep(&packet.key) {
         return pending::leave(ctx, packet, &segment, Counter::LeftWay);
     }
     let opened = open(ctx, packet, NO_EDGE.into());
@@ -371,8 +371,8 @@ pub fn again(ctx: &impl Frame, packet: &Packet, edge: u32) -> Outcome {
     pending.tries += 1;
     let length = pending.received.into();
     // The configuration may be another one by now.
-    if stream::recall(&packet.key, scratch)
-        && stream::walk(scratch, length) == hello::Answer::Found
+    if stream::recall(&packet.key)
+        && stream::walk(length) == hello::Answer::Found
         && is_known(packet)
         && open(ctx, packet, edge).is_ok()
         && send_syn(ctx, packet).is_ok()

@@ -53,7 +53,7 @@ pub fn answer(ctx: &impl Frame, packet: &Packet, announced: u64) -> Result<(), D
     let segment = packet.segment(ctx)?;
     let scratch = scratch().ok_or(DropReason::Incoherent)?;
     let length = load_header(ctx, packet, scratch)?;
-    read_syn(ctx, packet, scratch)?;
+    read_syn(ctx, packet)?;
     let cookie = generate(scratch, packet.v4, length)?;
     let syn = &scratch.syn;
     let options = if syn.options & client_options::TIMESTAMPS != 0 {
@@ -192,11 +192,8 @@ pub fn remember(key: &FlowKey, pending: &Pending) {
 
 /// Reads the options of a SYN or SYN-ACK to SCRATCH's `syn`.
 #[inline(never)]
-pub fn read_syn(
-    ctx: &impl Frame,
-    packet: &Packet,
-    scratch: &mut Scratch,
-) -> Result<(), DropReason> {
+pub fn read_syn(ctx: &impl Frame, packet: &Packet) -> Result<(), DropReason> {
+    let scratch = scratch().ok_or(DropReason::Incoherent)?;
     let mut length = u64::from(scratch.header.length) - tcp::HEADER_LEN as u64;
     // Hidden from the optimiser, as in `splice`.
     // SAFETY: a mask.

@@ -148,7 +148,7 @@ fn establish(ctx: &TcContext, packet: &Packet, client: &FlowKey) -> Result<(), D
     let segment = packet.segment(ctx)?;
     let scratch = scratch().ok_or(DropReason::Incoherent)?;
     cookie::load_header(ctx, packet, scratch)?;
-    cookie::read_syn(ctx, packet, scratch)?;
+    cookie::read_syn(ctx, packet)?;
     let to_client = HALF_OPEN
         .get_ptr_mut(&packet.key)
         .ok_or(DropReason::NoFlow)?;
@@ -222,8 +222,7 @@ fn send(ctx: &TcContext, packet: &mut Packet, client: &FlowKey, segment: &Segmen
     let Some(scratch) = scratch() else {
         return Outcome::drop(DropReason::Incoherent);
     };
-    if cookie::load_header(ctx, packet, scratch).is_err()
-        || cookie::read_syn(ctx, packet, scratch).is_err()
+    if cookie::load_header(ctx, packet, scratch).is_err() || cookie::read_syn(ctx, packet).is_err()
     {
         return Outcome::drop(DropReason::BadDataOffset);
     }
@@ -232,7 +231,7 @@ fn send(ctx: &TcContext, packet: &mut Packet, client: &FlowKey, segment: &Segmen
     };
     // SAFETY: a live map value.
     let flow = unsafe { &mut *flow };
-    if !stream::recall(client, scratch) || !outgoing::begin(ctx, packet, &mut scratch.outgoing) {
+    if !stream::recall(client) || !outgoing::begin(ctx, packet, &mut scratch.outgoing) {
         // The client repeats it.
         return Outcome::drop(DropReason::LateAnswer);
     }
@@ -313,7 +312,7 @@ fn write(ctx: &TcContext) -> Result<(), DropReason> {
         at, left, segment, ..
     } = scratch.delivery;
     let length = if left < segment { left } else { segment };
-    scratch.outgoing.payload_sum = stream::sum(scratch, at, length);
+    scratch.outgoing.payload_sum = stream::sum(at, length)?;
     let out = &mut scratch.outgoing;
     out.payload = length;
     out.flags = if length == left { ACK | PSH } else { ACK }.into();

@@ -203,16 +203,15 @@ fn collect(ctx: &impl Frame, packet: &Packet, segment: &Segment) -> Collected {
         return Collected::Part;
     }
     // What is there already is needed, too.
-    let recalled = (received == 0 && ahead == 0) || stream::recall(&packet.key, scratch);
+    let recalled = (received == 0 && ahead == 0) || stream::recall(&packet.key);
     if !recalled {
         scratch.pending.received = 0;
         scratch.pending.ahead = 0;
     }
-    if stream::load(ctx, packet, scratch, offset, length).is_err() {
+    if stream::load(ctx, packet, offset, length).is_err() {
         return Collected::Left;
     }
-    if scratch.outgoing.unfinished == 0 && stream::verify(packet, scratch, offset, length).is_err()
-    {
+    if scratch.outgoing.unfinished == 0 && stream::verify(packet, offset, length).is_err() {
         return Collected::Damaged;
     }
     let pending = &mut scratch.pending;
@@ -227,7 +226,7 @@ fn collect(ctx: &impl Frame, packet: &Packet, segment: &Segment) -> Collected {
         end += u32::from(pending.ahead_length);
     }
     pending.received = end as u16;
-    match stream::walk(scratch, end) {
+    match stream::walk(end) {
         Answer::Found => Collected::Bindable,
         Answer::Incomplete { named: true, .. } if bind::is_known(packet) => part(packet),
         Answer::Incomplete { named: true, .. } => Collected::Unknown,
@@ -243,7 +242,7 @@ fn part(packet: &Packet) -> Collected {
     };
     scratch.pending.stage = Stage::Hello as u8;
     save(packet, &scratch.pending);
-    if stream::keep(&packet.key, scratch) {
+    if stream::keep(&packet.key) {
         Collected::Part
     } else {
         Collected::Left

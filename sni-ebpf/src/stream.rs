@@ -1,5 +1,7 @@
 //! The first bytes of a client's stream: from segments to SCRATCH and HELLOS, and back into segments; and their sums.
 
+// No function here takes a reference to SCRATCH: the callbacks of loops change it, and of a reference in a parameter LLVM believes that nobody does.
+
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
@@ -36,13 +38,8 @@ pub struct Summing {
 
 /// Copies a segment's payload of `length` bytes to the stream's `offset`; both must be within [`HELLO_ROOM`] together.
 #[inline(always)]
-pub fn load(
-    ctx: &impl Frame,
-    packet: &Packet,
-    scratch: &mut Scratch,
-    offset: u32,
-    length: u32,
-) -> Result<(), DropReason> {
+pub fn load(ctx: &impl Frame, packet: &Packet, offset: u32, length: u32) -> Result<(), DropReason> {
+    let scratch = scratch().ok_or(DropReason::Incoherent)?;
     let payload = packet.transport + scratch.header.length as usize;
     let (offset, length) = masked(offset, length);
     if length == 0 || length > HELLO_ROOM as u64 {
@@ -60,14 +57,10 @@ pub fn load(
 /// Checks the TCP checksum of a segment whose header stands in SCRATCH, and whose payload of `length` bytes at the stream's `offset`. Where a device
 /// finishes it, there is none to be checked.
 #[inline(always)]
-pub fn verify(
-    packet: &Packet,
-    scratch: &mut Scratch,
-    offset: u32,
-    length: u32,
-) -> Result<(), DropReason> {
+pub fn verify(packet: &Packet, offset: u32, length: u32) -> Result<(), DropReason> {
+    let payload = sum(offset, length)?;
+    let scratch = scratch().ok_or(DropReason::Incoherent)?;
     let header = scratch.header.length;
-    let payload = sum(scratch, offset, length);
     let words: *const u32 = scratch.header.tcp.as_ptr().cast();
     let mut total = pseudo_header(&packet.key, PROTOCOL_TCP, (header + length) as u16) + payload;
     let mut word = 0;
@@ -88,7 +81,8 @@ pub fn verify(
 
 /// The sum (RFC 1071) of `length` bytes at the stream's `offset`, as of a segment that begins there.
 #[inline(always)]
-pub fn sum(scratch: &mut Scratch, offset: u32, length: u32) -> u64 {
+pub fn sum(offset: u32, length: u32) -> Result<u64, DropReason> {
+    let scratch = scratch().ok_or(DropReason::Incoherent)?;
     // Sums are over whole words: zeros stand behind the last byte meanwhile.
     let (end, _) = masked(offset + length, 0);
     // SAFETY: within, by the mask.
@@ -113,7 +107,7 @@ pub fn sum(scratch: &mut Scratch, offset: u32, length: u32) -> u64 {
     }
     // SAFETY: as above.
     unsafe { behind.write(kept) };
-    u64::from(scratch.summing.sum)
+    Ok(u64::from(scratch.summing.sum))
 }
 
 /// Adds a chunk; 1 ends the loop.
@@ -159,7 +153,10 @@ pub fn masked(offset: u32, length: u32) -> (u64, u64) {
 
 /// Keeps the stream in HELLOS; `false` where there is no room.
 #[inline(always)]
-pub fn keep(key: &FlowKey, scratch: &Scratch) -> bool {
+pub fn keep(key: &FlowKey) -> bool {
+    let Some(scratch) = scratch() else {
+        return false;
+    };
     // SAFETY: the stream is longer.
     let bytes = unsafe { &*scratch.stream.as_ptr().cast::<HelloBytes>() };
     HELLOS.insert(key, bytes, BPF_ANY.into()).is_ok()
@@ -167,8 +164,8 @@ pub fn keep(key: &FlowKey, scratch: &Scratch) -> bool {
 
 /// Brings it back; `false` where it is gone.
 #[inline(always)]
-pub fn recall(key: &FlowKey, scratch: &mut Scratch) -> bool {
-    let Some(bytes) = HELLOS.get_ptr(key) else {
+pub fn recall(key: &FlowKey) -> bool {
+    let (Some(bytes), Some(scratch)) = (HELLOS.get_ptr(key), scratch()) else {
         return false;
     };
     let to = scratch.stream.as_mut_ptr().cast();
@@ -178,7 +175,10 @@ pub fn recall(key: &FlowKey, scratch: &mut Scratch) -> bool {
 
 /// Walks over the first `length` bytes.
 #[inline(always)]
-pub fn walk(scratch: &mut Scratch, length: u32) -> hello::Answer {
+pub fn walk(length: u32) -> hello::Answer {
+    let Some(scratch) = scratch() else {
+        return hello::Answer::Left;
+    };
     scratch.hello.begin(length);
     // SAFETY: the callback has the helper's signature; it needs no context, which would have to be on the stack.
     unsafe {
