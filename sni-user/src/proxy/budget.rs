@@ -46,8 +46,11 @@ struct Refill {
 /// A connection's part of its source's and its prefix's budget. Dropped, it is lost; see [`Claim::give_back`].
 #[derive(Debug)]
 pub(super) struct Claim {
-    taken: Option<(Arc<Budgets>, [(BudgetKey, Refill); 2])>,
+    taken: Option<(Arc<Budgets>, Taken)>,
 }
+
+/// The buckets of a source and of its prefix.
+type Taken = [(BudgetKey, Refill); 2];
 
 impl Allowance {
     pub(super) fn new(limits: &Limits) -> Self {
@@ -59,7 +62,7 @@ impl Allowance {
     }
 
     /// The buckets that a connection from here takes from.
-    fn buckets(&self, source: Address) -> [(BudgetKey, Refill); 2] {
+    fn buckets(&self, source: Address) -> Taken {
         let bucket = |source, kind: BudgetKind, refill| {
             let kind = kind as u32;
             (BudgetKey { source, kind }, refill)

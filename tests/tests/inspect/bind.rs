@@ -78,6 +78,9 @@ fn settings_are_changed_for_binding_and_given_back_however_the_first_agent_ends(
         let mut gateway = Gateway::start(lab, &shared("preserve", "", THREE_DOMAINS))?;
         ensure_settings(lab, "2", "2")?;
         ensure_on(&gateway)?;
+        // It was a cookie of the host's that stamped the listener.
+        let sent = lab.gateway.tcp_counters()?.value("TcpExtSyncookiesSent");
+        ensure!(sent == 1, "{sent} cookies");
         // The stamp is no client, and nobody's connection.
         ensure!(counted(&gateway, "accepted")? == 0, "{}", gateway.agent()?);
         ensure!(gateway.agent()?["connections"] == 0);
