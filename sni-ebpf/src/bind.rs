@@ -7,18 +7,18 @@ use aya_ebpf::bindings::BPF_ANY;
 use sni_common::{
     Address,
     contract::{
-        BudgetKind, CONTROL_GENERATION, Counter, Direction, DropReason, EDGE_NO_TIMESTAMPS,
-        EventKind, Flow, FlowKey, HelloEvent, Learned, LearnedKey, Matched, NO_POOL, ROUTE_AGENT,
-        ROUTE_CONDITIONAL, RouteAction, Settings, SniName, SniRouteKey, Stage, Way, bank,
-        client_options,
+        BudgetKind, CONTROL_GENERATION, Counter, Direction, DropReason, EventKind, Flow, FlowKey,
+        HelloEvent, Learned, LearnedKey, Matched, NO_POOL, ROUTE_AGENT, ROUTE_CONDITIONAL,
+        RouteAction, Settings, SniName, SniRouteKey, Stage, Way, bank, client_options,
     },
     hello,
     maglev::NO_EDGE,
-    tcp::{self, RST, SYN},
+    tcp::{self, FIN, RST, SYN},
 };
 
 use crate::{
     admit, cookie,
+    deliver::NS_PER_S,
     finish::count,
     forward,
     frame::Frame,
@@ -199,7 +199,7 @@ fn open(ctx: &impl Frame, packet: &Packet, avoid: u32) -> Result<(), DropReason>
     let edge = EDGES.get(entry.edge.into()).ok_or(DropReason::Incoherent)?;
     let client = scratch.pending.options;
     // Its segments would have no timestamps, which all systems but Linux would drop (RFC 7323, 3.2).
-    if edge.flags & EDGE_NO_TIMESTAMPS != 0
+    if u64::from(edge.no_timestamps_until_s) > forward::now() / NS_PER_S
         && client & client_options::TIMESTAMPS != 0
         && client & client_options::LINUX == 0
     {
@@ -338,13 +338,13 @@ pub fn half_open(ctx: &impl Frame, packet: &Packet, entry: &Flow) -> Outcome {
     if segment.len == 0 {
         return Outcome::keep(Counter::CookieAcks);
     }
-    if offset != 0 {
+    if segment.flags & FIN != 0 {
         return Outcome::drop(DropReason::EarlyData);
     }
     Outcome::AGAIN
 }
 
-/// The client repeats its hello: the Edge gets its SYN again, or another Edge does.
+/// More of the client's bytes. With its hello again, the Edge gets its SYN again, or another Edge does; what follows the hello is kept with it.
 ///
 /// Not called by [`half_open`], for the sake of the stack.
 #[inline(never)]
@@ -354,6 +354,17 @@ pub fn again(ctx: &impl Frame, packet: &Packet, edge: u32) -> Outcome {
     };
     if !outgoing::begin(ctx, packet, &mut scratch.outgoing) || cookie::note(ctx, packet).is_err() {
         return Outcome::drop(DropReason::Incoherent);
+    }
+    let Ok(segment) = packet.segment(ctx) else {
+        return Outcome::drop(DropReason::Incoherent);
+    };
+    let offset = cookie::stream_offset(&segment, &scratch.pending);
+    if offset != 0 {
+        return if pending::append(ctx, packet, offset, segment.len) {
+            Outcome::keep(Counter::HelloParts)
+        } else {
+            Outcome::drop(DropReason::EarlyData)
+        };
     }
     let pending = &mut scratch.pending;
     if forward::now().saturating_sub(pending.since_ns) < ANSWER_NS {

@@ -14,7 +14,10 @@ use aya_ebpf::{
     },
 };
 use sni_common::{
-    contract::{Announced, DropReason, FlowKey, NextHop, Pending, Stage, SynSeen, client_options},
+    contract::{
+        Announced, DropReason, FlowKey, HELLO_ROOM, NextHop, Pending, Stage, SynSeen,
+        client_options,
+    },
     syn,
     tcp::{self, ACK, SYN},
     translate::{MAX_OPTIONS, OPTION_MSS, Translation},
@@ -31,8 +34,8 @@ use crate::{
     splice,
 };
 
-/// The window of a SYN-ACK: room for a ClientHello and little more, because what comes behind it before the Edge has answered is dropped.
-const WINDOW: u32 = 8192;
+/// The window of a SYN-ACK: as much as can be kept until the Edge has answered.
+const WINDOW: u32 = HELLO_ROOM as u32;
 
 /// A TCP header in SCRATCH, and the IP header that the kernel's helpers want beside it, of which they read the addresses only.
 #[repr(C, align(8))]

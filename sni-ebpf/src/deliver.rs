@@ -10,8 +10,8 @@ use aya_ebpf::{
 };
 use sni_common::{
     contract::{
-        Announced, CONTROL_ANNOUNCED, CONTROL_GENERATION, Counter, DropReason, EDGE_NO_TIMESTAMPS,
-        Flow, FlowKey, Pool, Stage, Way, client_options, limits::MAX_POOLS,
+        Announced, CONTROL_ANNOUNCED, CONTROL_GENERATION, Counter, DropReason, Flow, FlowKey, Pool,
+        Stage, Way, client_options, limits::MAX_POOLS,
     },
     tcp::{self, ACK, PSH, RST, SYN, state},
     translate::{self, Leg, Timestamps},
@@ -38,6 +38,10 @@ use crate::{
 const SEGMENTS: u32 = 6;
 /// The smallest segment that a hello is cut into, a multiple of four: sums are over whole words.
 const MIN_SEGMENT: u32 = 512;
+
+/// How long an Edge that has answered without timestamps is taken to have none, in seconds: then a client finds out again.
+const NO_TIMESTAMPS_S: u64 = 60;
+pub const NS_PER_S: u64 = 1_000_000_000;
 
 /// What of a hello is yet to be sent; part of SCRATCH.
 #[repr(C, align(8))]
@@ -82,13 +86,17 @@ pub fn answer(ctx: &TcContext) -> i32 {
     if !matches!(parse(ctx, packet), Kind::Tcp) {
         return TC_ACT_UNSPEC;
     }
-    let verdict = edge_answers(ctx, packet).verdict(ctx, packet);
+    let mut outcome = edge_answers(ctx, packet);
+    if outcome.is(Outcome::AGAIN) {
+        outcome = send(ctx, packet);
+    }
+    let verdict = outcome.verdict(ctx, packet);
     finish(ctx, packet, verdict)
 }
 
-/// A function of its own, for the sake of the stack.
+/// What an answer means; [`Outcome::AGAIN`] where the hello is to be sent. A function of its own, for the sake of the stack.
 #[inline(never)]
-fn edge_answers(ctx: &TcContext, packet: &mut Packet) -> Outcome {
+fn edge_answers(ctx: &TcContext, packet: &Packet) -> Outcome {
     let (Ok(segment), Some(scratch)) = (packet.segment(ctx), scratch()) else {
         return Outcome::drop(DropReason::Truncated);
     };
@@ -108,7 +116,7 @@ fn edge_answers(ctx: &TcContext, packet: &mut Packet) -> Outcome {
     if half_open.is_none() {
         // The hello, or its acknowledgement, was lost.
         return if is_ours && segment.flags & SYN != 0 {
-            send(ctx, packet, &client, &segment)
+            Outcome::AGAIN
         } else {
             Outcome::pass(Counter::Inspected)
         };
@@ -128,7 +136,7 @@ fn edge_answers(ctx: &TcContext, packet: &mut Packet) -> Outcome {
         return Outcome::reset(DropReason::StaleEdge);
     }
     match establish(ctx, packet, &client) {
-        Ok(()) => send(ctx, packet, &client, &segment),
+        Ok(()) => Outcome::AGAIN,
         // The agent takes the client's next repetition.
         Err(reason) => {
             if let Some(scratch) = self::scratch() {
@@ -160,8 +168,11 @@ fn establish(ctx: &TcContext, packet: &Packet, client: &FlowKey) -> Result<(), D
     let has_timestamps = pending.options & client_options::TIMESTAMPS != 0;
     if has_timestamps && both & client_options::TIMESTAMPS == 0 {
         if let Some(edge) = EDGES.get_ptr_mut(to_edge_entry.edge.into()) {
-            // SAFETY: a live map value.
-            unsafe { (*edge).flags |= EDGE_NO_TIMESTAMPS };
+            // SAFETY: a live map value; one word.
+            unsafe {
+                (*edge).no_timestamps_until_s =
+                    (forward::now() / NS_PER_S + NO_TIMESTAMPS_S) as u32;
+            }
         }
         // All systems but Linux would drop what the Edge sends (RFC 7323, 3.2).
         if pending.options & client_options::LINUX == 0 {
@@ -218,10 +229,14 @@ fn establish(ctx: &TcContext, packet: &Packet, client: &FlowKey) -> Result<(), D
 
 /// Turns an Edge's SYN-ACK into the segments that acknowledge it and carry the hello.
 #[inline(never)]
-fn send(ctx: &TcContext, packet: &mut Packet, client: &FlowKey, segment: &Segment) -> Outcome {
-    let Some(scratch) = scratch() else {
-        return Outcome::drop(DropReason::Incoherent);
+fn send(ctx: &TcContext, packet: &mut Packet) -> Outcome {
+    let (Ok(segment), Some(scratch), Some(entry)) =
+        (packet.segment(ctx), scratch(), FLOWS.get_ptr(&packet.key))
+    else {
+        return Outcome::drop(DropReason::NoFlow);
     };
+    // SAFETY: a live map value.
+    let client = &unsafe { (*entry).rewrite.reversed() };
     if cookie::load_header(ctx, packet, scratch).is_err() || cookie::read_syn(ctx, packet).is_err()
     {
         return Outcome::drop(DropReason::BadDataOffset);

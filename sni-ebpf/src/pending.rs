@@ -248,3 +248,24 @@ fn part(packet: &Packet) -> Collected {
         Collected::Left
     }
 }
+
+/// Keeps what a client sends behind its hello, as far as there is room: the window that it was given has as much. `false` where it does not follow at once
+/// on what there is.
+#[inline(never)]
+pub fn append(ctx: &impl Frame, packet: &Packet, offset: u32, length: u32) -> bool {
+    let Some(scratch) = scratch() else {
+        return false;
+    };
+    if offset != u32::from(scratch.pending.received)
+        || offset + length > HELLO_ROOM as u32
+        || !stream::recall(&packet.key)
+        || stream::load(ctx, packet, offset, length).is_err()
+        || (scratch.outgoing.unfinished == 0 && stream::verify(packet, offset, length).is_err())
+        || !stream::keep(&packet.key)
+    {
+        return false;
+    }
+    scratch.pending.received += length as u16;
+    save(packet, &scratch.pending);
+    true
+}

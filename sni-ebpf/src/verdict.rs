@@ -47,7 +47,7 @@ impl Outcome {
     const RESET: u32 = 0x500;
     /// [`Step::Anew`].
     pub const ANEW: Self = Self(0x600);
-    /// The hello has come again: `bind::again` has the outcome.
+    /// There is more to be done: `bind::again` or `deliver::send` has the outcome.
     pub const AGAIN: Self = Self(0x800);
     /// [`Step::Send`], for the last time.
     pub const LAST: Self = Self(0x700);

@@ -30,8 +30,8 @@ pub use label::{Label, LabelKey, LabelKind};
 pub use link::Link;
 pub use pending::{HELLO_ROOM, HelloBytes, Pending, Stage, client_options};
 pub use service::{
-    AclAction, AclKey, BudgetKey, BudgetKind, EDGE_NO_TIMESTAMPS, Edge, EdgeState, Mode, Pool,
-    PoolMember, SERVICE_BIND, Service, ServiceKey, SourceMode,
+    AclAction, AclKey, BudgetKey, BudgetKind, Edge, EdgeState, Mode, Pool, PoolMember,
+    SERVICE_BIND, Service, ServiceKey, SourceMode,
 };
 pub use sni::{
     InvalidSniName, Learned, LearnedKey, MAX_SNI_NAME, Matched, NO_POOL, ROUTE_AGENT,

@@ -126,13 +126,11 @@ pub struct Edge {
     pub source: u8,
     /// An [`EdgeState`].
     pub state: u8,
-    /// Bits: [`EDGE_NO_TIMESTAMPS`].
-    pub flags: u32,
+    /// Until when it is taken to have no timestamps (RFC 7323), because it has answered a SYN with timestamps without them; monotonic clock, seconds. The
+    /// datapath's; 0 whenever the agent writes the entry.
+    pub no_timestamps_until_s: u32,
 }
 wire_struct!(Edge, 40);
-
-/// Bit of an Edge's flags: it has answered a SYN with timestamps without them (RFC 7323, 3.2). The datapath's; lost whenever the agent writes the entry.
-pub const EDGE_NO_TIMESTAMPS: u32 = 1;
 
 wire_enum! {
     /// Whose address an Edge sees.

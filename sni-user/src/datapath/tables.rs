@@ -256,6 +256,6 @@ fn edge_entry(edge: &config::Edge, gateway: Address) -> Edge {
             config::SourceMode::Gateway => SourceMode::Gateway,
         } as u8,
         state: EdgeState::Up as u8,
-        flags: 0,
+        no_timestamps_until_s: 0,
     }
 }
