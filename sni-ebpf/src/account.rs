@@ -3,16 +3,29 @@
 use core::arch::asm;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use sni_common::contract::{Account, AccountKey, Flow};
+use sni_common::contract::{Account, AccountKey, Flow, FlowKey};
 
-use crate::maps::ACCOUNTS;
+use crate::maps::{ACCOUNTS, FLOWS};
 
-/// Adds a flow to the accounts, by its entries of both directions. A function of its own: it is rare.
+/// Ends a flow, by the key and the entry of its client's packets and what is there of the other one: removes both, and adds them to the accounts,
+/// unless the sweep has been faster. A function of its own: it is rare.
 #[inline(never)]
-pub fn ended(to_edge: &Flow, to_client: &Flow) -> u32 {
-    let account = Account::of_flow(to_edge, to_client);
-    add(&AccountKey::edge(to_edge.edge), &account);
-    add(&AccountKey::route(to_edge.route, to_edge.ip_set), &account);
+pub fn end(key: &FlowKey, to_edge: &Flow, to_client: Option<*mut Flow>) -> u32 {
+    let reverse = to_edge.rewrite.reversed();
+    let account = Account {
+        connections: 1,
+        to_edge: to_edge.bytes,
+        // SAFETY: a live map value.
+        to_client: to_client.map_or(0, |other| unsafe { (*other).bytes }),
+    };
+    let edge = AccountKey::edge(to_edge.edge);
+    let route = AccountKey::route(to_edge.route, to_edge.ip_set);
+    // From here on the entries may be somebody else's.
+    if FLOWS.remove(key).is_ok() {
+        add(&edge, &account);
+        add(&route, &account);
+    }
+    let _ = FLOWS.remove(&reverse);
     0
 }
 

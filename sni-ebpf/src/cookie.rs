@@ -189,6 +189,7 @@ pub fn remember(key: &FlowKey, pending: &Pending) {
     let seen = SynSeen {
         ts_value: pending.ts_value,
         flags,
+        seq: pending.client_isn,
     };
     let _ = CLIENT_SYNS.insert(key, seen, BPF_ANY.into());
 }

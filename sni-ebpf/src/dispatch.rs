@@ -24,6 +24,7 @@ use crate::{
     finish::{count, count_drop},
     lookup::{entry, in_filter},
     maps::{LISTENERS, control},
+    scratch::scratch,
 };
 
 const AF_INET: u32 = 2;
@@ -53,8 +54,11 @@ pub fn dispatch(ctx: &SkLookupContext) -> u32 {
         unsafe { bpf_sk_release(socket) };
         return SK_DROP;
     }
+    let is_packet = scratch().is_none_or(|scratch| scratch.asking == 0);
     if socket.is_null() {
-        count_drop(DropReason::NoListener);
+        if is_packet {
+            count_drop(DropReason::NoListener);
+        }
         return SK_DROP;
     }
     // SAFETY: the context, and a socket that the lookup above has taken a reference to.
@@ -62,10 +66,14 @@ pub fn dispatch(ctx: &SkLookupContext) -> u32 {
     // SAFETY: the reference of above, released once.
     unsafe { bpf_sk_release(socket) };
     if assigned != 0 {
-        count_drop(DropReason::NoListener);
+        if is_packet {
+            count_drop(DropReason::NoListener);
+        }
         return SK_DROP;
     }
-    count(Counter::Dispatched, 1);
+    if is_packet {
+        count(Counter::Dispatched, 1);
+    }
     SK_PASS
 }
 

@@ -36,13 +36,7 @@ pub fn established(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Step {
             reset(packet, &segment, entry, other);
         } else if segment.flags & ACK == 0 && is_to_edge(entry) && is_over(entry, other) {
             // The client uses its port again: the old flow ends here, and the SYN is as good as any other.
-            let reverse = entry.rewrite.reversed();
-            if let Some(other) = other {
-                // SAFETY: a live map value.
-                account::ended(entry, unsafe { &*other });
-            }
-            let _ = FLOWS.remove(&packet.key);
-            let _ = FLOWS.remove(&reverse);
+            account::end(&packet.key, entry, other);
             return Step::Anew;
         }
         // A SYN in the middle of a live flow goes to the Edge like everything else: its challenge ACK (RFC 5961, 4) makes a client

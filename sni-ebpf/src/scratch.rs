@@ -40,6 +40,8 @@ pub struct Scratch {
     pub translation: Translation,
     /// What a SYN or SYN-ACK to the agent began with.
     pub seen: SynSeen,
+    /// Whether it is the datapath itself that has the host look for a socket right now, and no packet that begins a connection.
+    pub asking: u32,
     /// What is left of this CPU's ICMP errors.
     pub icmp_budget: TokenBucket,
     /// What is left of this CPU's events about ClientHellos.

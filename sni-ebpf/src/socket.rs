@@ -8,12 +8,22 @@ use aya_ebpf::{
 };
 use sni_common::contract::FlowKey;
 
+use crate::scratch::scratch;
+
 /// States of a socket (include/net/tcp_states.h). A listener is no end of a connection. TIME_WAIT is one: the last acknowledgements belong there.
 const LISTEN: u32 = 10;
 /// A connection that a listener has not accepted yet.
 pub const NEW_SYN_RECV: u32 = 12;
 /// Connecting, without an answer so far.
 pub const SYN_SENT: u32 = 2;
+
+const TIME_WAIT: u32 = 6;
+
+/// Whether a packet with these addresses and ports belongs to a connection of the host's that has got beyond its beginning.
+#[inline(always)]
+pub fn is_open(ctx: *mut c_void, key: &FlowKey) -> bool {
+    state(ctx, key).is_some_and(|state| state != SYN_SENT && state != TIME_WAIT)
+}
 
 /// State of the host's socket to which a packet with these addresses and ports belongs, if there is one; `ctx` is a program's context.
 #[inline(always)]
@@ -33,6 +43,9 @@ pub fn state(ctx: *mut c_void, key: &FlowKey) -> Option<u32> {
     } else {
         (ptr::from_ref(key).cast(), size_of::<FlowKey>())
     };
+    // A packet of no connection makes the host ask for a listener, which is not to be counted.
+    let scratch = scratch()?;
+    scratch.asking = 1;
     // SAFETY: the tuple is as long as said; the helper does not write to it.
     let socket = unsafe {
         bpf_skc_lookup_tcp(
@@ -43,6 +56,7 @@ pub fn state(ctx: *mut c_void, key: &FlowKey) -> Option<u32> {
             0,
         )
     };
+    scratch.asking = 0;
     if socket.is_null() {
         return None;
     }

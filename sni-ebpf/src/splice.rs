@@ -237,11 +237,16 @@ fn look(ctx: &impl Frame, packet: &Packet, flags: u32) -> u32 {
     scratch.seen = SynSeen {
         ts_value: 0,
         flags: NOT_SEEN,
+        seq: 0,
     };
     let Ok(segment) = packet.segment(ctx) else {
         return 0;
     };
     if u32::from(segment.flags & (SYN | ACK | RST | FIN)) != flags {
+        return 0;
+    }
+    // What is known of an open connection is not a stranger's to change.
+    if socket::is_open(ctx.as_ptr(), &packet.key) {
         return 0;
     }
     let Some(offset) = at::<u8>(ctx, packet.transport + OFFSET) else {
@@ -254,6 +259,7 @@ fn look(ctx: &impl Frame, packet: &Packet, flags: u32) -> u32 {
     if length != 0 && read_options(ctx, scratch, options, length, true).is_err() {
         return 0;
     }
+    scratch.seen.seq = segment.seq;
     let mut found = 0;
     if length != 0 && scratch.walk.has_timestamps != 0 {
         found |= SynSeen::TIMESTAMPS;

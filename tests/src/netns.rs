@@ -178,6 +178,19 @@ impl Namespace {
             .collect())
     }
 
+    /// Has the first processor work on all that its interfaces receive (RPS, Documentation/networking/scaling.rst of the kernel). A veth has no
+    /// hardware that would keep to one: there, two processors put segments of one connection in another order, whoever forwards them.
+    ///
+    /// # Errors
+    /// The kernel has no RPS.
+    pub fn receive_on_one_processor(&self) -> Result<()> {
+        // `ip netns exec` because it mounts a `/sys` with this namespace's interfaces.
+        let script = "for queue in /sys/class/net/*/queues/rx-*; do echo 1 > $queue/rps_cpus || exit 1; done";
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, "sh", "-c", script]);
+        tool(&mut command).map(drop)
+    }
+
     /// Its TCP counters, as `nstat` counts them.
     ///
     /// # Errors

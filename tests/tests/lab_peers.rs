@@ -107,7 +107,7 @@ fn the_edge_says_whom_it_sees() {
         for n in 0..3 {
             for (source, destination) in partner(n).both().into_iter().zip(EDGE_A.both()) {
                 let from = Partner {
-                    source: Some(source),
+                    source: Some(SocketAddr::new(source, 0)),
                     ..tcp(lab)
                 };
                 let seen = from.who_am_i(edge_a(destination))?;

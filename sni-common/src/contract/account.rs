@@ -1,5 +1,5 @@
-//! ACCOUNTS: what ended flows and connections have carried, by route, IP set and Edge. Those that live have it in their own entries; both together
-//! are the whole account.
+//! ACCOUNTS: what connections have carried, by route, IP set and Edge: flows of the datapath that have ended, and all that the agent has carried itself.
+//! Flows that live have it in their own entries; both together are the whole account.
 
 use super::{Flow, wire_enum, wire_struct};
 
@@ -9,8 +9,8 @@ use super::{Flow, wire_enum, wire_struct};
 pub struct AccountKey {
     /// An [`AccountKind`].
     pub kind: u32,
-    /// Zero.
-    pub padding: u32,
+    /// An [`AccountWriter`].
+    pub writer: u32,
     /// By the kind: [`super::SniName::number`] of a route, the number of an IP set, the slot of an Edge.
     pub number: u64,
 }
@@ -28,14 +28,27 @@ wire_enum! {
     }
 }
 
+wire_enum! {
+    /// Who adds to an account. The datapath adds to a value where it lies; the agent and commands read it and write it anew, which would undo what
+    /// another adds in between. So each has an account of its own, and their sum is what counts.
+    pub enum AccountWriter: u32 {
+        /// The datapath, on whatever CPU.
+        Datapath = 0, "datapath";
+        /// The agent.
+        Agent = 1, "agent";
+        /// `snigate flow kill`.
+        Command = 2, "command";
+    }
+}
+
 impl AccountKey {
-    /// The account of an Edge.
+    /// The account of an Edge, as the datapath writes it; see [`AccountKey::by`].
     #[inline(always)]
     pub const fn edge(slot: u16) -> Self {
         Self::of(AccountKind::Edge, slot as u64)
     }
 
-    /// The account of a route, or of an IP set where `route` is 0.
+    /// The account of a route, or of an IP set where `route` is 0, likewise.
     #[inline(always)]
     pub const fn route(route: u64, ip_set: u32) -> Self {
         if route != 0 {
@@ -45,11 +58,21 @@ impl AccountKey {
         }
     }
 
+    /// The same account, as another writer has it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn by(self, writer: AccountWriter) -> Self {
+        Self {
+            writer: writer as u32,
+            ..self
+        }
+    }
+
     #[inline(always)]
     const fn of(kind: AccountKind, number: u64) -> Self {
         Self {
             kind: kind as u32,
-            padding: 0,
+            writer: AccountWriter::Datapath as u32,
             number,
         }
     }
@@ -59,7 +82,7 @@ impl AccountKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Connections that have ended.
+    /// Connections: flows that have ended, and those that the agent carries or has carried.
     pub connections: u64,
     /// Bytes from clients to Edges, as [`Flow::bytes`] counts them.
     pub to_edge: u64,
@@ -81,8 +104,20 @@ impl Account {
 
     /// Adds another one.
     pub fn add(&mut self, other: &Self) {
-        self.connections = self.connections.wrapping_add(other.connections);
-        self.to_edge = self.to_edge.wrapping_add(other.to_edge);
-        self.to_client = self.to_client.wrapping_add(other.to_client);
+        *self = self.combined(other, u64::wrapping_add);
+    }
+
+    /// What must be added to `earlier` to get this: less than nothing wraps around, and around again when it is added.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        self.combined(earlier, u64::wrapping_sub)
+    }
+
+    fn combined(&self, other: &Self, with: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            connections: with(self.connections, other.connections),
+            to_edge: with(self.to_edge, other.to_edge),
+            to_client: with(self.to_client, other.to_client),
+        }
     }
 }

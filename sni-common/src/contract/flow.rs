@@ -135,8 +135,10 @@ pub struct SynSeen {
     pub ts_value: u32,
     /// Bits of [`SynSeen::TIMESTAMPS`] and [`SynSeen::LINUX`].
     pub flags: u32,
+    /// Its sequence number, host byte order: that of the SYN itself, one before the stream's first byte.
+    pub seq: u32,
 }
-wire_struct!(SynSeen, 8);
+wire_struct!(SynSeen, 12);
 
 impl SynSeen {
     /// There is a timestamp.

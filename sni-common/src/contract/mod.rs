@@ -18,7 +18,7 @@ mod sni;
 mod socket;
 pub mod stats;
 
-pub use account::{Account, AccountKey, AccountKind};
+pub use account::{Account, AccountKey, AccountKind, AccountWriter};
 pub use control::{
     Announced, CONTROL_ABI, CONTROL_ANNOUNCED, CONTROL_FLAGS, CONTROL_GENERATION,
     CONTROL_LISTENER_PORT, CONTROL_SLOTS, FLAG_LOG, Settings, bank,

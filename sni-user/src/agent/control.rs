@@ -3,6 +3,7 @@
 //! Requests that change something are carried out by the agent's one loop, in order; the others are answered at once.
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Instant, SystemTime},
@@ -82,8 +83,8 @@ impl Handler for Asked {
         })
     }
 
-    fn connections(&self) -> Connections {
-        self.proxy.connections().into()
+    fn connections(&self, client: Option<IpAddr>) -> Connections {
+        self.proxy.connections(client).into()
     }
 
     async fn reload(&self) -> Result<Reloaded, Refusal> {

@@ -43,6 +43,9 @@ const REQUESTS: usize = 16;
 /// How often what only open connections need is looked at.
 const LEFTOVERS: Duration = Duration::from_secs(30);
 
+/// How often what the agent's own connections have carried goes to the accounts: a kill loses no more of it.
+const ACCOUNTING: Duration = Duration::from_secs(1);
+
 /// What can end the agent, or have it reload.
 pub(super) struct Signals {
     interrupt: Signal,
@@ -140,6 +143,7 @@ impl Agent {
         let mut readers = JoinSet::new();
         readers.spawn(events.run(stream));
         let mut leftovers = tokio::time::interval(LEFTOVERS);
+        let mut accounting = tokio::time::interval(ACCOUNTING);
         tracing::info!("ready");
         service_manager::ready();
         loop {
@@ -174,6 +178,7 @@ impl Agent {
                 }
                 () = keeper.is_lost() => keeper.mend(),
                 () = kernel.binding.due() => self.follow_segments(kernel).await,
+                _ = accounting.tick() => tokio::task::block_in_place(|| self.proxy.settle_accounts()),
                 _ = leftovers.tick() => {
                     let active = self.active();
                     kernel.clear_leftovers(&active.config, &self.proxy.uses()).await;
@@ -192,6 +197,7 @@ impl Agent {
         service_manager::stopping();
         // Its sockets say goodbye while their addresses are still there.
         self.proxy.stop().await;
+        self.proxy.settle_accounts();
         Ok(())
     }
 

@@ -7,8 +7,8 @@ use crate::datapath::Maps;
 pub(super) enum Verb {
     /// List the Edges with their state, their pools and their flows
     ///
-    /// TOTAL and the bytes are those of all connections since the datapath was loaded, ended ones included; a connection that the agent carries
-    /// itself is added when it ends.
+    /// TOTAL and the bytes are those of all connections since the datapath was loaded, ended ones included. Of what the agent carries itself, the last
+    /// second may be missing. An Edge that is not the one before at its address, or sees another source, begins anew.
     Ls(Output),
 }
 

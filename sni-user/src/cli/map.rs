@@ -189,7 +189,7 @@ impl Dumping<'_, '_> {
                 self.show(dump::syns(all))
             }
             "ACCOUNTS" => {
-                let all = read::accounts(maps)?.into_iter().collect();
+                let all = read::accounts_by_writer(maps)?;
                 self.show(dump::accounts(all, &names, &read::route_names(maps)?))
             }
             "ACL" => {

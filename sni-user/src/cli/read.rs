@@ -6,8 +6,8 @@ use std::{
 };
 
 use sni_common::contract::{
-    Account, AccountKey, Edge, Flow, FlowKey, LabelKey, LabelKind, Learned, LearnedKey, Pool,
-    Service, ServiceKey, SniName, SniRoute, SniRouteKey, limits,
+    Account, AccountKey, AccountWriter, Edge, Flow, FlowKey, LabelKey, LabelKind, Learned,
+    LearnedKey, Pool, Service, ServiceKey, SniName, SniRoute, SniRouteKey, limits,
 };
 
 use crate::datapath::{DatapathError, Maps};
@@ -180,13 +180,22 @@ pub(super) fn route_names(maps: &Maps) -> Result<RouteNames, DatapathError> {
     Ok(RouteNames(names))
 }
 
-/// What ended flows and connections have carried.
+/// What ended flows and the agent's connections have carried, whoever has written it.
 pub(super) type Accounts = HashMap<AccountKey, Account>;
 
-/// ACCOUNTS.
+/// ACCOUNTS, summed.
 pub(super) fn accounts(maps: &Maps) -> Result<Accounts, DatapathError> {
-    let all = entries("ACCOUNTS", maps.accounts.iter(), limits::MAX_ACCOUNTS)?;
-    Ok(all.into_iter().collect())
+    let mut sums = Accounts::new();
+    for (key, account) in accounts_by_writer(maps)? {
+        let whole = key.by(AccountWriter::Datapath);
+        sums.entry(whole).or_default().add(&account);
+    }
+    Ok(sums)
+}
+
+/// ACCOUNTS as it is.
+pub(super) fn accounts_by_writer(maps: &Maps) -> Result<Vec<(AccountKey, Account)>, DatapathError> {
+    entries("ACCOUNTS", maps.accounts.iter(), limits::MAX_ACCOUNTS)
 }
 
 /// Every server name that clients asked for.

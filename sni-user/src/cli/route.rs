@@ -19,8 +19,8 @@ pub(super) enum Verb {
     /// List the server names: those of the configuration, and those that clients asked for
     ///
     /// Hits count the connections to a name that the agent has routed; those of a wildcard are those that no longer name has taken. TOTAL and the
-    /// bytes are those of connections that the name has decided about and that have reached an Edge, ended ones included; a connection that the
-    /// agent carries itself is added when it ends.
+    /// bytes are those of connections that the name has decided about and that have reached an Edge, ended ones included. Of what the agent carries
+    /// itself, the last second may be missing.
     Ls(Listing),
     /// Route a server name to a pool, until the agent ends
     ///

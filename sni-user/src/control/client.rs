@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -103,12 +104,12 @@ impl Client {
         self.ask(Request::Status).await
     }
 
-    /// Asks for the connections that the agent carries itself.
+    /// Asks for the connections that the agent carries itself, all or those of one client.
     ///
     /// # Errors
     /// As for [`Self::status`].
-    pub async fn connections(mut self) -> Result<Connections, ClientError> {
-        self.ask(Request::Connections).await
+    pub async fn connections(mut self, client: Option<IpAddr>) -> Result<Connections, ClientError> {
+        self.ask(Request::Connections { client }).await
     }
 
     /// Asks to load everything anew.

@@ -1,6 +1,7 @@
 //! An agent for tests, on both sides of the socket: here, and for the command line.
 
 use std::{
+    net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime},
@@ -104,8 +105,11 @@ impl Handler for FakeAgent {
         Ok(status())
     }
 
-    fn connections(&self) -> Connections {
-        self.asked().push("connections".into());
+    fn connections(&self, client: Option<IpAddr>) -> Connections {
+        self.asked().push(match client {
+            Some(client) => format!("connections of {client}"),
+            None => "connections".into(),
+        });
         vec![connection()].into()
     }
 

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -39,7 +39,11 @@ pub enum Request {
     /// The agent's own facts; answered with an [`AgentStatus`].
     Status,
     /// The connections that the agent carries itself; answered with [`Connections`].
-    Connections,
+    Connections {
+        /// Only those of this client.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<IpAddr>,
+    },
     /// Load everything anew; answered with a [`Reloaded`].
     Reload,
     /// Route a server name to a pool for as long as the agent runs; answered with a [`RouteAdded`].
@@ -76,7 +80,7 @@ impl Request {
     /// Whether it changes anything; what only reads is for the whole group.
     pub fn changes(&self) -> bool {
         match self {
-            Self::Status | Self::Connections | Self::Watch { .. } => false,
+            Self::Status | Self::Connections { .. } | Self::Watch { .. } => false,
             Self::Reload
             | Self::RouteAdd { .. }
             | Self::RouteRm { .. }

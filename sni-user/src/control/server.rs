@@ -1,6 +1,8 @@
 //! The agent's side of the control socket.
 
-use std::{convert::Infallible, future::Future, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::Future, io, net::IpAddr, path::Path, sync::Arc, time::Duration,
+};
 
 use rustix::process::geteuid;
 use tokio::{
@@ -35,8 +37,8 @@ pub trait Handler: Send + Sync + 'static {
     /// Facts about the agent.
     fn status(&self) -> impl Future<Output = Result<AgentStatus, Refusal>> + Send;
 
-    /// The connections that the agent carries itself.
-    fn connections(&self) -> Connections;
+    /// The connections that the agent carries itself, all or those of one client.
+    fn connections(&self, client: Option<IpAddr>) -> Connections;
 
     /// Loads everything anew.
     fn reload(&self) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
@@ -196,7 +198,9 @@ impl<H: Handler> Client<H> {
         let handler = &self.handler;
         match request {
             Request::Status => self.peer.answer(handler.status().await).await,
-            Request::Connections => self.peer.answer(Ok(handler.connections())).await,
+            Request::Connections { client } => {
+                self.peer.answer(Ok(handler.connections(client))).await
+            }
             Request::Reload => self.peer.answer(handler.reload().await).await,
             Request::RouteAdd { name, pool } => {
                 let outcome = match (parsed(&name), parsed(&pool)) {

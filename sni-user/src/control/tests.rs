@@ -87,7 +87,7 @@ async fn every_request_arrives_and_is_answered() {
         SystemTime::UNIX_EPOCH + Duration::from_millis(86_400_250)
     );
 
-    let carried = running.client().await.connections().await;
+    let carried = running.client().await.connections(None).await;
     let expected = Connections {
         connections: vec![fake::connection()],
         of: 1,

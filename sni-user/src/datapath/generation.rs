@@ -119,6 +119,7 @@ impl Tables {
                 limit: MAX_EDGES,
                 advice: "wait until flows to Edges that were removed have ended",
             })?;
+            maps.close_edge_accounts(slot as u16)?;
             maps.edges
                 .set(slot, entry, 0)
                 .map_err(|e| DatapathError::kernel(format!("writing Edge {name}"), e))?;

@@ -1,13 +1,14 @@
 //! What handing a connection off needs of the datapath: how its peers began, its flow's entries, and who still has sockets.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aya::maps::MapError;
 use sni_common::{
-    contract::{Account, AccountKey, Flow, FlowKey, HandingOff, SynSeen},
+    contract::{Flow, FlowKey, HandingOff, SynSeen},
     tcp::state,
 };
 
@@ -162,14 +163,20 @@ impl HandOffs {
         Ok(())
     }
 
-    /// Adds to the accounts of a connection that the agent has carried to its end.
+    /// Adds to the accounts of connections that the agent carries. What could not be written stays in `additions`.
     ///
     /// # Errors
     /// When the map can't be read or written.
-    pub fn account(&self, keys: [AccountKey; 2], added: &Account) -> Result<(), DatapathError> {
-        let mut additions = Additions::default();
-        additions.add(keys, added);
-        self.lock().account(&additions)
+    pub fn account(&self, additions: &mut Additions) -> Result<(), DatapathError> {
+        self.lock().account(additions)
+    }
+
+    /// Whether this Edge still has its slot; once no flow and no pool refers to it any longer, another one may.
+    pub fn is_in_slot(&self, slot: u16, edge: SocketAddr) -> bool {
+        let entry = self.lock().edges.get(&slot.into(), 0);
+        entry.is_ok_and(|entry| {
+            (entry.address, u16::from_be(entry.port_be)) == (edge.ip().into(), edge.port())
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Maps> {

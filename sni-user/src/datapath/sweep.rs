@@ -81,7 +81,7 @@ pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept,
         }
     }
     swept.flows = (entries - removed) / 2;
-    let accounted = maps.account(&additions);
+    let accounted = maps.account(&mut additions);
 
     let half_open: HashMap<FlowKey, Flow> = maps.all_half_open()?.into_iter().collect();
     for (key, flow) in &half_open {

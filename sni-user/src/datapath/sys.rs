@@ -10,6 +10,7 @@ use libc::{SYS_bpf, syscall};
 pub(super) enum Command {
     LookupElement = 1,
     UpdateElement = 2,
+    LookupAndDeleteElement = 21,
     LookupBatch = 24,
     UpdateBatch = 26,
     DeleteBatch = 27,

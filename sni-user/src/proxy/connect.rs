@@ -1,6 +1,11 @@
 //! Connecting to an Edge of a pool: the best one first, then others, a bounded number of times.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     net::{TcpSocket, TcpStream},
@@ -18,6 +23,9 @@ const ANSWER: Duration = Duration::from_secs(4);
 
 /// Edges that are tried for one connection.
 const ATTEMPTS: usize = 3;
+
+/// Ports that are tried for one connection, one after the other; next to none costs anything but the lookup of a flow.
+const PORTS: usize = 1024;
 
 /// A connection to an Edge.
 #[derive(Debug)]
@@ -169,34 +177,66 @@ async fn to_edge(
     client: SocketAddr,
     segment_size: Option<u32>,
 ) -> io::Result<(TcpStream, Option<UsedWayBack>)> {
-    let address = edge.config.address;
-    let connect = |socket: socket2::Socket| async move {
-        if let Some(size) = segment_size {
-            socket.set_tcp_mss(size)?;
-        }
-        connect(socket, address).await
+    let leg = Leg {
+        proxy,
+        edge: edge.config.address,
+        transparent: edge.config.source == SourceMode::Preserve,
+        segment_size,
     };
-    if edge.config.source == SourceMode::Gateway {
-        let stream = connect(socket::plain(address)?).await?;
-        socket::for_federation(&stream)?;
-        return Ok((stream, None));
-    }
-    // Before the SYN: its answer must find the way.
-    let way_back = proxy.use_way_back();
-    let own_port = async {
-        // With the client's address and its very port, if no other connection to this Edge has them: one of the agent's, or a flow of the datapath,
-        // which would take the Edge's answers for its own.
-        if proxy.is_flow(address, client) {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        connect(socket::transparent(client, true)?).await
-    };
-    let stream = match own_port.await {
-        Err(error) if is_taken(&error) => connect(socket::transparent(client, false)?).await?,
-        other => other?,
+    let (stream, way_back) = if leg.transparent {
+        // Before the SYN: its answer must find the way.
+        let way_back = proxy.use_way_back();
+        let stream = match leg.connect(client).await {
+            Err(error) if is_taken(&error) => leg.connect_by_any_port(client.ip()).await?,
+            other => other?,
+        };
+        (stream, Some(way_back))
+    } else {
+        let own = socket::own_address(leg.edge)?;
+        (leg.connect_by_any_port(own).await?, None)
     };
     socket::for_federation(&stream)?;
-    Ok((stream, Some(way_back)))
+    Ok((stream, way_back))
+}
+
+/// A connection to an Edge, to be made.
+struct Leg<'p> {
+    proxy: &'p Proxy,
+    edge: SocketAddr,
+    /// Whether the address that the Edge is shown is the client's.
+    transparent: bool,
+    segment_size: Option<u32>,
+}
+
+impl Leg<'_> {
+    /// With this address and port, if no other connection to this Edge has them: one of the agent's, or a flow of the datapath, which would take the
+    /// Edge's answers for its own.
+    async fn connect(&self, own: SocketAddr) -> io::Result<TcpStream> {
+        if self.proxy.is_flow(self.edge, own) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let socket = socket::toward_edge(own, self.transparent)?;
+        if let Some(size) = self.segment_size {
+            socket.set_tcp_mss(size)?;
+        }
+        connect(socket, self.edge).await
+    }
+
+    /// With this address and a port that is free.
+    async fn connect_by_any_port(&self, own: IpAddr) -> io::Result<TcpStream> {
+        for port in self.proxy.ports().from_random().take(PORTS) {
+            match self.connect((own, port).into()).await {
+                Err(error) if is_taken(&error) => {}
+                other => return other,
+            }
+        }
+        Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!(
+                "{PORTS} ports of {own} in a row are taken: there are too many connections to this Edge for net.ipv4.ip_local_port_range, or for one address"
+            ),
+        ))
+    }
 }
 
 async fn connect(socket: socket2::Socket, address: SocketAddr) -> io::Result<TcpStream> {

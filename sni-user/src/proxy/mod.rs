@@ -16,6 +16,7 @@ mod hand_off;
 pub mod hello;
 mod pass;
 mod peek;
+mod port;
 mod proxy_header;
 mod refusal;
 mod relay;

@@ -40,14 +40,19 @@ pub(super) async fn through(
         let why = match carried.terms() {
             Ok(terms) => {
                 match hand_off::hand_off(carried.proxy, &client, &edge, &terms, moment).await {
-                    Outcome::HandedOff { to_edge, to_client } => {
+                    Outcome::HandedOff {
+                        to_edge,
+                        to_client,
+                        unseen,
+                    } => {
                         passed.to_edge += to_edge;
                         passed.to_client += to_client;
                         hold.hand_off();
-                        carried.handed_off(&passed);
+                        carried.handed_off(&passed, unseen);
                         return hand_off::close(client, edge).await;
                     }
-                    Outcome::Reset => {
+                    Outcome::Reset { to_edge, to_client } => {
+                        carried.progress.reached(to_edge, to_client);
                         passed.end = End::Reset;
                         return carried.passed(&passed);
                     }

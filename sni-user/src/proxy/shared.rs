@@ -23,6 +23,7 @@ use super::{
     budget::{Allowance, Budgets, Claim},
     carried::Registry,
     counters::Counters,
+    port::Ports,
     routing::{Routing, Target, Verdict},
     socket::{self, NotAdopted},
     uses::{InUse, UsedAddress, UsedWayBack, Uses},
@@ -107,6 +108,7 @@ pub struct Proxy {
     uses: Arc<InUse>,
     carried: Registry,
     hand_offs: HandOffs,
+    ports: Ports,
     /// Hand-offs that wait for acknowledgements, by the tuple of the packets that bring them.
     waiting: Mutex<HashMap<FlowKey, Arc<Notify>>>,
     /// The generation of the active configuration.
@@ -174,6 +176,7 @@ impl Proxy {
             uses: Arc::default(),
             carried: Registry::default(),
             hand_offs,
+            ports: Ports::of_host(),
             waiting: Mutex::default(),
             activated: watch::Sender::new(generation),
             segment_size: watch::Sender::new(0),
@@ -265,13 +268,26 @@ impl Proxy {
         self.open.load(Relaxed)
     }
 
-    /// The connections that are carried here now: relayed, or terminated.
-    pub fn connections(&self) -> Vec<CarriedConnection> {
-        self.carried.all()
+    /// The connections that are carried here now, relayed or terminated: all, or those of one client.
+    pub fn connections(&self, client: Option<IpAddr>) -> Vec<CarriedConnection> {
+        self.carried.of(client)
     }
 
     pub(super) fn carried(&self) -> &Registry {
         &self.carried
+    }
+
+    /// Adds what these have carried to the accounts. Where that fails, it is tried again with the next time.
+    pub fn settle_accounts(&self) {
+        let settled = self.carried.settle(
+            |slot, edge| self.hand_offs.is_in_slot(slot, edge),
+            |additions| self.hand_offs.account(additions),
+        );
+        if let Err(error) = settled
+            && let Some(unsaid) = self.note("not-accounted")
+        {
+            tracing::warn!(%error, unsaid, "what connections have carried is not in all accounts yet");
+        }
     }
 
     /// What has been counted, by name.
@@ -346,14 +362,18 @@ impl Proxy {
         self.uses.way_back()
     }
 
-    /// Whether the Edge's packets to this client and port would be taken for a flow of the datapath.
-    pub(super) fn is_flow(&self, edge: SocketAddr, client: SocketAddr) -> bool {
+    /// Whether the Edge's packets to this address and port would be taken for those of a flow of the datapath.
+    pub(super) fn is_flow(&self, edge: SocketAddr, own: SocketAddr) -> bool {
         self.hand_offs.has_flow(&FlowKey {
             source: edge.ip().into(),
-            destination: client.ip().into(),
+            destination: own.ip().into(),
             source_port_be: edge.port().to_be(),
-            destination_port_be: client.port().to_be(),
+            destination_port_be: own.port().to_be(),
         })
+    }
+
+    pub(super) fn ports(&self) -> &Ports {
+        &self.ports
     }
 
     pub(super) fn hand_offs(&self) -> &HandOffs {

@@ -10,6 +10,7 @@ use std::{
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::hand_off::tell_write_seq;
 use crate::net::host::namespace_of;
 
 /// Connections that wait for the agent, at most; the kernel takes the smaller of this and `net.core.somaxconn`.
@@ -77,16 +78,24 @@ pub enum NotAdopted {
     Kernel(#[from] io::Error),
 }
 
+/// A TCP socket that can be given up when it is connected, and so can those that it accepts.
+fn tcp(domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    // Without CAP_NET_ADMIN nothing is handed off, and each connection says so (`kept-failed`).
+    let _ = tell_write_seq(&socket);
+    Ok(socket)
+}
+
 fn bound() -> io::Result<Socket> {
     // A socket for both families, where the host has IPv6.
-    match Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)) {
+    match tcp(Domain::IPV6) {
         Ok(socket) => {
             socket.set_only_v6(false)?;
             socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into())?;
             Ok(socket)
         }
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+            let socket = tcp(Domain::IPV4)?;
             socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
             Ok(socket)
         }
@@ -115,40 +124,37 @@ pub(super) fn for_federation(socket: &impl AsFd) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
-/// A socket towards an Edge that shows it the client's address: `source` with its port, or where that is taken with another one.
+/// A socket towards an Edge that shows it `own`, with that very port, unless another connection to the same Edge has them. One client may have
+/// connections of the same port to several of our addresses, and the gateway to several Edges.
 ///
 /// # Errors
-/// The kernel's: without CAP_NET_ADMIN or CAP_NET_RAW there are no such sockets.
-pub(super) fn transparent(source: SocketAddr, keep_port: bool) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(source),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+/// The kernel's: without CAP_NET_ADMIN or CAP_NET_RAW there is no address of others (`transparent`).
+pub(super) fn toward_edge(own: SocketAddr, transparent: bool) -> io::Result<Socket> {
+    let socket = tcp(Domain::for_address(own))?;
     socket.set_nonblocking(true)?;
-    if source.is_ipv4() {
+    if transparent && own.is_ipv4() {
         socket.set_ip_transparent_v4(true)?;
-    } else {
+    } else if transparent {
         socket.set_ip_transparent_v6(true)?;
     }
-    let port = if keep_port {
-        // One client may have connections of the same port to several of our addresses, which go to different Edges.
-        socket.set_reuse_address(true)?;
-        source.port()
-    } else {
-        // Chosen when the destination is known: 28,000 ports for each Edge and not for all together.
-        set(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
-        0
-    };
-    socket.bind(&SocketAddr::new(source.ip(), port).into())?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&own.into())?;
     Ok(socket)
 }
 
-/// A socket towards an Edge that shows it the gateway's own address.
-pub(super) fn plain(edge: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(edge), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+/// The host's own address toward an Edge, as its routes choose it. Sends nothing.
+///
+/// # Errors
+/// The kernel's: there is no route.
+pub(super) fn own_address(edge: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if edge.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    let socket = std::net::UdpSocket::bind((any, 0))?;
+    socket.connect(edge)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// The socket is readable from so many received bytes on (SO_RCVLOWAT of socket(7)), or at the end of the stream.

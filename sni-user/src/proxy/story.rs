@@ -6,11 +6,11 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use sni_common::contract::{Account, AccountKey, Matched};
+use sni_common::contract::{AccountKey, Matched};
 
 use super::{
     Active, Lesson, Progress, Proxy, Target,
-    carried::{Entry, Listed},
+    carried::{Accounts, Entry, Listed},
     hand_off::{NotHandedOff, Terms},
     hello::ClientHello,
     refusal::Refusal,
@@ -113,18 +113,19 @@ impl<'a> Story<'a> {
             way: if way == "passed" { "relayed" } else { way },
             began: self.began,
             progress: Arc::clone(progress),
+            accounts: self.accounts(edge).unwrap_or_default(),
         })
     }
 
-    /// The accounts of a connection to this Edge; none where the datapath does not know it.
-    fn accounts(&self, edge: &Edge) -> Option<[AccountKey; 2]> {
+    /// The accounts of a connection to this Edge.
+    fn accounts(&self, edge: &Edge) -> Option<Accounts> {
         let numbers = &self.active.numbers;
         let ip_set = self.active.routing.service(self.address)?.ip_set;
         let route = self.decision.map_or(0, |decision| decision.route);
-        Some([
-            AccountKey::edge(*numbers.edges.get(edge.index)?),
+        Some(Accounts::new(
+            *numbers.edges.get(edge.index)?,
             AccountKey::route(route, *numbers.ip_sets.get(ip_set)?),
-        ])
+        ))
     }
 
     /// Bytes begin to flow, passed through or terminated. What is not needed from here on is let go: a connection lives for days, and
@@ -139,7 +140,6 @@ impl<'a> Story<'a> {
             address: self.address,
             server_name: self.server_name().map(str::to_owned),
             route: self.decision.map_or(0, |decision| decision.route),
-            accounts: self.accounts(&edge),
             listed: Some(self.list(way, &edge, &progress)),
             progress,
             edge,
@@ -202,8 +202,6 @@ pub(super) struct Carried<'a> {
     server_name: Option<String>,
     /// The number of the name that decided.
     route: u64,
-    /// Where it is accounted: as long as it lives, Edges and IP sets keep their numbers.
-    accounts: Option<[AccountKey; 2]>,
     pub(super) progress: Arc<Progress>,
     /// None after a hand-off.
     listed: Option<Listed<'a>>,
@@ -238,9 +236,11 @@ impl Carried<'_> {
         }
     }
 
-    /// It is the datapath's from here on.
-    pub(super) fn handed_off(&mut self, passed: &Relayed) {
-        self.listed = None;
+    /// It is the datapath's from here on, which has not seen so many bytes that were passed.
+    pub(super) fn handed_off(&mut self, passed: &Relayed, unseen: (u64, u64)) {
+        if let Some(listed) = self.listed.take() {
+            listed.hand_off(unseen);
+        }
         self.ended(
             (passed.to_edge, passed.to_client),
             self.counted("handed-off"),
@@ -268,9 +268,7 @@ impl Carried<'_> {
             End::Reset => "reset",
             End::Idle => "idle",
         };
-        let bytes = (relayed.to_edge, relayed.to_client);
-        self.account(bytes);
-        self.ended(bytes, self.counted(end));
+        self.ended((relayed.to_edge, relayed.to_client), self.counted(end));
     }
 
     /// A connection whose TLS ended here is over.
@@ -292,24 +290,7 @@ impl Carried<'_> {
                 reason
             }
         };
-        let bytes = (relayed.to_edge, relayed.to_partner);
-        self.account(bytes);
-        self.ended(bytes, end);
-    }
-
-    /// A connection that ends here goes to its accounts; of one that was handed off the datapath's entries know all, and the sweep accounts it.
-    fn account(&self, (to_edge, to_client): (u64, u64)) {
-        let Some(keys) = self.accounts else { return };
-        let account = Account {
-            connections: 1,
-            to_edge,
-            to_client,
-        };
-        if let Err(error) = self.proxy.hand_offs().account(keys, &account)
-            && let Some(unsaid) = self.proxy.note("not-accounted")
-        {
-            tracing::warn!(%error, unsaid, "an ended connection is missing in the accounts");
-        }
+        self.ended((relayed.to_edge, relayed.to_partner), end);
     }
 
     fn counted(&self, end: &'static str) -> &'static str {

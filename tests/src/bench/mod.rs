@@ -3,6 +3,7 @@
 //! Each proxy stands in a lab of its own, so that all are up from the first to the last second and no measurement waits for a start. Rounds
 //! go from one to the next, so that whatever else the machine does meets all of them alike.
 
+mod config;
 mod cpu;
 mod load;
 mod machine;

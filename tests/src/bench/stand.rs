@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Kind, Options, Sample, Subject, Way, cpu, load};
+use super::{
+    Kind, Options, Sample, Subject, Way,
+    config::{self, PASSED, edge_address},
+    cpu, load,
+};
 use crate::Lab;
-use crate::addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1};
+use crate::addresses::{SIP_TLS, VIP_1};
 use crate::gateway::{Gateway, Tuning};
 use crate::peers::{
     self, Edge, EdgeTls, Limit, Make, Partner, PartnerTls, Proxy, Size, Storm, TlsVersion, Upstream,
@@ -16,8 +20,7 @@ use crate::pki::{Identity, Pki};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A domain that is passed through, one that is terminated, and the Edge's own name.
-const PASSED: &str = "sip.contoso.example";
+/// A domain that is terminated, and the Edge's own name.
 const TERMINATED: &str = "sip.fabrikam.example";
 const EDGE: &str = "edge-a.hoster.example";
 
@@ -224,10 +227,6 @@ impl<'lab> Stand<'lab> {
     }
 }
 
-fn edge_address() -> SocketAddr {
-    (EDGE_A.v4, SIP_TLS).into()
-}
-
 fn snigate<'lab>(
     lab: &'lab Lab,
     source: &str,
@@ -235,45 +234,22 @@ fn snigate<'lab>(
     served: &Identity,
     pki: &Pki,
 ) -> Result<Proxies<'lab>> {
-    let tables = format!(
+    let edge = format!(
+        "source = \"{source}\"\ntls = {{ name = \"{EDGE}\", roots = {:?} }}",
+        pki.roots()
+    );
+    let terminated = format!(
         r#"
-[[edge]]
-name = "edge-a"
-address = "{edge}"
-source = "{source}"
-tls = {{ name = "{EDGE}", roots = "{roots}" }}
-
-[[pool]]
-name = "edges"
-edges = ["edge-a"]
-
-[[ip_set]]
-name = "shared"
-addresses = ["{vip}"]
-inspect = true
-
-[[domain]]
-sip_domain = "contoso.example"
-pool = "edges"
-
 [[domain]]
 sip_domain = "fabrikam.example"
 pool = "edges"
-certificate = "{certificate}"
-key = "{key}"
+certificate = {:?}
+key = {:?}
 client_certificate = "none"
-
-[limits]
-# One partner makes all connections.
-allow = ["{partner}/32"]
 "#,
-        edge = edge_address(),
-        roots = pki.roots().display(),
-        vip = VIP_1.v4,
-        certificate = served.chain.display(),
-        key = served.key.display(),
-        partner = PARTNER.v4,
+        served.chain, served.key
     );
+    let tables = config::tables(&edge, "", &terminated);
     let gateway = Gateway::start_tuned(lab, tuning, "", &tables)?;
     Ok(Proxies::Snigate(gateway))
 }

@@ -1,7 +1,7 @@
 //! A partner that talks to the Rust [`Edge`](super::Edge).
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -26,8 +26,8 @@ const LATE: Duration = Duration::from_millis(500);
 pub struct Partner<'a> {
     /// The namespace they are made in.
     pub namespace: &'a Namespace,
-    /// The address they come from; `None` leaves it to the kernel.
-    pub source: Option<IpAddr>,
+    /// The address they come from, and the port where it is not 0; `None` leaves it to the kernel.
+    pub source: Option<SocketAddr>,
     /// TLS, or plain TCP without it.
     pub tls: Option<&'a PartnerTls>,
     /// How long each conversation may take.
@@ -334,13 +334,15 @@ impl Partner<'_> {
 
 /// Connects over TCP in the caller's own namespace.
 pub(super) fn open_socket(
-    source: Option<IpAddr>,
+    source: Option<SocketAddr>,
     address: SocketAddr,
     timeout: Duration,
 ) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if let Some(source) = source {
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        // The port of a connection that has ended may be used again.
+        socket.set_reuse_address(source.port() != 0)?;
+        socket.bind(&source.into())?;
     }
     socket.connect_timeout(&address.into(), timeout)?;
     Ok(socket.into())

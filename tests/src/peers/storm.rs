@@ -236,7 +236,7 @@ impl Shared {
 /// One of the parallel clients, inside its namespace.
 #[derive(Clone, Debug)]
 struct Client {
-    source: Option<std::net::IpAddr>,
+    source: Option<SocketAddr>,
     tls: Option<PartnerTls>,
     timeout: Duration,
     address: SocketAddr,

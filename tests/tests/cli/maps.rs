@@ -129,6 +129,7 @@ fn every_map_is_listed_and_decoded() {
         let seen = SynSeen {
             ts_value: 815,
             flags: SynSeen::TIMESTAMPS | SynSeen::LINUX,
+            seq: 4712,
         };
         datapath.maps.client_syns.insert(tuple, seen, 0)?;
         datapath
@@ -225,8 +226,11 @@ fn every_map_is_listed_and_decoded() {
             ("HANDING_OFF", &format!("{} 4711", shown(&tuple))),
             ("CLIENT_SYNS", &format!("{} 815 as Linux's", shown(&tuple))),
             ("EDGE_SYN_ACKS", &format!("{} none others", shown(&tuple))),
-            ("ACCOUNTS", "edge edge-a 3 3.4 kB 98.0 kB"),
-            ("ACCOUNTS", "route *.voip.contoso.example 3 3.4 kB 98.0 kB"),
+            ("ACCOUNTS", "edge edge-a datapath 3 3.4 kB 98.0 kB"),
+            (
+                "ACCOUNTS",
+                "route *.voip.contoso.example datapath 3 3.4 kB 98.0 kB",
+            ),
             ("SNI_ROUTES", "1 sip.fabrikam.example pass name edges edges"),
             (
                 "SNI_ROUTES",

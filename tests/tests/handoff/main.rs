@@ -4,6 +4,7 @@
 //! All of it is told by the ends, which know nothing of the gateway, and by their kernels' counters: where nothing is lost
 //! on the lines, no stack has anything to repair.
 
+mod accounts;
 mod agent;
 mod bulk;
 mod closing;
@@ -13,6 +14,7 @@ mod idle;
 mod mtu;
 mod openssl;
 mod options;
+mod ports;
 mod smoltcp;
 mod vlan;
 mod windows;
@@ -50,11 +52,13 @@ const MEGABYTE: u64 = 1_000_000;
 const NAME: &str = "sip.fabrikam.example";
 
 /// What the ends count when, at the moment of the hand-off, segments of a client that does not wait for an answer overtake what the agent's socket
-/// still has to send. They are put in order, and nothing is sent again.
-const OVERTAKEN: [&str; 3] = [
+/// still has to send. They are put in order, and nothing is sent again. And when a socket's last acknowledgement comes after what the datapath has
+/// forwarded: its sequence number is an old one, and it is not answered.
+const OVERTAKEN: [&str; 4] = [
     "TcpExtTCPOFOQueue",
     "TcpExtTCPSACKReorder",
     "TcpExtTCPSACKDiscard",
+    "TcpExtTCPACKSkippedSeq",
 ];
 
 /// The program whose hello stands before what is no TLS.
@@ -135,6 +139,8 @@ impl<'lab> Scene<'lab> {
             end.sysctl("net/ipv4/tcp_early_retrans", "0")?;
             // No connection inherits from the one before.
             end.sysctl("net/ipv4/tcp_no_metrics_save", "1")?;
+            // Of 84 transfers of 20 MB both ways by plain routing, on two processors with the offloads on, 12 were repaired; of as many on one, none.
+            end.receive_on_one_processor()?;
         }
         for end in [&lab.partner, &lab.edge_a] {
             // Room for what arrives while the socket's owner has lost its processor. The scale follows from the last number.
@@ -236,13 +242,6 @@ impl<'lab> Scene<'lab> {
             return Ok((result, counted));
         }
         for (end, added) in counted.ends() {
-            if self.hook == "tcx" {
-                // With offloads on, segments of one connection overtake each other on a host of two processors, whoever carries them. That nothing
-                // was lost, no timer tells.
-                let timeouts = added.value("TcpExtTCPTimeouts");
-                ensure!(timeouts == 0, "{what}: {end} waited in vain: {counted:?}");
-                continue;
-            }
             let repairs = added.repairs().into_iter();
             let repairs: Vec<_> = repairs
                 .filter(|(name, _)| !allowed.contains(name) && !OVERTAKEN.contains(name))

@@ -103,7 +103,7 @@ fn every_connection_is_shown() {
                 let tls = federation.tls(BEGINS[0])?;
                 let partner = Partner {
                     tls: Some(&tls),
-                    source: Some(other.v4.into()),
+                    source: Some((other.v4, 0).into()),
                     ..tcp(lab)
                 };
                 partner.echo(at(VIP_1.v4.into()))?.close().map(drop)
@@ -160,7 +160,7 @@ fn every_connection_is_shown() {
                         )?;
                         let partner = Partner {
                             tls: Some(&tls),
-                            source: Some(source),
+                            source: Some(SocketAddr::new(source, 0)),
                             ..tcp(lab)
                         };
                         let connection = partner.echo(address)?;

@@ -1,9 +1,9 @@
 //! A handed-off flow's life: while the agent still has its sockets, its resets, and its end.
 
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd as _;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::socket::{setsockopt, sockopt::TcpRepair};
 use sni_common::contract::{Account, AccountKey, Counter, EventKind, SynSeen};
 use sni_common::tcp::state;
 use snigate_tests::packets::frame::{ACK, FIN, PSH, RST, SYN, Tcp};
@@ -301,27 +301,12 @@ fn the_agents_socket_gets_its_acknowledgements() {
 /// A connection that was never made: in repair mode a socket takes what it is told, says nothing, and goes without a word.
 fn connected(from: SocketAddr, to: SocketAddr) -> Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-    let set = |level, option, name: &str| -> Result<()> {
-        let on: libc::c_int = 1;
-        // SAFETY: a live descriptor, and an option of the length given.
-        let answer = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                level,
-                option,
-                (&raw const on).cast(),
-                size_of_val(&on) as libc::socklen_t,
-            )
-        };
-        ensure!(answer == 0, "{name}: {}", std::io::Error::last_os_error());
-        Ok(())
-    };
     if to.is_ipv4() {
-        set(libc::SOL_IP, libc::IP_TRANSPARENT, "IP_TRANSPARENT")?;
+        socket.set_ip_transparent_v4(true)?;
     } else {
-        set(libc::SOL_IPV6, libc::IPV6_TRANSPARENT, "IPV6_TRANSPARENT")?;
+        socket.set_ip_transparent_v6(true)?;
     }
-    set(libc::SOL_TCP, libc::TCP_REPAIR, "TCP_REPAIR")?;
+    setsockopt(&socket, TcpRepair, &1).context("TCP_REPAIR")?;
     socket
         .bind(&from.into())
         .context("binding in the client's name")?;

@@ -1,11 +1,11 @@
 //! Server names through configurations: SNI_ROUTES and what it refers to.
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Error, Result, bail, ensure};
 use sni_common::contract::{
-    Learned, LearnedKey, Matched, NO_POOL, Pool, ROUTE_CONDITIONAL, RouteAction, SniName, SniRoute,
-    candidates,
+    Account, AccountKey, AccountWriter, Learned, LearnedKey, Matched, NO_POOL, Pool,
+    ROUTE_CONDITIONAL, RouteAction, SniName, SniRoute, candidates, limits::MAX_EDGES,
 };
 use sni_user::config::{Config, ServerName};
 use sni_user::datapath::{Activated, DatapathError, Maps, Tables};
@@ -94,6 +94,48 @@ fn names_come_and_go_with_their_configuration() {
         let second = activate(&mut scene, &second)?;
         ensure!(second.names == 0 && second.ip_sets == [1, 0], "{second:?}");
         ensure!(routes(&scene.datapath().maps)?.is_empty());
+        Ok(())
+    });
+}
+
+/// Slots are given again when there are no others, and accounts are a slot's.
+#[test]
+fn another_edge_in_a_slot_begins_with_no_account() {
+    packet_test("names, slots", |rig| {
+        let mut scene = Scene::new(rig, "names-slots", 64)?;
+        let mut full = config("")?;
+        let own = full.edges.len();
+        for number in own as u32..MAX_EDGES {
+            let mut edge = full.edges[0].clone();
+            edge.name = format!("edge-{number}").parse().map_err(Error::msg)?;
+            edge.address.set_ip(Ipv4Addr::from_bits(number).into());
+            full.edges.push(edge);
+        }
+        let slots = activate(&mut scene, &full)?.edge_slots;
+        let accounts = |slot: u16| {
+            let writers = AccountWriter::ALL.iter();
+            writers.map(move |writer| AccountKey::edge(slot).by(*writer))
+        };
+        let maps = &mut scene.datapath().maps;
+        for slot in &slots {
+            for key in accounts(*slot) {
+                maps.accounts.insert(key, Account::default(), 0)?;
+            }
+        }
+
+        let mut other = config("")?;
+        let mut edge = full.edges[own].clone();
+        edge.address.set_ip(Ipv4Addr::from_bits(MAX_EDGES).into());
+        other.edges.push(edge);
+        let taken = activate(&mut scene, &other)?.edge_slots;
+        ensure!(taken[..own] == slots[..own] && slots[own..].contains(&taken[own]));
+        let maps = &scene.datapath().maps;
+        for slot in slots {
+            let left = accounts(slot).filter(|key| maps.accounts.get(key, 0).is_ok());
+            let expected = if slot == taken[own] { 0 } else { 3 };
+            let left = left.count();
+            ensure!(left == expected, "{left} of slot {slot}, and {taken:?}");
+        }
         Ok(())
     });
 }

@@ -2,7 +2,6 @@
 
 use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
     time::Duration,
 };
 
@@ -33,22 +32,10 @@ fn route_marked(lab: &Lab) -> Result<()> {
 fn connect_as(lab: &Lab, source: IpAddr, to: SocketAddr, timeout: Duration) -> Result<TcpStream> {
     lab.gateway.run(|| {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-        let (level, option) = match source {
-            IpAddr::V4(_) => (libc::SOL_IP, libc::IP_TRANSPARENT),
-            IpAddr::V6(_) => (libc::SOL_IPV6, libc::IPV6_TRANSPARENT),
-        };
-        let on: libc::c_int = 1;
-        // SAFETY: the kernel reads one integer.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                level,
-                option,
-                (&raw const on).cast(),
-                size_of_val(&on) as libc::socklen_t,
-            )
-        };
-        ensure!(result == 0, "{}", std::io::Error::last_os_error());
+        match source {
+            IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+            IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
+        }
         socket.bind(&SocketAddr::new(source, 0).into())?;
         socket
             .connect_timeout(&to.into(), timeout)

@@ -7,14 +7,17 @@ use snigate_tests::{
     Tags, Topology,
     addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1, VIP_2},
     faults,
-    gateway::{Gateway, Tuning, two_ip_sets, two_ip_sets_with_source},
+    gateway::{Gateway, two_ip_sets, two_ip_sets_with_source},
     lab_test,
-    peers::{Edge, EdgeTls, End, OpensslClient, OpensslServer, Partner, PartnerTls, TlsVersion},
+    peers::{Edge, End, OpensslClient, OpensslServer, TlsVersion},
     pki::Pki,
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::{MEGABYTE, NAME, TIMEOUT, at, count, count_of, drops, quiet, tcp, vip};
+use crate::{
+    MEGABYTE, NAME, TIMEOUT, arrives, arrives_unchanged, at, count, count_of, drops, ends,
+    finds_the_mtu, narrow_routes, quiet, start, tcp, vip,
+};
 
 #[test]
 fn openssl_reaches_the_edge_of_each_ip_set() {
@@ -71,39 +74,8 @@ fn openssl_reaches_the_edge_of_each_ip_set() {
 #[test]
 fn fifty_megabytes_each_way_arrive_unchanged() {
     lab_test("steer-bulk", &quiet(), |lab| {
-        let pki = Pki::new("federation", &lab.dir())?;
-        let edge_tls = EdgeTls::new(&pki.server("edge-a", &[NAME])?, &pki)?;
-        let identity = pki.server("partner", &["sip.partner.example"])?;
-        let edge = Edge::start(&lab.edge_a, SIP_TLS, Some(&edge_tls))?;
         let _gateway = Gateway::start(lab, &two_ip_sets())?;
-        let before = (lab.partner.tcp_counters()?, lab.edge_a.tcp_counters()?);
-        for address in vip(VIP_1) {
-            for version in TlsVersion::BOTH {
-                let tls = PartnerTls::new(NAME, &identity, &pki, Some(version))?;
-                let partner = Partner {
-                    tls: Some(&tls),
-                    ..tcp(lab)
-                };
-                let done = partner.exchange(address, 50 * MEGABYTE, 50 * MEGABYTE)?;
-                ensure!(done.version == Some(version), "{done:?}");
-                let report = edge.report(TIMEOUT)?;
-                ensure!(
-                    (report.received, &report.end) == (50 * MEGABYTE, &End::Clean),
-                    "{report:?}"
-                );
-            }
-        }
-        for (now, before) in [
-            (lab.partner.tcp_counters()?, &before.0),
-            (lab.edge_a.tcp_counters()?, &before.1),
-        ] {
-            let added = now.since(before);
-            ensure!(
-                added.checksum_errors() == 0 && added.paws_rejected() == 0,
-                "{added:?}"
-            );
-        }
-        Ok(())
+        arrives_unchanged(lab, 50 * MEGABYTE, &TlsVersion::BOTH)
     });
 }
 
@@ -112,21 +84,7 @@ fn connections_end_the_way_their_ends_want() {
     lab_test("steer-ends", &Topology::default(), |lab| {
         let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
         let gateway = Gateway::start(lab, &two_ip_sets())?;
-        let partner = tcp(lab);
-        for address in vip(VIP_1) {
-            partner.half_close(address, MEGABYTE, MEGABYTE)?;
-            let report = edge.report(TIMEOUT)?;
-            ensure!(
-                (report.received, &report.end) == (MEGABYTE, &End::Clean),
-                "{report:?}"
-            );
-            partner.half_closed(address, MEGABYTE, MEGABYTE)?;
-            ensure!(edge.report(TIMEOUT)?.end == End::Clean);
-            partner.be_reset(address)?;
-            edge.report(TIMEOUT)?;
-            partner.reset(address)?;
-            ensure!(edge.report(TIMEOUT)?.end == End::Reset);
-        }
+        ends(lab, &edge)?;
         let flows = gateway.json(&["flow", "ls"])?;
         let states: Vec<_> = flows
             .as_array()
@@ -212,31 +170,16 @@ fn a_smaller_mtu_behind_the_gateway_is_found_out() {
     lab_test("steer-pmtu-router", &topology, |lab| {
         let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
         let gateway = Gateway::start(lab, &two_ip_sets())?;
-        for address in vip(VIP_1) {
-            tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
-            let route = lab
-                .partner
-                .output("ip", &["route", "get", &address.ip().to_string()])?;
-            ensure!(route.contains("mtu 1400"), "{route}");
-        }
+        finds_the_mtu(lab)?;
         ensure!(count(&gateway, "icmp-translated")? > 0);
         Ok(())
     });
-    // By an ICMP error of the datapath itself, about a route of the gateway's. The kernel's lookup heeds a locked MTU only.
+    // By an ICMP error of the datapath itself, about a route of the gateway's.
     lab_test("steer-pmtu-route", &Topology::default(), |lab| {
         let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
-        lab.gateway.ip(&format!(
-            "route add {}/32 dev lan0 mtu lock 1400\nroute add {}/128 dev lan0 mtu lock 1400\n",
-            EDGE_A.v4, EDGE_A.v6
-        ))?;
+        narrow_routes(lab)?;
         let gateway = Gateway::start(lab, &two_ip_sets())?;
-        for address in vip(VIP_1) {
-            tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
-            let route = lab
-                .partner
-                .output("ip", &["route", "get", &address.ip().to_string()])?;
-            ensure!(route.contains("mtu 1400"), "{route}");
-        }
+        finds_the_mtu(lab)?;
         ensure!(drops(&gateway, "too-big")? > 0);
         Ok(())
     });
@@ -261,10 +204,7 @@ fn vlan_tagged_partners_are_steered() {
         lab_test(name, &topology, |lab| {
             let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
             let _gateway = Gateway::start(lab, &two_ip_sets())?;
-            for address in vip(VIP_1) {
-                tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
-                ensure!(edge.report(TIMEOUT)?.end == End::Clean);
-            }
+            arrives(lab, &edge, MEGABYTE)?;
             Ok(())
         });
     }
@@ -292,20 +232,12 @@ fn only_the_ports_of_a_service_are_touched() {
 fn generic_xdp_does_the_same() {
     lab_test("steer-generic", &Topology::default(), |lab| {
         let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
-        let tuning = Tuning {
-            hook: Some("xdp-generic"),
-            ..Tuning::default()
-        };
-        let gateway = Gateway::start_tuned(lab, tuning, "", &two_ip_sets())?;
+        let gateway = start(lab, "xdp-generic", &two_ip_sets())?;
         let log = gateway.log()?;
         ensure!(log.contains("wan0: xdp-generic (as configured)"), "{log}");
         let link = lab.gateway.output("ip", &["-d", "link", "show", "wan0"])?;
         ensure!(link.contains("xdpgeneric"), "{link}");
-        for address in vip(VIP_1) {
-            tcp(lab).exchange(address, 5 * MEGABYTE, 5 * MEGABYTE)?;
-            ensure!(edge.report(TIMEOUT)?.end == End::Clean);
-        }
-        Ok(())
+        arrives(lab, &edge, 5 * MEGABYTE)
     });
 }
 

@@ -22,13 +22,15 @@ use snigate_tests::{
     Lab, Tags, Topology,
     addresses::{EDGE_A, GATEWAY_LAN_A, PARTNER, SIP_TLS, VIP_1},
     deadline::Deadline,
-    gateway::{Gateway, Tuning, two_ip_sets, two_ip_sets_with_source},
+    gateway::{Gateway, two_ip_sets, two_ip_sets_with_source},
     lab_test,
-    peers::{Edge, EdgeTls, End, Partner, PartnerTls},
-    pki::Pki,
+    peers::{Edge, End, TlsVersion},
 };
 
-use crate::{MEGABYTE, NAME, TIMEOUT, at, count, drops, tcp, vip};
+use crate::{
+    MEGABYTE, TIMEOUT, arrives, arrives_unchanged, at, count, drops, ends, finds_the_mtu,
+    narrow_routes, start, tcp, vip,
+};
 
 const INTERFACES: [&str; 3] = ["wan0", "lan0", "lan1"];
 
@@ -39,14 +41,6 @@ fn offloaded() -> Topology {
         capture: false,
         ..Topology::default()
     }
-}
-
-fn start<'lab>(lab: &'lab Lab, hook: &'static str, tables: &str) -> Result<Gateway<'lab>> {
-    let tuning = Tuning {
-        hook: Some(hook),
-        ..Tuning::default()
-    };
-    Gateway::start_tuned(lab, tuning, "", tables)
 }
 
 /// Where the pins say that the datapath is, by hook.
@@ -89,10 +83,7 @@ fn auto_on_veth_is_tcx_and_says_why() {
         let check = String::from_utf8_lossy(&check.stdout).into_owned();
         ensure!(check.contains("tcx (veth"), "{check}");
         ensure!(!check.contains("ethtool"), "{check}");
-        for address in vip(VIP_1) {
-            tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
-            ensure!(edge.report(TIMEOUT)?.end == End::Clean);
-        }
+        arrives(lab, &edge, MEGABYTE)?;
         gateway.stop()?;
         ensure!(!gateway.pin_path().exists());
         for interface in INTERFACES {
@@ -113,35 +104,8 @@ fn auto_on_veth_is_tcx_and_says_why() {
 #[test]
 fn bulk_arrives_unchanged_with_offloads() {
     lab_test("hooks-bulk", &offloaded(), |lab| {
-        let pki = Pki::new("federation", &lab.dir())?;
-        let edge_tls = EdgeTls::new(&pki.server("edge-a", &[NAME])?, &pki)?;
-        let identity = pki.server("partner", &["sip.partner.example"])?;
-        let edge = Edge::start(&lab.edge_a, SIP_TLS, Some(&edge_tls))?;
         let gateway = start(lab, "tcx", &two_ip_sets())?;
-        let before = (lab.partner.tcp_counters()?, lab.edge_a.tcp_counters()?);
-        let tls = PartnerTls::new(NAME, &identity, &pki, None)?;
-        for address in vip(VIP_1) {
-            let partner = Partner {
-                tls: Some(&tls),
-                ..tcp(lab)
-            };
-            partner.exchange(address, 100 * MEGABYTE, 100 * MEGABYTE)?;
-            let report = edge.report(TIMEOUT)?;
-            ensure!(
-                (report.received, &report.end) == (100 * MEGABYTE, &End::Clean),
-                "{report:?}"
-            );
-        }
-        for (now, before) in [
-            (lab.partner.tcp_counters()?, &before.0),
-            (lab.edge_a.tcp_counters()?, &before.1),
-        ] {
-            let added = now.since(before);
-            ensure!(
-                added.checksum_errors() == 0 && added.paws_rejected() == 0,
-                "{added:?}"
-            );
-        }
+        arrives_unchanged(lab, 100 * MEGABYTE, &[TlsVersion::V13])?;
         // Packets of the wire, not of the kernel's making, are counted.
         let (packets, bytes) = (
             count(&gateway, "forwarded")?,
@@ -161,16 +125,9 @@ fn connections_live_and_end_with_offloads() {
     lab_test("hooks-ends", &offloaded(), |lab| {
         let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
         let gateway = start(lab, "tcx", &two_ip_sets())?;
+        ends(lab, &edge)?;
         let partner = tcp(lab);
         for address in vip(VIP_1) {
-            partner.half_close(address, MEGABYTE, MEGABYTE)?;
-            ensure!(edge.report(TIMEOUT)?.end == End::Clean);
-            partner.half_closed(address, MEGABYTE, MEGABYTE)?;
-            ensure!(edge.report(TIMEOUT)?.end == End::Clean);
-            partner.be_reset(address)?;
-            edge.report(TIMEOUT)?;
-            partner.reset(address)?;
-            ensure!(edge.report(TIMEOUT)?.end == End::Reset);
             let all = partner.exchange_in_parallel(50, address, 50_000, 50_000)?;
             ensure!(all.len() == 50);
             for _ in 0..50 {
@@ -240,10 +197,7 @@ fn vlan_tags_with_offloads() {
             }
             let edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
             let gateway = start(lab, "tcx", &two_ip_sets())?;
-            for address in vip(VIP_1) {
-                tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
-                ensure!(edge.report(TIMEOUT)?.end == End::Clean);
-            }
+            arrives(lab, &edge, MEGABYTE)?;
             // An answer in the VLAN that it came from.
             refuse_new(&gateway)?;
             for address in vip(VIP_1) {
@@ -263,27 +217,16 @@ fn a_smaller_mtu_is_found_out_with_offloads() {
     lab_test("hooks-pmtu-router", &topology, |lab| {
         let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
         let gateway = start(lab, "tcx", &two_ip_sets())?;
-        for address in vip(VIP_1) {
-            tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
-        }
+        finds_the_mtu(lab)?;
         ensure!(count(&gateway, "icmp-translated")? > 0);
         Ok(())
     });
     // Merged packets whose segments are too long for the route: answered by the datapath.
     lab_test("hooks-pmtu-route", &offloaded(), |lab| {
         let _edge = Edge::start(&lab.edge_a, SIP_TLS, None)?;
-        lab.gateway.ip(&format!(
-            "route add {}/32 dev lan0 mtu lock 1400\nroute add {}/128 dev lan0 mtu lock 1400\n",
-            EDGE_A.v4, EDGE_A.v6
-        ))?;
+        narrow_routes(lab)?;
         let gateway = start(lab, "tcx", &two_ip_sets())?;
-        for address in vip(VIP_1) {
-            tcp(lab).exchange(address, MEGABYTE, MEGABYTE)?;
-            let route = lab
-                .partner
-                .output("ip", &["route", "get", &address.ip().to_string()])?;
-            ensure!(route.contains("mtu 1400"), "{route}");
-        }
+        finds_the_mtu(lab)?;
         ensure!(drops(&gateway, "too-big")? > 0);
         Ok(())
     });

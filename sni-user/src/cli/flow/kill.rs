@@ -69,7 +69,7 @@ pub(super) fn run(
     for flow in &flows {
         forget(flow, maps, &mut additions);
     }
-    let accounted = maps.account(&additions);
+    let accounted = maps.account_for_command(&mut additions);
 
     writeln!(
         environment.out,
@@ -106,7 +106,7 @@ fn select(arguments: &Arguments, maps: &Maps, place: &Place) -> Result<Vec<Pair>
         .collect();
     if flows.is_empty() {
         // Without an agent there is nothing that it could carry.
-        let carried = carried(place).unwrap_or_default();
+        let carried = carried(place, Some(client.ip())).unwrap_or_default();
         let found = carried
             .connections
             .into_iter()

@@ -1,9 +1,7 @@
 //! `snigate flow ls`.
 
-use sni_common::contract::FlowKey;
-
 use super::{
-    carried,
+    carried, is_in_datapath,
     select::{Client, only_client, only_edge},
 };
 use crate::{
@@ -16,7 +14,6 @@ use crate::{
         units,
         view::flow::{FlowLine, Pairs},
     },
-    control::CarriedConnection,
     datapath::Maps,
 };
 
@@ -43,7 +40,7 @@ pub(super) fn run(
 ) -> Result<(), CliError> {
     let (names, routes) = (read::names(maps)?, read::route_names(maps)?);
     // Before the tables: what is handed off in between is listed all the same.
-    let carried = carried(place);
+    let carried = carried(place, arguments.client.map(|client| client.address));
     let mut tables = read::flows(maps)?;
     if let Some(edge) = &arguments.edge {
         only_edge(&mut tables, edge, &names)?;
@@ -93,14 +90,4 @@ pub(super) fn run(
         )?;
     }
     Ok(())
-}
-
-/// Whether it has been handed off meanwhile, or is about to be.
-fn is_in_datapath(connection: &CarriedConnection, maps: &Maps) -> bool {
-    maps.has_flow(&FlowKey {
-        source: connection.client.ip().into(),
-        destination: connection.vip.ip().into(),
-        source_port_be: connection.client.port().to_be(),
-        destination_port_be: connection.vip.port().to_be(),
-    })
 }

@@ -6,9 +6,13 @@ mod reset;
 mod select;
 mod show;
 
+use std::net::IpAddr;
+
+use sni_common::contract::FlowKey;
+
 use super::{CliError, Environment, ask, place::Place};
 use crate::{
-    control::{Client, Connections},
+    control::{CarriedConnection, Client, Connections},
     datapath::Maps,
 };
 
@@ -30,12 +34,22 @@ pub(super) fn run(
 ) -> Result<(), CliError> {
     match verb {
         Verb::Ls(arguments) => ls::run(arguments, maps, place, environment),
-        Verb::Show(arguments) => show::run(arguments, maps, environment),
+        Verb::Show(arguments) => show::run(arguments, maps, place, environment),
         Verb::Kill(arguments) => kill::run(arguments, maps, place, environment),
     }
 }
 
-/// The connections that the agent carries itself.
-fn carried(place: &Place) -> Result<Connections, CliError> {
-    ask::patiently(place, Client::connections)
+/// The connections that the agent carries itself, all or those of one client.
+fn carried(place: &Place, client: Option<IpAddr>) -> Result<Connections, CliError> {
+    ask::patiently(place, async |agent: Client| agent.connections(client).await)
+}
+
+/// Whether it has been handed off meanwhile, or is about to be.
+fn is_in_datapath(connection: &CarriedConnection, maps: &Maps) -> bool {
+    maps.has_flow(&FlowKey {
+        source: connection.client.ip().into(),
+        destination: connection.vip.ip().into(),
+        source_port_be: connection.client.port().to_be(),
+        destination_port_be: connection.vip.port().to_be(),
+    })
 }

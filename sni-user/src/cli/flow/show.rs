@@ -4,15 +4,20 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::select::{Target, only_client};
+use super::{
+    carried, is_in_datapath,
+    select::{Target, only_client},
+};
 use crate::{
     cli::{
-        CliError, Environment, Output, read,
+        CliError, Environment, Output,
+        place::Place,
+        read,
         table::write_json,
         units,
         view::{
             entry::{Entry, Hop, Reading, Translated},
-            flow::{FlowLine, Pair, Pairs},
+            flow::{FlowLine, Pair, Pairs, Traffic},
         },
     },
     datapath::Maps,
@@ -26,12 +31,12 @@ pub(in crate::cli) struct Arguments {
     output: Output,
 }
 
-/// A flow with both of its entries.
+/// A flow with both of its entries; none for a connection that the agent carries.
 #[derive(Serialize)]
 struct Shown {
     #[serde(flatten)]
     flow: FlowLine,
-    entries: Entries,
+    entries: Option<Entries>,
 }
 
 #[derive(Serialize)]
@@ -43,11 +48,14 @@ struct Entries {
 pub(super) fn run(
     arguments: &Arguments,
     maps: &Maps,
+    place: &Place,
     environment: &mut Environment<'_>,
 ) -> Result<(), CliError> {
     let Arguments { target, output } = arguments;
     let names = read::names(maps)?;
     let routes = read::route_names(maps)?;
+    // Before the tables: what is handed off in between is found all the same. Without an agent there is nothing that it could carry.
+    let carried = carried(place, Some(target.client.ip())).unwrap_or_default();
     let mut tables = read::flows(maps)?;
     only_client(&mut tables, target.client.ip(), Some(target.client.port()));
     let reading = Reading {
@@ -56,11 +64,20 @@ pub(super) fn run(
         now_ns: (environment.now_ns)(),
         interface_name: environment.interface_name,
     };
-    let shown: Vec<_> = Pairs::new(tables)
+    let mut shown: Vec<_> = Pairs::new(tables)
         .iter()
         .filter(|pair| target.matches(pair))
         .map(|pair| Shown::new(&pair, reading))
         .collect();
+    let carried = carried.connections.into_iter();
+    shown.extend(
+        carried
+            .filter(|connection| target.is_carried(connection) && !is_in_datapath(connection, maps))
+            .map(|connection| Shown {
+                flow: FlowLine::carried(connection, &names, &routes),
+                entries: None,
+            }),
+    );
     if shown.is_empty() {
         return Err(target.missing());
     }
@@ -82,15 +99,19 @@ impl Shown {
         let to_client = pair.to_client.as_ref();
         Self {
             flow: FlowLine::new(pair, reading.names, reading.routes, reading.now_ns),
-            entries: Entries {
+            entries: Some(Entries {
                 to_edge: to_edge.map(|flow| Entry::new(&pair.client_key, flow, reading)),
                 to_client: to_client.map(|flow| Entry::new(&pair.edge_key, flow, reading)),
-            },
+            }),
         }
     }
 
     fn write(&self, environment: &mut Environment<'_>) -> Result<(), CliError> {
         let flow = &self.flow;
+        let last = match self.entries {
+            Some(_) => "last packet",
+            None => "last byte",
+        };
         fields(
             environment,
             "",
@@ -114,12 +135,15 @@ impl Shown {
                 ),
                 ("state", flow.state.name().to_owned()),
                 ("opened", ago(flow.age_ms)),
-                ("last packet", ago(flow.idle_ms)),
+                (last, ago(flow.idle_ms)),
             ],
         )?;
+        let Some(entries) = &self.entries else {
+            return fields(environment, "", &carried_lines(flow));
+        };
         for (heading, entry) in [
-            ("to the Edge", &self.entries.to_edge),
-            ("to the client", &self.entries.to_client),
+            ("to the Edge", &entries.to_edge),
+            ("to the client", &entries.to_client),
         ] {
             writeln!(environment.out, "{heading}")?;
             match entry {
@@ -129,6 +153,17 @@ impl Shown {
         }
         Ok(())
     }
+}
+
+/// What there is instead of entries.
+fn carried_lines(flow: &FlowLine) -> [(&'static str, String); 3] {
+    let asked = flow.server_name.clone();
+    let carried = |traffic: Traffic| format!("{}, by the agent", units::bytes(traffic.bytes));
+    [
+        ("asked for", asked.unwrap_or_else(|| "no name".into())),
+        ("to Edge", carried(flow.to_edge)),
+        ("to client", carried(flow.to_client)),
+    ]
 }
 
 fn lines(entry: &Entry) -> Vec<(&'static str, String)> {

@@ -283,7 +283,7 @@ pub(in crate::cli) struct FlowLine {
 pub(in crate::cli) struct Traffic {
     /// `None` for a connection of the agent, which sees none.
     packets: Option<u64>,
-    bytes: u64,
+    pub(in crate::cli) bytes: u64,
 }
 
 impl Traffic {

@@ -1,4 +1,4 @@
-//! What connections have carried in all: those that have ended, and those that the datapath has now.
+//! What connections have carried in all: those that have ended or are the agent's, and those that the datapath has now.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use sni_common::contract::{Account, AccountKey, Direction, Flow, FlowKey};
 
 use crate::cli::read::Accounts;
 
-/// Connections since the datapath was loaded, and their bytes. What the agent carries itself is added when it ends.
+/// Connections since the datapath was loaded, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(in crate::cli) struct Total {
     pub(in crate::cli) connections: u64,
@@ -19,9 +19,9 @@ pub(in crate::cli) struct Total {
 pub(in crate::cli) struct Totals(HashMap<AccountKey, Account>);
 
 impl Totals {
-    /// Ended connections together with the entries of established flows.
-    pub(in crate::cli) fn new(ended: &Accounts, established: &[(FlowKey, Flow)]) -> Self {
-        let mut sums = ended.clone();
+    /// The accounts together with the entries of established flows.
+    pub(in crate::cli) fn new(accounts: &Accounts, established: &[(FlowKey, Flow)]) -> Self {
+        let mut sums = accounts.clone();
         for (_, flow) in established {
             // A connection is counted by the entry of its client's packets.
             let live = if flow.direction == Direction::ToEdge as u8 {

@@ -19,7 +19,7 @@ use tokio::{io::Interest, net::TcpStream, select, time::sleep};
 
 use self::{socket::Facts, terms::Peers};
 pub(super) use self::{
-    socket::{peer_scale, segment_size, unread},
+    socket::{peer_scale, segment_size, tell_write_seq, unread},
     terms::{NotHandedOff, Terms},
 };
 use super::{Proxy, shared::Woken, socket as sockets};
@@ -47,11 +47,16 @@ const LINGER: Duration = Duration::from_millis(250);
 /// What became of a connection that was to be handed off.
 pub(super) enum Outcome {
     /// It is the datapath's, and its sockets will go without a word. Bytes that they still had went to either side before.
-    HandedOff { to_edge: u64, to_client: u64 },
+    HandedOff {
+        to_edge: u64,
+        to_client: u64,
+        /// How many of them the flow's entries do not count, likewise: what was past the datapath when it took over.
+        unseen: (u64, u64),
+    },
     /// It stays here, as it was.
     Kept(NotHandedOff),
-    /// It ended meanwhile: one side is gone, and the other will be reset when its socket is closed.
-    Reset,
+    /// It ended meanwhile: one side is gone, and the other will be reset when its socket is closed. So much has come, as the datapath counts it.
+    Reset { to_edge: u64, to_client: u64 },
 }
 
 /// When a connection may be handed off. Segments that come past a socket overtake what it still has to send, and their sender may take for lost what
@@ -110,12 +115,19 @@ pub(super) async fn hand_off(
     };
     let finished = handing.finish().await;
     let (to_edge, to_client) = (handing.client.carried, handing.edge.carried);
+    let unseen = (handing.client.unseen(), handing.edge.unseen());
     let keys = [handing.client.key, handing.edge.key];
     drop(handing);
     let Err(error) = finished else {
-        return Outcome::HandedOff { to_edge, to_client };
+        return Outcome::HandedOff {
+            to_edge,
+            to_client,
+            unseen,
+        };
     };
     tracing::debug!(%error, "a hand-off was broken off");
+    let seen = keys.map(|key| proxy.hand_offs().flow(&key).ok().flatten());
+    let [to_edge, to_client] = seen.map(|flow| flow.map_or(0, |flow| flow.bytes));
     if let Err(error) = proxy.hand_offs().abandon([&keys[0], &keys[1]]) {
         tracing::warn!(%error, "the flow of a broken hand-off stays until the sweep finds it idle");
     }
@@ -124,7 +136,7 @@ pub(super) async fn hand_off(
         let _ = socket::speak_again(stream);
         sockets::reset_on_close(stream);
     }
-    Outcome::Reset
+    Outcome::Reset { to_edge, to_client }
 }
 
 /// Closes the sockets of a connection that was handed off, both of them silent and deaf.
@@ -157,8 +169,9 @@ struct Side<'a> {
     /// Whether the peer has closed its direction, and whether the socket is still to be told that the other one has.
     ended: bool,
     to_end: bool,
-    /// Bytes that were read from it.
+    /// Bytes that were read from it, and those of them that had come before the datapath took over.
     carried: u64,
+    waiting: u64,
 }
 
 impl<'a> HandingOff<'a> {
@@ -285,7 +298,12 @@ impl<'a> Side<'a> {
             ended: false,
             to_end: false,
             carried: 0,
+            waiting: facts.position.unread().into(),
         }
+    }
+
+    fn unseen(&self) -> u64 {
+        self.carried.saturating_sub(self.waiting)
     }
 
     /// Whether the socket has received something that nobody has read.

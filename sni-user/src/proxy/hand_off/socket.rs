@@ -4,7 +4,7 @@
 use std::{
     io,
     mem::{MaybeUninit, offset_of},
-    os::fd::AsRawFd as _,
+    os::fd::{AsFd, AsRawFd as _},
 };
 
 use libc::c_int;
@@ -18,7 +18,6 @@ use tokio::net::TcpStream;
 /// Without the window probe that switching it off would otherwise send.
 const REPAIR_OFF: c_int = -1;
 const REPAIR_ON: c_int = 1;
-const RECEIVE_QUEUE: c_int = 1;
 const SEND_QUEUE: c_int = 2;
 
 /// State of a connection that is open in both directions (include/net/tcp_states.h).
@@ -66,11 +65,10 @@ pub(super) struct Facts {
 
 /// The facts of an open connection; `None` where either side has closed its direction. `seen` is how the peer began.
 pub(super) fn facts(stream: &TcpStream, seen: &SynSeen) -> io::Result<Option<Facts>> {
-    let info = info(stream)?;
+    let (position, info) = position(stream, seen)?;
     if info.state != ESTABLISHED {
         return Ok(None);
     }
-    let position = position(stream)?;
     let timestamps = if info.options & TIMESTAMPS != 0 {
         Some(Timestamps {
             own: get(stream, libc::TCP_TIMESTAMP)?,
@@ -174,32 +172,48 @@ fn info(stream: &TcpStream) -> io::Result<Info> {
     Ok(unsafe { info.assume_init() })
 }
 
-fn position(stream: &TcpStream) -> io::Result<Position> {
-    set(stream, libc::TCP_REPAIR, REPAIR_ON)?;
-    let position = in_repair(stream);
-    set(stream, libc::TCP_REPAIR, REPAIR_OFF)?;
-    // Repair has taken it away, and a client may use its port toward several Edges.
-    SockRef::from(stream).set_reuse_address(true)?;
-    position
+/// Has a socket tell its next sequence number to whoever asks ([`write_seq`]), and those that it accepts as well, which inherit it. The kernel lets the
+/// question be chosen in repair mode only, and forgets neither it nor the mode's end; but a process that is killed in that mode takes its open
+/// connections with it without a word. So it is chosen while the socket is none. SO_REUSEADDR is off afterwards.
+pub(in crate::proxy) fn tell_write_seq(socket: &impl AsFd) -> io::Result<()> {
+    set(socket, libc::TCP_REPAIR, REPAIR_ON)?;
+    let chosen = set(socket, libc::TCP_REPAIR_QUEUE, SEND_QUEUE);
+    set(socket, libc::TCP_REPAIR, REPAIR_OFF)?;
+    chosen
 }
 
-fn in_repair(stream: &TcpStream) -> io::Result<Position> {
-    set(stream, libc::TCP_REPAIR_QUEUE, SEND_QUEUE)?;
-    let write_seq = get(stream, libc::TCP_QUEUE_SEQ)?;
+fn write_seq(stream: &TcpStream) -> io::Result<u32> {
+    match get(stream, libc::TCP_QUEUE_SEQ) {
+        // Accepted by a listener of an agent that did not ask for it.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            tell_write_seq(stream)?;
+            get(stream, libc::TCP_QUEUE_SEQ)
+        }
+        other => other,
+    }
+}
+
+/// The peer's numbers are counted from its first one: its socket tells them in repair mode only.
+fn position(stream: &TcpStream, seen: &SynSeen) -> io::Result<(Position, Info)> {
+    let write_seq = write_seq(stream)?;
     let acknowledged = write_seq.wrapping_sub(unacknowledged(stream)?);
-    set(stream, libc::TCP_REPAIR_QUEUE, RECEIVE_QUEUE)?;
+    let mut before = info(stream)?;
     // Bytes may arrive between the two questions.
     loop {
-        let receive_seq = get(stream, libc::TCP_QUEUE_SEQ)?;
         let unread = unread(stream)?;
-        if receive_seq == get(stream, libc::TCP_QUEUE_SEQ)? {
-            return Ok(Position {
+        let info = info(stream)?;
+        if info.bytes_received == before.bytes_received {
+            let first = seen.seq.wrapping_add(1);
+            let receive_seq = first.wrapping_add(info.bytes_received as u32);
+            let position = Position {
                 write_seq,
                 acknowledged,
                 read_seq: receive_seq.wrapping_sub(unread),
                 receive_seq,
-            });
+            };
+            return Ok((position, info));
         }
+        before = info;
     }
 }
 
@@ -264,6 +278,40 @@ fn get(stream: &TcpStream, option: c_int) -> io::Result<u32> {
     Ok(value)
 }
 
-fn set(stream: &TcpStream, option: c_int, value: c_int) -> io::Result<()> {
+fn set(stream: &impl AsFd, option: c_int, value: c_int) -> io::Result<()> {
     crate::proxy::socket::set(stream, libc::IPPROTO_TCP, option, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::proxy::socket::{listener, plain};
+
+    /// Neither a listener's connection nor one's own needs repair mode: in it, a kill would be the end of it without a word.
+    #[tokio::test]
+    async fn sockets_tell_what_they_would_send_next() {
+        let listener = listener().expect("a listener");
+        let port = listener.local_addr().expect("its address").port();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let own = plain(address).expect("a socket");
+        if let Err(error) = tell_write_seq(&own) {
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+            eprintln!("skipped: TCP_REPAIR needs CAP_NET_ADMIN");
+            return;
+        }
+        own.set_nonblocking(false).expect("a socket");
+        own.connect(&address.into()).expect("a connection");
+        let (accepted, _) = listener.accept().await.expect("the same");
+        own.set_nonblocking(true).expect("a socket");
+        let own = TcpStream::from_std(own.into()).expect("a runtime");
+        for stream in [own, accepted] {
+            let ask = || get(&stream, libc::TCP_QUEUE_SEQ).expect("chosen before");
+            stream.writable().await.expect("an open connection");
+            let before = ask();
+            assert_eq!(stream.try_write(b"five!").expect("room"), 5);
+            assert_eq!(ask().wrapping_sub(before), 5);
+        }
+    }
 }

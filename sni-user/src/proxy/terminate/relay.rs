@@ -83,6 +83,8 @@ pub async fn relay<P: Leg, E: Leg>(
         let before = to_edge.bytes + to_partner.bytes;
         let there = to_edge.pump(context, partner, edge);
         let back = to_partner.pump(context, edge, partner);
+        progress.to_edge.store(to_edge.bytes, Relaxed);
+        progress.to_client.store(to_partner.bytes, Relaxed);
         match (there, back) {
             (Poll::Ready(Err(Fault::Read(error))), _)
             | (_, Poll::Ready(Err(Fault::Write(error)))) => {
@@ -97,8 +99,6 @@ pub async fn relay<P: Leg, E: Leg>(
         }
         if to_edge.bytes + to_partner.bytes > before {
             last = Instant::now();
-            progress.to_edge.store(to_edge.bytes, Relaxed);
-            progress.to_client.store(to_partner.bytes, Relaxed);
             progress.activity.note();
         }
         // Set again when it rings, not with every byte.

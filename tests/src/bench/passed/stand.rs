@@ -1,19 +1,17 @@
 //! One system under measurement, with its partner and its Edge.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::super::config::{self, PASSED, edge_address};
 use super::system::{System, Through};
-use crate::addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1};
+use crate::addresses::{SIP_TLS, VIP_1};
 use crate::deadline::Deadline;
 use crate::gateway::{Gateway, Tuning};
 use crate::peers::{Opener, Proxy, Size, StreamEdge, Way};
 use crate::{Lab, Topology};
 
-/// The domain whose connections are passed through.
-const NAME: &str = "sip.contoso.example";
 /// How long a hand-off may take, or a proxy's connection to the Edge.
 const OPENING: Duration = Duration::from_secs(5);
 
@@ -75,7 +73,7 @@ impl<'lab> Stand<'lab> {
                 }
             },
             Through::Proxy(make) => {
-                let routes = [(NAME, edge_address())];
+                let routes = [(PASSED, edge_address())];
                 let way = Way::PassThrough(&routes);
                 let address = (VIP_1.v4, SIP_TLS).into();
                 Running::Proxy(Proxy::start(lab, make, &lab.gateway, address, size, &way)?)
@@ -99,7 +97,7 @@ impl<'lab> Stand<'lab> {
             Running::Nothing => edge_address(),
             _ => (VIP_1.v4, SIP_TLS).into(),
         };
-        Opener::new(&self.lab.partner, address, NAME)
+        Opener::new(&self.lab.partner, address, PASSED)
     }
 
     /// The sockets that the gateway has now for its connections.
@@ -146,10 +144,6 @@ impl<'lab> Stand<'lab> {
     }
 }
 
-fn edge_address() -> SocketAddr {
-    (EDGE_A.v4, SIP_TLS).into()
-}
-
 fn snigate<'lab>(lab: &'lab Lab, system: System, size: Size) -> Result<Gateway<'lab>> {
     let Through::Snigate { hook, by } = system.through else {
         anyhow::bail!("{} is not snigate", system.name);
@@ -165,36 +159,7 @@ fn snigate<'lab>(lab: &'lab Lab, system: System, size: Size) -> Result<Gateway<'
         hook: Some(hook),
     };
     let gateway = format!("max_connections = {}", size.connections);
-    let tables = format!(
-        r#"
-[[edge]]
-name = "edge-a"
-address = "{edge}"
-source = "gateway"
-
-[[pool]]
-name = "edges"
-edges = ["edge-a"]
-
-[[ip_set]]
-name = "shared"
-addresses = ["{vip}"]
-inspect = true
-{key}
-
-[[domain]]
-sip_domain = "contoso.example"
-pool = "edges"
-
-[limits]
-# One partner makes all connections.
-allow = ["{partner}/32"]
-"#,
-        edge = edge_address(),
-        vip = VIP_1.v4,
-        key = by.key(),
-        partner = PARTNER.v4,
-    );
+    let tables = config::tables("source = \"gateway\"", by.key(), "");
     Gateway::start_tuned(lab, tuning, &gateway, &tables)
 }
 

@@ -1,7 +1,9 @@
 //! Connections between the agent and the datapath, and what ended ones have carried.
 
 use serde::Serialize;
-use sni_common::contract::{Account, AccountKey, AccountKind, FlowKey, HandingOff, SynSeen};
+use sni_common::contract::{
+    Account, AccountKey, AccountKind, AccountWriter, FlowKey, HandingOff, SynSeen,
+};
 
 use crate::cli::{
     read::{Names, RouteNames},
@@ -87,6 +89,8 @@ pub(in crate::cli) struct AccountEntry {
     number: u64,
     /// The server name, IP set or Edge; `None` where the configuration no longer has it.
     name: Option<String>,
+    /// Who has added it up.
+    writer: String,
     connections: u64,
     to_edge: u64,
     to_client: u64,
@@ -98,7 +102,7 @@ pub(in crate::cli) fn accounts(
     names: &Names,
     routes: &RouteNames,
 ) -> Vec<AccountEntry> {
-    entries.sort_unstable_by_key(|(key, _)| *key);
+    entries.sort_unstable_by_key(|(key, _)| (key.kind, key.number, key.writer));
     let entry = |(key, account): &(AccountKey, Account)| {
         let kind = AccountKind::try_from(key.kind);
         let small = || u32::try_from(key.number).unwrap_or(u32::MAX);
@@ -113,6 +117,8 @@ pub(in crate::cli) fn accounts(
                 }
                 Err(_) => None,
             },
+            writer: AccountWriter::try_from(key.writer)
+                .map_or_else(|e| e.to_string(), |writer| writer.to_string()),
             connections: account.connections,
             to_edge: account.to_edge,
             to_client: account.to_client,
@@ -125,6 +131,7 @@ impl Row for AccountEntry {
     const COLUMNS: &'static [Column] = &[
         Column::left("KIND"),
         Column::wrapping("NAME"),
+        Column::left("BY"),
         Column::right("CONNECTIONS"),
         Column::right("TO EDGE"),
         Column::right("TO CLIENT"),
@@ -136,6 +143,7 @@ impl Row for AccountEntry {
             self.name
                 .clone()
                 .unwrap_or_else(|| format!("#{:016x}", self.number)),
+            self.writer.clone(),
             units::count(self.connections),
             units::bytes(self.to_edge),
             units::bytes(self.to_client),
@@ -165,24 +173,24 @@ mod tests {
         let keys = [
             AccountKey::edge(3),
             AccountKey::route(0, 1),
-            AccountKey::route(name.number(), 1),
+            AccountKey::route(name.number(), 1).by(AccountWriter::Agent),
             AccountKey::route(0xab, 1),
         ];
         let entries = keys.map(|key| (key, account)).to_vec();
         let lines = accounts(entries, &names, &routes);
         let shown: Vec<_> = lines
             .iter()
-            .map(|line| line.cells()[..2].join(" "))
+            .map(|line| line.cells()[..3].join(" "))
             .collect();
         assert_eq!(
             shown,
             [
-                "route #00000000000000ab",
-                "route *.contoso.example",
-                "ip-set one",
-                "edge edge-a"
+                "route #00000000000000ab datapath",
+                "route *.contoso.example agent",
+                "ip-set one datapath",
+                "edge edge-a datapath"
             ]
         );
-        assert_eq!(lines[0].cells()[2..], ["2", "1.5 kB", "3 B"]);
+        assert_eq!(lines[0].cells()[3..], ["2", "1.5 kB", "3 B"]);
     }
 }
