@@ -1,12 +1,13 @@
 //! One system under measurement, with its partner and its Edge.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use super::system::{System, Through};
-use crate::addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1};
+use crate::addresses::{EDGE_A, SIP_TLS, VIP_1, partner};
 use crate::deadline::Deadline;
 use crate::gateway::{Gateway, Tuning};
 use crate::peers::{Opener, Proxy, Size, StreamEdge, Way};
@@ -22,6 +23,7 @@ pub(super) struct Stand<'lab> {
     pub(super) system: System,
     pub(super) lab: &'lab Lab,
     pub(super) running: Running<'lab>,
+    terms: Terms,
     /// The gateway's sockets without a connection.
     sockets: u64,
     _edge: StreamEdge,
@@ -42,11 +44,54 @@ pub struct LeftOut {
     pub reason: String,
 }
 
-pub(super) fn topology(system: &System) -> Topology {
-    Topology {
-        offloads: system.offloads,
-        capture: false,
-        ..Topology::default()
+/// What a bench wants of its stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) size: Size,
+    pub(super) source: Source,
+    /// So many addresses of the partner.
+    pub(super) partners: u8,
+}
+
+/// `source` of snigate's Edge.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source {
+    /// The gateway's address, as the other proxies have it toward the Edge.
+    Gateway,
+    /// The client's address and port: a flow that has ended keeps its port for a minute, and the gateway's own are too few for a minute of this.
+    Preserve,
+}
+
+impl Source {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Preserve => "preserve",
+        }
+    }
+}
+
+impl Terms {
+    /// One partner with one address, and the gateway's own toward the Edge.
+    pub(super) fn plain(size: Size) -> Self {
+        Self {
+            size,
+            source: Source::Gateway,
+            partners: 1,
+        }
+    }
+
+    pub(super) fn topology(&self, system: &System) -> Topology {
+        Topology {
+            offloads: system.offloads,
+            capture: false,
+            partner_addresses: self.partners,
+            ..Topology::default()
+        }
+    }
+
+    fn partners(&self) -> impl Iterator<Item = Ipv4Addr> {
+        (0..self.partners).map(|n| partner(n).v4)
     }
 }
 
@@ -55,17 +100,19 @@ impl<'lab> Stand<'lab> {
     pub(super) fn start(
         lab: &'lab Lab,
         system: System,
-        size: Size,
+        terms: Terms,
     ) -> Result<Result<Self, LeftOut>> {
-        // Connections that have ended leave their ports in TIME_WAIT, for a minute each.
+        // Connections that have ended leave their ports in TIME_WAIT, for a minute each; and the kernel would cut that short for some of them, but
+        // only where there are many.
         for machine in [&lab.partner, &lab.gateway] {
             machine.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
             machine.sysctl("net/ipv4/ip_local_port_range", "10000 65000")?;
+            machine.sysctl("net/ipv4/tcp_max_tw_buckets", "1000000")?;
         }
         let edge = StreamEdge::start(&lab.edge_a, SIP_TLS)?;
         let running = match system.through {
             Through::Routing => Running::Nothing,
-            Through::Snigate { .. } => match snigate(lab, system, size) {
+            Through::Snigate { .. } => match snigate(lab, system, terms) {
                 Ok(gateway) => Running::Snigate(gateway),
                 Err(error) => {
                     return Ok(Err(LeftOut {
@@ -78,7 +125,14 @@ impl<'lab> Stand<'lab> {
                 let routes = [(NAME, edge_address())];
                 let way = Way::PassThrough(&routes);
                 let address = (VIP_1.v4, SIP_TLS).into();
-                Running::Proxy(Proxy::start(lab, make, &lab.gateway, address, size, &way)?)
+                Running::Proxy(Proxy::start(
+                    lab,
+                    make,
+                    &lab.gateway,
+                    address,
+                    terms.size,
+                    &way,
+                )?)
             }
         };
         let stand = Self {
@@ -86,6 +140,7 @@ impl<'lab> Stand<'lab> {
             sockets: lab.gateway.tcp_sockets()?,
             lab,
             running,
+            terms,
             _edge: edge,
         };
         stand
@@ -99,7 +154,21 @@ impl<'lab> Stand<'lab> {
             Running::Nothing => edge_address(),
             _ => (VIP_1.v4, SIP_TLS).into(),
         };
-        Opener::new(&self.lab.partner, address, NAME)
+        let opener = Opener::new(&self.lab.partner, address, NAME)?;
+        Ok(opener.from_each_of(self.terms.partners().map(IpAddr::from).collect()))
+    }
+
+    /// How many connections the agent has had so far; none where there is no agent.
+    pub(super) fn agents(&self) -> Result<u64> {
+        let Running::Snigate(gateway) = &self.running else {
+            return Ok(0);
+        };
+        let status = gateway.agent()?;
+        let counters = status.get("counters").and_then(Value::as_object);
+        let counters = counters.with_context(|| status.to_string())?;
+        // Nothing is listed before it has happened.
+        let count = counters.get("accepted").map_or(Some(0), Value::as_u64);
+        count.with_context(|| status.to_string())
     }
 
     /// The sockets that the gateway has now for its connections.
@@ -134,15 +203,35 @@ impl<'lab> Stand<'lab> {
         Ok(())
     }
 
-    /// One connection: its bytes come back, and the gateway has the sockets that it should have, none for what is handed off.
+    /// One connection: its bytes come back, the gateway has the sockets that it should have, none for what is bound or handed off, and it is in
+    /// the datapath the way it should be.
+    ///
+    /// The first connection has no part in that: while the Edge's hardware address is unknown, the agent takes what the datapath can't bind.
     fn prove(&self) -> Result<()> {
-        let mut streams = self.opener()?.echoing(1)?;
+        let opener = self.opener()?;
+        drop(opener.echoing(1)?);
+        self.drain(OPENING)?;
+        let mut streams = opener.echoing(1)?;
         self.settle(streams.len(), OPENING)?;
         for stream in &mut streams {
             stream.ping()?;
+            self.ensure_way(stream.local()?)?;
         }
         drop(streams);
         self.drain(OPENING)
+    }
+
+    /// That this client's connection is in the datapath as it should be.
+    fn ensure_way(&self, client: SocketAddr) -> Result<()> {
+        let (Running::Snigate(gateway), Some(by)) = (&self.running, self.system.by()) else {
+            return Ok(());
+        };
+        let flows = gateway.json(&["flow", "ls", "--client", &client.to_string()])?;
+        let ways = flows.as_array().context("flows")?.iter();
+        let ways: Vec<_> = ways.map(|flow| flow["way"].as_str()).collect();
+        let way = by.way();
+        ensure!(ways == [Some(way)], "not {way}: {flows}");
+        Ok(())
     }
 }
 
@@ -150,10 +239,11 @@ fn edge_address() -> SocketAddr {
     (EDGE_A.v4, SIP_TLS).into()
 }
 
-fn snigate<'lab>(lab: &'lab Lab, system: System, size: Size) -> Result<Gateway<'lab>> {
+fn snigate<'lab>(lab: &'lab Lab, system: System, terms: Terms) -> Result<Gateway<'lab>> {
     let Through::Snigate { hook, by } = system.through else {
         anyhow::bail!("{} is not snigate", system.name);
     };
+    let Terms { size, source, .. } = terms;
     ensure!(
         size.connections <= 1_000_000,
         "more connections than snigate takes"
@@ -165,12 +255,13 @@ fn snigate<'lab>(lab: &'lab Lab, system: System, size: Size) -> Result<Gateway<'
         hook: Some(hook),
     };
     let gateway = format!("max_connections = {}", size.connections);
+    let allow: Vec<_> = terms.partners().map(|it| format!("{it}/32")).collect();
     let tables = format!(
         r#"
 [[edge]]
 name = "edge-a"
 address = "{edge}"
-source = "gateway"
+source = "{source}"
 
 [[pool]]
 name = "edges"
@@ -180,20 +271,20 @@ edges = ["edge-a"]
 name = "shared"
 addresses = ["{vip}"]
 inspect = true
-{key}
+{keys}
 
 [[domain]]
 sip_domain = "contoso.example"
 pool = "edges"
 
 [limits]
-# One partner makes all connections.
-allow = ["{partner}/32"]
+# Few partners make all connections.
+allow = {allow:?}
 "#,
         edge = edge_address(),
         vip = VIP_1.v4,
-        key = by.key(),
-        partner = PARTNER.v4,
+        keys = by.keys(),
+        source = source.key(),
     );
     Gateway::start_tuned(lab, tuning, &gateway, &tables)
 }
