@@ -18,6 +18,7 @@ mod presented;
 mod proxies;
 mod replay;
 mod request;
+mod setups;
 mod sip;
 mod sipp;
 mod smoltcp;

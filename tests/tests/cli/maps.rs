@@ -7,9 +7,9 @@ use serde_json::json;
 use sni_common::{
     Address,
     contract::{
-        Account, AccountKey, FlowKey, HandingOff, HelloBytes, Learned, Link, Matched, NO_POOL,
-        Pending, ROUTE_CONDITIONAL, RouteAction, SniName, SniRoute, SniRouteKey, Stage, SynSeen,
-        VlanTag, client_options,
+        Account, AccountKey, BudgetKey, BudgetKind, FlowKey, HandingOff, HelloBytes, Learned, Link,
+        Matched, NO_POOL, Pending, ROUTE_CONDITIONAL, RouteAction, SniName, SniRoute, SniRouteKey,
+        Stage, SynSeen, VlanTag, client_options,
     },
     token_bucket::TokenBucket,
 };
@@ -60,10 +60,14 @@ fn every_map_is_listed_and_decoded() {
             refilled_ns: monotonic_ns().saturating_sub(5 * SECOND),
             millitokens: 1500,
         };
-        datapath
-            .maps
-            .budget
-            .insert(Address::from(PARTNER.v6), bucket, 0)?;
+        datapath.maps.budget.insert(
+            BudgetKey {
+                source: Address::from(PARTNER.v6),
+                kind: BudgetKind::Syn as u32,
+            },
+            bucket,
+            0,
+        )?;
         let tag = |protocol: u16, id: u16| VlanTag {
             protocol_be: protocol.to_be(),
             control_be: id.to_be(),
@@ -256,7 +260,7 @@ fn every_map_is_listed_and_decoded() {
             ("ACL", "1 192.0.2.0/24 deny"),
             ("ACL", "1 192.0.2.7/32 allow"),
             ("ACL", "1 2001:db8:dead::/48 deny"),
-            ("BUDGET", "2001:db8:1::1/64 1.5 5s ago"),
+            ("BUDGET", "2001:db8:1::1/64 syn 1.5 5s ago"),
             ("LINKS", "4711 lo (1) VLAN 200 (802.1ad), VLAN 7 (802.1Q)"),
             ("STATS", "38 drop no-edge 0"),
             ("LABELS", "ip-set 0 1 shared"),

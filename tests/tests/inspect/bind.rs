@@ -75,7 +75,7 @@ fn settings_are_changed_for_binding_and_given_back_however_the_first_agent_ends(
         // As Linux has them, whatever the lab's host has.
         set(lab, COOKIES, "1")?;
         set(lab, TIMESTAMPS, "1")?;
-        let mut gateway = Gateway::start(lab, &shared("preserve", "", THREE_DOMAINS))?;
+        let mut gateway = Gateway::start(lab, &shared("preserve", "bind = true", THREE_DOMAINS))?;
         ensure_settings(lab, "2", "2")?;
         ensure_on(&gateway)?;
         // It was a cookie of the host's that stamped the listener.
@@ -116,7 +116,7 @@ fn settings_of_others_stay() {
     lab_test("inspect-bind-others", &quiet(), |lab| {
         set(lab, COOKIES, "2")?;
         set(lab, TIMESTAMPS, "1")?;
-        let mut gateway = Gateway::start(lab, &shared("preserve", "", THREE_DOMAINS))?;
+        let mut gateway = Gateway::start(lab, &shared("preserve", "bind = true", THREE_DOMAINS))?;
         ensure_on(&gateway)?;
         set(lab, TIMESTAMPS, "0")?;
         gateway.stop()?;
@@ -130,7 +130,7 @@ fn what_is_left_in_place_is_given_back_by_detach() {
     lab_test("inspect-bind-leave", &quiet(), |lab| {
         set(lab, COOKIES, "0")?;
         set(lab, TIMESTAMPS, "1")?;
-        let mut gateway = Gateway::start(lab, &shared("preserve", "", THREE_DOMAINS))?;
+        let mut gateway = Gateway::start(lab, &shared("preserve", "bind = true", THREE_DOMAINS))?;
         gateway.stop()?;
         ensure_settings(lab, "0", "1")?;
         gateway.run(&["--leave"])?;
