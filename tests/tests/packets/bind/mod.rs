@@ -3,9 +3,12 @@
 //! What a cookie is nobody can know beforehand. So these tables are not rows but conversations: a [`Case`] talks to the datapath as a client and as an
 //! Edge, and compares every frame to the last byte.
 
+mod answers;
+mod established;
 mod greetings;
 mod hello;
 mod names;
+mod parts;
 mod talk;
 
 use std::fmt::Write as _;
