@@ -5,11 +5,12 @@ use sni_common::contract::{Counter, DropReason, EDGE_NO_TIMESTAMPS, Stage};
 use snigate_tests::addresses::{EDGE_A, EDGE_B};
 use snigate_tests::packets::frame::{PSH, RST, SYN, Tcp, reset_of};
 use snigate_tests::packets::plan::{CLIENT_ISN, Configuration};
-use snigate_tests::packets::{Action, Fate, Port, Program, Step, same_frame};
+use snigate_tests::packets::{Action, Fate, Port, Program, Step, VLAN_EDGE, same_frame};
 
 use super::talk::{FIRST, Offers, Talk};
 use super::{hello, table};
 use crate::checks::counted;
+use crate::formats::link_vlan;
 
 const TWO_EDGES: Configuration = Configuration {
     source: "preserve",
@@ -25,6 +26,8 @@ fn bind_edges_answer() {
             ("a SYN-ACK", syn_ack),
             ("a hello of two segments", two_segments),
             ("an Edge of small segments", small_segments),
+            ("an Edge in a VLAN", in_a_vlan),
+            ("an Edge in two VLANs", in_two_vlans),
             ("a SYN-ACK again", syn_ack_again),
             ("a SYN-ACK too late", too_late),
             ("a refusal", refused),
@@ -49,9 +52,15 @@ fn syn_ack(talk: &mut Talk<'_, '_>) -> Result<()> {
 
 /// Runs a SYN-ACK behind, and compares all the segments that come of it.
 fn delivers(talk: &mut Talk<'_, '_>, hello: &[u8], segment: usize) -> Result<()> {
-    let answer = talk.syn_ack();
-    talk.goes_behind(&answer)?;
-    let lan = talk.path.lan;
+    // What comes by a VLAN interface comes by the one below.
+    let lan = match talk.path.lan {
+        Port::Vlan0 => Port::Lan0,
+        lan => lan,
+    };
+    let tagged = talk.syn_ack().tags(talk.edge_tags);
+    talk.step(Step::untouched(lan, tagged.frame(), Counter::EdgeAnswers))?;
+    // The kernel takes the outer tag out of the frame.
+    let answer = tagged.tags(talk.edge_tags.get(1..).unwrap_or_default());
     let (outcome, mut sent) = talk
         .scene
         .sent_by(lan, |scene| scene.send_behind(lan, &answer.frame()))?;
@@ -67,7 +76,7 @@ fn delivers(talk: &mut Talk<'_, '_>, hello: &[u8], segment: usize) -> Result<()>
         if n + 1 == sent.len() {
             expected.flags |= PSH;
         }
-        same_frame(Program::Xdp, &expected.frame(), found).with_context(|| format!("{n}"))?;
+        same_frame(Program::Tc, &expected.frame(), found).with_context(|| format!("{n}"))?;
     }
     Ok(())
 }
@@ -91,6 +100,30 @@ fn small_segments(talk: &mut Talk<'_, '_>) -> Result<()> {
     talk.edge.mss = Some(536);
     talk.bind(&hello)?;
     delivers(talk, &hello, 524)
+}
+
+fn in_a_vlan(talk: &mut Talk<'_, '_>) -> Result<()> {
+    tagged_edge(talk, &[(0x8100, 0x2064)])
+}
+
+fn in_two_vlans(talk: &mut Talk<'_, '_>) -> Result<()> {
+    tagged_edge(talk, &[(0x88a8, 0x0032), (0x8100, 0x6064)])
+}
+
+fn tagged_edge(talk: &mut Talk<'_, '_>, tags: &'static [(u16, u16)]) -> Result<()> {
+    let configuration = Configuration {
+        edges: &[("edge-v", VLAN_EDGE)],
+        ..Configuration::default()
+    };
+    talk.configure(configuration, "")?;
+    link_vlan(talk.scene, tags)?;
+    talk.path = talk.path.to_edge(VLAN_EDGE, Port::Vlan0);
+    talk.edge_tags = tags;
+    let hello = hello::long(1399);
+    talk.bind(&hello)?;
+    talk.edge.mss = Some(900);
+    delivers(talk, &hello, 888)?;
+    delivers(talk, &hello, 888)
 }
 
 fn syn_ack_again(talk: &mut Talk<'_, '_>) -> Result<()> {

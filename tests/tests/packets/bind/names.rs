@@ -1,11 +1,15 @@
 //! ClientHellos of one segment: what is bound, and what is the agent's.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context as _, Result, ensure};
 use sni_common::contract::{
-    Counter, DropReason, EventKind, Learned, Matched, NO_POOL, ROUTE_AGENT, ROUTE_CONDITIONAL,
-    RouteAction, SniRoute, Stage,
+    Counter, DropReason, EdgeState, EventKind, Learned, Matched, NO_POOL, ROUTE_AGENT,
+    ROUTE_CONDITIONAL, RouteAction, SniRoute, Stage,
 };
-use snigate_tests::packets::Port;
+use snigate_tests::addresses::GATEWAY_LAN_A;
+use snigate_tests::packets::plan::Configuration;
+use snigate_tests::packets::{Port, UNKNOWN_EDGE, UNREACHABLE_EDGE, same_frame};
 
 use super::talk::{Offers, Talk};
 use super::{hello, table};
@@ -27,6 +31,7 @@ fn bind_known_names() {
             ("upper case and a dot", spelled),
             ("learned", learned),
             ("told and counted", told),
+            ("seen as the gateway", gateway),
         ],
     );
 }
@@ -60,7 +65,7 @@ fn segment_sizes(talk: &mut Talk<'_, '_>) -> Result<()> {
     {
         talk.client.mss = Some(mss);
         let port = 41_000 + n as u16;
-        let client = std::net::SocketAddr::new(talk.path.client.ip(), port);
+        let client = SocketAddr::new(talk.path.client.ip(), port);
         talk.path = talk.path.from(client);
         talk.bind(&hello::usual())
             .with_context(|| format!("{mss}"))?;
@@ -140,6 +145,24 @@ fn told(talk: &mut Talk<'_, '_>) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn gateway(talk: &mut Talk<'_, '_>) -> Result<()> {
+    let configuration = Configuration {
+        source: "gateway",
+        ..Configuration::default()
+    };
+    talk.configure(configuration, "")?;
+    talk.greet()?;
+    let segment = talk.segment(0, &hello::usual());
+    let outcome = talk.scene.send(Port::Wan0, &segment.frame())?;
+    let flows = talk.scene.flows()?;
+    let flow = flows.half_open.first().context("no half-open flow")?;
+    ensure!(flow.source.ip() == talk.family.of(GATEWAY_LAN_A));
+    talk.path = talk.path.seen_as(flow.source);
+    let syn = talk.edge_syn(&segment).frame();
+    same_frame(talk.scene.program(), &syn, &outcome.frame)?;
+    talk.deliver(&hello::usual())
 }
 
 #[test]
@@ -264,7 +287,6 @@ fn bind_without_a_way() {
 }
 
 fn no_edge(talk: &mut Talk<'_, '_>) -> Result<()> {
-    use sni_common::contract::EdgeState;
     for state in [EdgeState::Down, EdgeState::Draining] {
         talk.scene.set_edge("edge-a", state)?;
         talk.scene.set_edge("edge-a6", state)?;
@@ -274,8 +296,6 @@ fn no_edge(talk: &mut Talk<'_, '_>) -> Result<()> {
 }
 
 fn no_next_hop(talk: &mut Talk<'_, '_>) -> Result<()> {
-    use snigate_tests::packets::plan::Configuration;
-    use snigate_tests::packets::{UNKNOWN_EDGE, UNREACHABLE_EDGE};
     for edges in [
         &[("edge-unknown", UNKNOWN_EDGE)],
         &[("edge-far", UNREACHABLE_EDGE)],

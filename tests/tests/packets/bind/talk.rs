@@ -98,6 +98,8 @@ pub(crate) struct Talk<'a, 'r> {
     pub family: Family,
     pub path: Path,
     pub tags: &'static [(u16, u16)],
+    /// Those that the Edge's come with.
+    pub edge_tags: &'static [(u16, u16)],
     /// What the client's SYN offers.
     pub client: Offers,
     /// What the Edge's SYN-ACK does.
@@ -122,6 +124,7 @@ impl<'a, 'r> Talk<'a, 'r> {
             family,
             path: Path::usual(family),
             tags,
+            edge_tags: &[],
             client: Offers::CLIENT,
             edge: Offers::EDGE,
             cookie: 0,
@@ -269,6 +272,7 @@ impl<'a, 'r> Talk<'a, 'r> {
     /// The SYN that a segment of the client's becomes.
     pub(crate) fn edge_syn(&self, segment: &Tcp) -> Tcp {
         let mut syn = Tcp::new(self.path.lan.leaving(), self.path.source, self.path.edge)
+            .tags(self.edge_tags)
             .flags(SYN)
             .seq(CLIENT_ISN)
             .hops(segment.hops - 1)
@@ -336,6 +340,7 @@ impl<'a, 'r> Talk<'a, 'r> {
     /// The segment with a part of the hello, as the Edge gets it from the datapath.
     pub(crate) fn delivered(&self, at: u32, data: &[u8]) -> Tcp {
         let mut segment = Tcp::new(self.path.lan.leaving(), self.path.source, self.path.edge)
+            .tags(self.edge_tags)
             .seq(FIRST.wrapping_add(at))
             .ack(EDGE_ISN + 1)
             .data(data)
