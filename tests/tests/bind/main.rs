@@ -4,6 +4,7 @@
 
 mod client;
 mod echo;
+mod edges;
 mod fallback;
 mod shapes;
 
