@@ -54,4 +54,4 @@ pub use lab::{Lab, lab_test};
 pub use netns::Namespace;
 pub use process::{Process, output_within};
 pub use topology::{Tags, Topology};
-pub use wire::{Disturbance, Wire, WireCounts};
+pub use wire::{Disturbance, Fate, Toward, Wire, WireCounts};

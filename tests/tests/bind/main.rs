@@ -6,6 +6,7 @@ mod client;
 mod echo;
 mod edges;
 mod fallback;
+mod lost;
 mod shapes;
 
 use std::{
@@ -212,6 +213,16 @@ impl Scene<'_> {
         let row = rows.iter().find(|row| row["reason"] == reason);
         row.and_then(|row| row["packets"].as_u64())
             .with_context(|| format!("no reason {reason} in {status}"))
+    }
+
+    /// What is not zero, for those who ask why.
+    fn told(&self) -> String {
+        let gateway = self.gateway.borrow();
+        let told = |arguments: &[&str]| match gateway.output(arguments) {
+            Ok(text) => text,
+            Err(error) => format!("{error:#}"),
+        };
+        format!("{}{}", told(&["status"]), told(&["map", "dump", "PENDING"]))
     }
 
     /// How many entries a map has.
