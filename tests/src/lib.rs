@@ -36,6 +36,7 @@ pub mod counters;
 pub mod deadline;
 pub mod demo;
 pub mod faults;
+pub mod flood;
 pub mod gateway;
 mod lab;
 pub mod leftovers;

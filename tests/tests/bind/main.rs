@@ -6,6 +6,7 @@ mod client;
 mod echo;
 mod edges;
 mod fallback;
+mod flood;
 mod lost;
 mod shapes;
 
