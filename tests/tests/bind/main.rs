@@ -2,6 +2,7 @@
 //!
 //! A client is told from its Edge's echo where it has come to, and from `snigate flow ls` which way; from the datapath's counters, why.
 
+mod agent;
 mod client;
 mod echo;
 mod edges;
