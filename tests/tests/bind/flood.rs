@@ -12,7 +12,7 @@ use sni_common::contract::limits::{
 };
 use snigate_tests::{
     Lab,
-    addresses::GATEWAY_WAN,
+    addresses::{GATEWAY_WAN, PARTNER},
     flood::{Flood, FloodReport, kilobytes},
     peers::{Segments, client_hello},
 };
@@ -26,6 +26,8 @@ const HELLOS: u32 = 10_000;
 /// What kernel and agent may have more than before, in kilobytes. The kernel's slab is the whole machine's, and has its Edges' sockets and threads.
 const KERNEL_KB: u64 = 256 * 1024;
 const AGENT_KB: u64 = 64 * 1024;
+/// Likewise the agent, for each connection that it has and whose client says no more.
+const CONNECTION_KB: u64 = 32;
 
 #[derive(Clone, Copy, Debug)]
 struct Memory {
@@ -76,14 +78,21 @@ fn real(lab: &Lab, goes_on: impl Fn() -> bool) -> Result<(usize, Duration)> {
     Ok((count, longest))
 }
 
-/// Runs a flood in both families while real connections are made, and prints what it has cost.
+/// Runs a flood in both families while real connections are made, and prints what it has cost; so many of its connections are the agent's.
 fn flooded(
     scene: &Scene<'_>,
     what: &str,
     held: &mut [Client],
+    agents: u32,
     flood: impl Fn(&Flood) -> Result<FloodReport> + Sync,
 ) -> Result<()> {
     let before = memory(scene)?;
+    // The host answers, and makes connections, only where it has a route to.
+    let [v4, v6] = PARTNER.both();
+    scene.lab.gateway.ip(&format!(
+        "route replace 198.18.0.0/15 via {v4}
+         -6 route replace 2001:db8:f000::/36 via {v6}"
+    ))?;
     for address in vips() {
         let next_hop = GATEWAY_WAN.both()[usize::from(address.is_ipv6())];
         let sender = Flood::new(&scene.lab.partner, "eth0", next_hop, address)?;
@@ -108,7 +117,8 @@ fn flooded(
     let after = memory(scene)?;
     eprintln!("{what}: {before:?} before, {after:?} after (kB)");
     ensure!(after.slab < before.slab + KERNEL_KB, "the kernel's slab");
-    ensure!(after.agent < before.agent + AGENT_KB, "the agent");
+    let most = AGENT_KB + CONNECTION_KB * u64::from(agents);
+    ensure!(after.agent < before.agent + most, "the agent");
     let (count, longest) = real(scene.lab, || false)?;
     eprintln!("{what}: then {count} connections, setup {longest:?} at most");
     for address in vips() {
@@ -131,7 +141,7 @@ fn a_flood_of_syns_leaves_nothing() {
     on_hooks("flood-syn", &quiet(), |scene| {
         let _edges = scene.edges()?;
         let mut held = held(scene)?;
-        flooded(scene, "SYNs", &mut held, |flood| flood.syns(PACKETS))?;
+        flooded(scene, "SYNs", &mut held, 0, |flood| flood.syns(PACKETS))?;
         let cookies = scene.counter("cookies")?;
         eprintln!("{cookies} cookies");
         ensure!(cookies > u64::from(PACKETS), "{cookies} cookies");
@@ -144,9 +154,11 @@ fn a_flood_of_acknowledgements_without_a_cookie_leaves_nothing() {
     on_hooks("flood-ack", &quiet(), |scene| {
         let _edges = scene.edges()?;
         let mut held = held(scene)?;
-        flooded(scene, "ACKs", &mut held, |flood| flood.acks(PACKETS, &[]))?;
+        flooded(scene, "ACKs", &mut held, 0, |flood| {
+            flood.acks(PACKETS, &[])
+        })?;
         let hello = captured("openssl-tls13")?;
-        flooded(scene, "hellos without a cookie", &mut held, |flood| {
+        flooded(scene, "hellos without a cookie", &mut held, 0, |flood| {
             flood.acks(PACKETS / 4, &hello)
         })?;
         let bad = scene.counter("bad-cookies")?;
@@ -173,11 +185,24 @@ fn a_flood_of_hellos_with_random_names_is_bounded() {
             hello[at..at + 10].copy_from_slice(format!("{n:010}").as_bytes());
             hello
         };
-        flooded(scene, "random names", &mut held, |flood| {
+        flooded(scene, "random names", &mut held, 2 * HELLOS, |flood| {
             flood.hellos(HELLOS, named)
         })?;
         let left = scene.counter("left-name")?;
-        eprintln!("{left} left to the agent for their name");
+        let host = scene.lab.gateway.tcp_counters()?;
+        let cookies = [
+            "TcpExtSyncookiesRecv",
+            "TcpExtSyncookiesFailed",
+            "TcpExtListenOverflows",
+            "TcpExtListenDrops",
+        ];
+        let cookies = cookies.map(|name| (name, host.value(name)));
+        let agent = scene.gateway.borrow().agent()?["counters"].clone();
+        eprintln!(
+            "{left} left to the agent for their name; the host: {cookies:?}; the agent: {agent}"
+        );
+        ensure!(left >= u64::from(2 * HELLOS), "{left}");
+        ensure!(cookies[0].1 >= u64::from(2 * HELLOS), "{cookies:?}");
         Ok(())
     });
 }
@@ -189,7 +214,7 @@ fn a_flood_of_clients_that_are_gone_when_the_edge_answers_is_bounded() {
         let mut held = held(scene)?;
         let hello = client_hello(EITHER)?;
         let started = Instant::now();
-        flooded(scene, "known names", &mut held, |flood| {
+        flooded(scene, "known names", &mut held, 0, |flood| {
             flood.hellos(HELLOS / 4, |_| hello.clone())
         })?;
         let bound = scene.counter("bound")?;
