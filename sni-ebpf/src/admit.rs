@@ -26,7 +26,8 @@ pub fn admit(source: &Address, generation: u32, settings: &Settings) -> Result<(
             None => {}
         }
     }
-    if take(BudgetKind::SynPrefix, source, settings) && take(BudgetKind::Syn, source, settings) {
+    // The source's own first: one that has used its budget up takes nothing from its neighbours'.
+    if take(BudgetKind::Syn, source, settings) && take(BudgetKind::SynPrefix, source, settings) {
         Ok(())
     } else {
         Err(DropReason::SynBudget)

@@ -23,7 +23,7 @@ use crate::{
     forward,
     frame::Frame,
     lookup::{Inspecting, Steering},
-    maps::{EDGES, EVENTS, HALF_OPEN, PENDING, SETTINGS, SNI_LEARNED, SNI_ROUTES, control},
+    maps::{EDGES, EVENTS, HALF_OPEN, HELLOS, PENDING, SETTINGS, SNI_LEARNED, SNI_ROUTES, control},
     outgoing,
     packet::Packet,
     pending, port,
@@ -155,8 +155,9 @@ pub fn begin(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Outcome
 fn admit_hello(packet: &Packet, generation: u32) -> Result<(), DropReason> {
     let settings = settings(generation)?;
     let source = &packet.key.source;
-    if admit::take(BudgetKind::HelloPrefix, source, settings)
-        && admit::take(BudgetKind::Hello, source, settings)
+    // The source's own first: one that has used its budget up takes nothing from its neighbours'.
+    if admit::take(BudgetKind::Hello, source, settings)
+        && admit::take(BudgetKind::HelloPrefix, source, settings)
     {
         Ok(())
     } else {
@@ -392,6 +393,7 @@ pub fn again(ctx: &impl Frame, packet: &Packet, edge: u32) -> Outcome {
     }
     // The agent may still find one; the next repetition is the host's.
     undo(packet);
+    let _ = HELLOS.remove(&packet.key);
     scratch.pending.stage = Stage::Agent as u8;
     pending::save(packet, &scratch.pending);
     Outcome::drop(DropReason::NoEdge)

@@ -100,11 +100,17 @@ pub fn answer(ctx: &impl Frame, packet: &Packet, announced: u64) -> Result<(), D
 /// Whether a segment acknowledges a cookie as the very first one of its client after the SYN; then SCRATCH's `pending` is what is known of the client.
 ///
 /// A function of its own, for the sake of the stack.
+///
+/// `behind` is how many bytes of the stream come before it: not none for a segment that has overtaken others.
 #[inline(never)]
-pub fn accept(ctx: &impl Frame, packet: &Packet) -> Result<(), DropReason> {
+pub fn accept(ctx: &impl Frame, packet: &Packet, behind: u32) -> Result<(), DropReason> {
     let segment = packet.segment(ctx)?;
     let scratch = scratch().ok_or(DropReason::Incoherent)?;
     load_header(ctx, packet, scratch)?;
+    let first = segment.seq.wrapping_sub(behind);
+    let seq: *mut u32 = scratch.header.tcp.as_mut_ptr().cast();
+    // SAFETY: the second word of the header.
+    unsafe { seq.add(1).write(first.to_be()) };
     let (ip, th) = (
         scratch.header.ip.as_mut_ptr(),
         scratch.header.tcp.as_mut_ptr(),
@@ -120,7 +126,7 @@ pub fn accept(ctx: &impl Frame, packet: &Packet) -> Result<(), DropReason> {
     if answer != 0 {
         return Err(DropReason::NoFlow);
     }
-    let (isn, cookie) = (segment.seq.wrapping_sub(1), segment.ack.wrapping_sub(1));
+    let (isn, cookie) = (first.wrapping_sub(1), segment.ack.wrapping_sub(1));
     scratch.pending = Pending {
         // SAFETY: a helper without conditions.
         since_ns: unsafe { bpf_ktime_get_coarse_ns() },

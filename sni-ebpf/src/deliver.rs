@@ -118,7 +118,7 @@ fn edge_answers(ctx: &TcContext, packet: &Packet) -> Outcome {
         return if is_ours && segment.flags & SYN != 0 {
             Outcome::AGAIN
         } else {
-            Outcome::pass(Counter::Inspected)
+            Outcome::drop(DropReason::NoFlow)
         };
     }
     if segment.flags & RST != 0 {
@@ -143,8 +143,10 @@ fn edge_answers(ctx: &TcContext, packet: &Packet) -> Outcome {
                 scratch.pending.stage = Stage::Agent as u8;
                 let _ = PENDING.insert(&client, &scratch.pending, BPF_ANY.into());
             }
+            let _ = HELLOS.remove(&client);
             let _ = HALF_OPEN.remove(&client);
             let _ = HALF_OPEN.remove(&packet.key);
+            give_back(&client.source);
             Outcome::reset(reason)
         }
     }
@@ -391,6 +393,7 @@ fn refused(ctx: &TcContext, packet: &Packet, client: &FlowKey) -> Outcome {
         return Outcome::drop(DropReason::NoRoom);
     }
     packet.leaves_by.set(hop.ifindex);
+    give_back(&client.source);
     let _ = PENDING.remove(client);
     let _ = HELLOS.remove(client);
     let _ = HALF_OPEN.remove(client);

@@ -34,6 +34,9 @@ pub fn established(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Step {
         let other = FLOWS.get_ptr_mut(entry.rewrite.reversed());
         if segment.flags & RST != 0 {
             reset(packet, &segment, entry, other);
+        } else if entry.way == Way::Bound as u8 && !is_to_edge(entry) {
+            // An Edge's SYN-ACK again, whose hello is kept no longer. The client would make nothing of it.
+            return Step::Drop(DropReason::LateAnswer);
         } else if segment.flags & ACK == 0 && is_to_edge(entry) && is_over(entry, other) {
             // The client uses its port again: the old flow ends here, and the SYN is as good as any other.
             account::end(&packet.key, entry, other);

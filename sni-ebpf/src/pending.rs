@@ -5,16 +5,16 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use sni_common::{
-    contract::{Counter, DropReason, HELLO_ROOM, Pending, Stage},
+    contract::{Announced, CONTROL_ANNOUNCED, Counter, DropReason, HELLO_ROOM, Pending, Stage},
     hello::Answer,
-    tcp::{FIN, Opening, opening},
+    tcp::{FIN, HEADER_LEN, Opening, opening},
 };
 
 use crate::{
     bind, cookie,
     frame::Frame,
     lookup::Inspecting,
-    maps::{HELLOS, PENDING},
+    maps::{HELLOS, PENDING, control},
     outgoing,
     packet::{Packet, Segment},
     scratch::scratch,
@@ -82,10 +82,8 @@ fn mid_stream(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Outcom
             if socket::state(ctx.as_ptr(), &packet.key).is_some() {
                 return host;
             }
-            match cookie::accept(ctx, packet) {
-                Ok(()) => {}
-                Err(DropReason::NoFlow) => return Outcome::pass(Counter::BadCookies),
-                Err(_) => return host,
+            if accept(ctx, packet, &segment).is_err() {
+                return Outcome::pass(Counter::BadCookies);
             }
             scratch.pending.ip_set = service.ip_set;
             if segment.flags & FIN == 0 {
@@ -112,6 +110,25 @@ fn mid_stream(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Outcom
         Collected::Damaged => Outcome::drop(DropReason::BadChecksum),
         Collected::Beyond => Outcome::drop(DropReason::EarlyData),
     }
+}
+
+/// Whether a segment acknowledges a cookie, as the first one of the client's stream, or as the second one, which has overtaken the first: the host would
+/// answer that with a reset. The first one is as long as we have announced.
+#[inline(always)]
+fn accept(ctx: &impl Frame, packet: &Packet, segment: &Segment) -> Result<(), DropReason> {
+    let first = cookie::accept(ctx, packet, 0);
+    if first.is_ok() || segment.len == 0 {
+        return first;
+    }
+    let announced =
+        Announced::from_slot(control(CONTROL_ANNOUNCED)).ok_or(DropReason::Incoherent)?;
+    let mss = if packet.v4 {
+        announced.mss_v4
+    } else {
+        announced.mss_v6
+    };
+    let options = packet.header_length(ctx)?.wrapping_sub(HEADER_LEN as u32);
+    cookie::accept(ctx, packet, u32::from(mss).wrapping_sub(options))
 }
 
 /// Copies what is pending; a function of its own for the reason that `port` has one.

@@ -180,7 +180,7 @@ impl<'a> Scene<'a> {
             if entry.0.kind == LabelKind::Edge as u32 {
                 let mut edge = maps.edges.get(&entry.0.number, 0)?;
                 edge.state = EdgeState::Up as u8;
-                edge.flags = 0;
+                edge.no_timestamps_until_s = 0;
                 maps.edges.set(entry.0.number, edge, 0)?;
             }
         }

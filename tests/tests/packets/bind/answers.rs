@@ -1,7 +1,7 @@
 //! What an Edge answers to the SYN of a bound connection.
 
 use anyhow::{Context as _, Result, ensure};
-use sni_common::contract::{Counter, DropReason, EDGE_NO_TIMESTAMPS, Stage};
+use sni_common::contract::{Counter, DropReason, Stage};
 use snigate_tests::addresses::{EDGE_A, EDGE_B};
 use snigate_tests::packets::frame::{PSH, RST, SYN, Tcp, reset_of};
 use snigate_tests::packets::plan::{CLIENT_ISN, Configuration};
@@ -239,7 +239,7 @@ fn no_timestamps(talk: &mut Talk<'_, '_>) -> Result<()> {
         let slot = talk.scene.edge_slot(name)?;
         let edge = talk.scene.datapath().maps.edges.get(&slot, 0)?;
         let is_it = edge.address == talk.path.edge.ip().into();
-        ensure!((edge.flags & EDGE_NO_TIMESTAMPS != 0) == is_it);
+        ensure!((edge.no_timestamps_until_s != 0) == is_it);
     }
     Ok(())
 }
