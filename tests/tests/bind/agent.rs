@@ -41,19 +41,24 @@ fn unknown(scene: &Scene<'_>, address: SocketAddr) -> Result<TcpStream> {
 }
 
 #[test]
-fn without_an_agent_bound_connections_go_on_and_new_ones_wait_for_the_next_one() {
+fn without_an_agent_known_names_are_bound_and_others_wait_for_the_next_one() {
     in_scenes("no-agent", &quiet(), |scene| {
         let _edges = scene.edges()?;
         scene.configure("default = \"edges-b\"", crate::DOMAINS)?;
+        let learned = "learned.example";
+        scene.reaches(vips()[0], learned, 'b', HANDED_OFF)?;
         let hello = client_hello(NAME)?;
         let mut held = vips()
             .into_iter()
             .map(|address| scene.open(address, &hello))
             .collect::<Result<Vec<_>>>()?;
-        for client in &held {
-            scene.goes(client, 'a', BOUND)?;
-        }
         scene.gateway.borrow_mut().kill()?;
+        for address in vips() {
+            for _ in 0..5 {
+                scene.reaches(address, NAME, 'a', BOUND)?;
+                scene.reaches(address, learned, 'b', BOUND)?;
+            }
+        }
         let mut waiting = Vec::new();
         for address in vips() {
             let mut stream = unknown(scene, address)?;
@@ -86,15 +91,10 @@ fn without_an_agent_bound_connections_go_on_and_new_ones_wait_for_the_next_one()
 }
 
 #[test]
-fn without_a_listener_unknown_names_are_refused() {
+fn without_a_listener_known_names_are_bound_and_others_are_refused() {
     on_hooks("no-listener", &quiet(), |scene| {
         let _edges = scene.edges()?;
         scene.configure("default = \"edges-b\"", crate::DOMAINS)?;
-        let hello = client_hello(NAME)?;
-        let mut held = vips()
-            .into_iter()
-            .map(|address| scene.open(address, &hello))
-            .collect::<Result<Vec<_>>>()?;
         let holder = scene.gateway.borrow().holder()?;
         scene.gateway.borrow_mut().kill()?;
         // As if its patience had ended.
@@ -103,6 +103,11 @@ fn without_a_listener_unknown_names_are_refused() {
         Deadline::after(TIMEOUT).poll("the holder's end", || {
             Ok(scene.gateway.borrow().holder()?.is_none().then_some(()))
         })?;
+        for address in vips() {
+            scene
+                .reaches(address, NAME, 'a', BOUND)
+                .with_context(|| scene.told())?;
+        }
         for address in vips() {
             let refused = unknown(scene, address).and_then(|mut stream| {
                 stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -113,13 +118,7 @@ fn without_a_listener_unknown_names_are_refused() {
                 other => anyhow::bail!("{address}: {other:?} without a listener"),
             }
         }
-        for client in &mut held {
-            client.ping()?;
-        }
         scene.gateway.borrow_mut().run(&[])?;
-        for client in &mut held {
-            client.ping()?;
-        }
         for address in vips() {
             scene.reaches(address, NAME, 'a', BOUND)?;
         }
@@ -165,14 +164,26 @@ fn agents_die_and_begin_in_a_storm_and_known_names_lose_nothing() {
             go_on().with_context(|| format!("before death {turn}"))?;
             scene.gateway.borrow_mut().kill()?;
             ping_all(&mut open)?;
+            // Without any agent, and in the midst of its start.
+            if turn % 2 == 0 {
+                go_on().with_context(|| format!("after death {turn}"))?;
+            }
             scene.gateway.borrow_mut().run(&[])?;
             ping_all(&mut open)?;
         }
-        go_on().context("after the last death")?;
+        // A planned restart, too.
+        scene.gateway.borrow_mut().kill()?;
+        scene.gateway.borrow_mut().run(&["--leave"])?;
+        go_on()?;
+        scene.gateway.borrow_mut().stop()?;
+        go_on()?;
+        scene.gateway.borrow_mut().run(&[])?;
+        go_on()?;
         for storm in storms {
             let report = storm.stop()?;
             eprintln!(
-                "{KILLS} agents killed, {} connections of a storm went well, failed: {:?}",
+                "{} agents killed and one stopped, {} connections of a storm went well, failed: {:?}",
+                KILLS + 1,
                 report.connections.len(),
                 report.failures
             );
