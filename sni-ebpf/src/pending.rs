@@ -24,6 +24,9 @@ use crate::{
     verdict::{Outcome, Verdict},
 };
 
+/// Bytes that timestamps take in a header, with the NOPs before them.
+const TIMESTAMPS: u32 = 12;
+
 /// A packet that no flow claims.
 #[inline(always)]
 pub fn packet(ctx: &impl Frame, packet: &Packet, service: &Inspecting, announced: u64) -> Verdict {
@@ -127,7 +130,12 @@ fn accept(ctx: &impl Frame, packet: &Packet, segment: &Segment) -> Result<(), Dr
     } else {
         announced.mss_v6
     };
-    let options = packet.header_length(ctx)?.wrapping_sub(HEADER_LEN as u32);
+    // Timestamps are in every segment or in none; what else there may be is in this one.
+    let options = if packet.header_length(ctx)? >= HEADER_LEN as u32 + TIMESTAMPS {
+        TIMESTAMPS
+    } else {
+        0
+    };
     cookie::accept(ctx, packet, u32::from(mss).wrapping_sub(options))
 }
 

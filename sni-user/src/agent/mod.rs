@@ -210,8 +210,8 @@ async fn start(
     listener: &TcpListener,
     kernel: &mut Kernel,
 ) -> Result<Arc<Proxy>, AgentError> {
-    // Until this listener is stamped.
-    kernel.datapath.maps.announce(None)?;
+    // What an earlier agent announced stays, so that known names are bound meanwhile. A listener that is not the earlier one's is stamped in a moment;
+    // whom the host completes before that, it resets.
     kernel.datapath.serve_listener(listener)?;
     let activated = kernel.apply(&candidate.config, None).await?;
     kernel.settle(&candidate.config, &Uses::default()).await;
