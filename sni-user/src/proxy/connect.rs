@@ -224,7 +224,7 @@ impl Leg<'_> {
 
     /// With this address and a port that is free.
     async fn connect_by_any_port(&self, own: IpAddr) -> io::Result<TcpStream> {
-        for port in self.proxy.ports().from_random().take(PORTS) {
+        for port in self.proxy.ports().drawn().take(PORTS) {
             match self.connect((own, port).into()).await {
                 Err(error) if is_taken(&error) => {}
                 other => return other,

@@ -19,7 +19,7 @@ pub(super) struct Ports {
     first: u16,
     count: u16,
     random: RandomState,
-    drawn: AtomicU64,
+    draws: AtomicU64,
 }
 
 impl Ports {
@@ -37,14 +37,14 @@ impl Ports {
             first,
             count: last.saturating_sub(first).saturating_add(1),
             random: RandomState::new(),
-            drawn: AtomicU64::new(0),
+            draws: AtomicU64::new(0),
         }
     }
 
     /// All of them once, from a random one on (RFC 6056, 3.3.1).
-    pub(super) fn from_random(&self) -> impl Iterator<Item = u16> {
-        let drawn = self.drawn.fetch_add(1, Ordering::Relaxed);
-        let start = self.random.hash_one(drawn) % u64::from(self.count);
+    pub(super) fn drawn(&self) -> impl Iterator<Item = u16> {
+        let draw = self.draws.fetch_add(1, Ordering::Relaxed);
+        let start = self.random.hash_one(draw) % u64::from(self.count);
         let (first, count) = (self.first, u64::from(self.count));
         (0..count).map(move |step| first + ((start + step) % count) as u16)
     }
@@ -60,14 +60,14 @@ mod tests {
     fn every_port_comes_once_and_the_first_one_differs() {
         for range in [DEFAULT, (1024, u16::MAX), (1, u16::MAX), (5, 5)] {
             let ports = Ports::new(range);
-            let all: Vec<_> = ports.from_random().collect();
+            let all: Vec<_> = ports.drawn().collect();
             let different: HashSet<_> = all.iter().copied().collect();
             assert_eq!(all.len(), usize::from(range.1 - range.0) + 1);
             assert_eq!(all.len(), different.len());
             assert!(all.iter().all(|port| (range.0..=range.1).contains(port)));
         }
         let ports = Ports::new(DEFAULT);
-        let firsts: HashSet<_> = (0..64).filter_map(|_| ports.from_random().next()).collect();
+        let firsts: HashSet<_> = (0..64).filter_map(|_| ports.drawn().next()).collect();
         assert!(firsts.len() > 32, "{firsts:?}");
     }
 }

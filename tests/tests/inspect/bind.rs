@@ -156,7 +156,7 @@ fn without_bind_nothing_is_changed() {
         let checked = gateway.output(&["check"])?;
         ensure!(!checked.contains("tcp_syncookies"), "{checked}");
 
-        gateway.configure("", &tables(""))?;
+        gateway.configure("", &tables("bind = true"))?;
         gateway.output(&["reload"])?;
         ensure_on(&gateway)?;
         ensure_settings(lab, "2", "2")?;

@@ -72,7 +72,7 @@ pub(crate) fn both(host: Host) -> [SocketAddr; 2] {
 /// An inspected IP set on the first virtual addresses, two pools, each with an Edge of both families, and further tables. Its connections are the
 /// agent's, unless the IP set says otherwise.
 pub(crate) fn shared(source: &str, ip_set: &str, tables: &str) -> String {
-    let bind = if ip_set.contains("bind = ") {
+    let bind = if ip_set.contains("bind = ") || ip_set.contains("hand_off = false") {
         ""
     } else {
         "bind = false"

@@ -287,7 +287,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::proxy::socket::{listener, plain};
+    use crate::proxy::socket::{listener, toward_edge};
 
     /// Neither a listener's connection nor one's own needs repair mode: in it, a kill would be the end of it without a word.
     #[tokio::test]
@@ -295,7 +295,8 @@ mod tests {
         let listener = listener().expect("a listener");
         let port = listener.local_addr().expect("its address").port();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let own = plain(address).expect("a socket");
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let own = toward_edge(any, false).expect("a socket");
         if let Err(error) = tell_write_seq(&own) {
             assert_eq!(error.raw_os_error(), Some(libc::EPERM));
             eprintln!("skipped: TCP_REPAIR needs CAP_NET_ADMIN");
