@@ -54,7 +54,7 @@ pub mod client_options {
     pub const SACK: u8 = 2;
     /// Window scale; likewise.
     pub const SCALE: u8 = 4;
-    /// The options came in Linux' order: see [`super::SynSeen::LINUX`].
+    /// The options came in Linux' order: see [`super::super::SynSeen::LINUX`].
     pub const LINUX: u8 = 8;
 }
 
