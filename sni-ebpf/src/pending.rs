@@ -99,6 +99,9 @@ fn mid_stream(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Outcom
         forget(packet);
         return host;
     }
+    if scratch.pending.stage == Stage::Host as u8 {
+        return host;
+    }
     if scratch.pending.stage == Stage::Agent as u8 {
         return left(ctx, packet, &segment, host);
     }
@@ -170,10 +173,12 @@ fn left(ctx: &impl Frame, packet: &Packet, segment: &Segment, host: Outcome) -> 
         return host;
     };
     if cookie::stream_offset(segment, &scratch.pending) == 0 {
-        // The host makes a socket of this one.
+        // The host makes a socket of this one, before it looks at what comes right behind it.
         if cookie::note(ctx, packet).is_ok() {
             cookie::remember(&packet.key, &scratch.pending);
         }
+        scratch.pending.stage = Stage::Host as u8;
+        save(packet, &scratch.pending);
         return host;
     }
     // The host would answer it with a reset, as long as there is no socket.

@@ -69,8 +69,10 @@ wire_enum! {
         Bound = 3, "bound";
         /// The Edge has the ClientHello, perhaps; both directions are in FLOWS.
         Delivered = 4, "delivered";
-        /// It is the agent's: the host completes it.
+        /// It is the agent's: the host completes it, once it has the stream's first segment.
         Agent = 5, "agent";
+        /// Likewise, and the host has that segment.
+        Host = 6, "host";
     }
 }
 

@@ -1,6 +1,7 @@
 //! Edges that do not answer, refuse, or remember an earlier connection with the same port.
 
 use std::{
+    io,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
@@ -8,7 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use snigate_tests::{
-    Lab, faults,
+    Lab,
+    deadline::Deadline,
+    faults,
     peers::{Segments, client_hello},
 };
 
@@ -164,7 +167,13 @@ fn a_port_is_used_again_however_its_last_connection_ended() {
                     let what = || format!("{ending:?}, {address}, round {round}");
                     let from = Some(end(address, port));
                     let partner = &scene.lab.partner;
-                    let opened = Client::open(partner, from, address, &hello, Segments::Few);
+                    // The last acknowledgement may still be on its way: until then the client's kernel keeps the port.
+                    let opened = Deadline::after(AT_ONCE).poll("the port", || {
+                        match Client::open(partner, from, address, &hello, Segments::Few) {
+                            Err(error) if is_taken(&error) => Ok(None),
+                            opened => opened.map(Some),
+                        }
+                    });
                     let mut client = opened.with_context(what)?;
                     ensure!(client.setup() < AT_ONCE, "{}: {:?}", what(), client.setup());
                     scene.goes(&client, 'a', BOUND).with_context(what)?;
@@ -189,6 +198,14 @@ fn a_port_is_used_again_however_its_last_connection_ended() {
         }
         Ok(())
     });
+}
+
+/// Whether the client's own kernel has no such port to give.
+fn is_taken(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// The Edge has connections that the datapath knows nothing of, and answers a SYN for one with an acknowledgement (RFC 5961, 4.2).

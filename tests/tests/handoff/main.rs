@@ -54,7 +54,9 @@ const NAME: &str = "sip.fabrikam.example";
 /// What the ends count when, at the moment of the hand-off, segments of a client that does not wait for an answer overtake what the agent's socket
 /// still has to send. They are put in order, and nothing is sent again. And when a socket's last acknowledgement comes after what the datapath has
 /// forwarded: its sequence number is an old one, and it is not answered.
-const OVERTAKEN: [&str; 4] = [
+const OVERTAKEN: [&str; 5] = [
+    // An acknowledgement that comes late.
+    "TcpExtPAWSOldAck",
     "TcpExtTCPOFOQueue",
     "TcpExtTCPSACKReorder",
     "TcpExtTCPSACKDiscard",

@@ -88,7 +88,10 @@ fn again(talk: &mut Talk<'_, '_>) -> Result<()> {
     talk.kept(&talk.segment(0, b""), Counter::CookieAcks)?;
     talk.client.timestamps = Some(0x1000_0100);
     talk.binds(&talk.segment(0, &hello::usual()), Counter::BindRetries)?;
-    let beyond = talk.segment(hello::usual().len() as u32, b"early");
+    let length = hello::usual().len() as u32;
+    // What follows at once is kept with it.
+    talk.kept(&talk.segment(length, b"early"), Counter::HelloParts)?;
+    let beyond = talk.segment(length + 100, b"later");
     talk.dropped(&beyond, DropReason::EarlyData)?;
     counted(0, 1)(&talk.scene.flows()?)
 }
@@ -179,18 +182,18 @@ fn bind_leaves_to_the_agent() {
     );
 }
 
-/// The hello goes to the host, and so does all that the host must have; what lies behind waits for the host's socket.
+/// The hello goes to the host, and so does all that comes behind it.
 fn left(talk: &mut Talk<'_, '_>, hello: &[u8], counter: Counter) -> Result<()> {
     talk.greet()?;
     let first = talk.segment(0, hello);
     talk.passes(&first, counter)?;
-    talk.stage(Some(Stage::Agent))?;
+    talk.stage(Some(Stage::Host))?;
     ensure!(!talk.has_hello());
     counted(0, 0)(&talk.scene.flows()?)?;
     talk.passes(&first, Counter::Inspected)?;
     talk.passes(&talk.segment(0, b""), Counter::Inspected)?;
     let next = talk.segment(hello.len() as u32, b"more");
-    talk.dropped(&next, DropReason::EarlyData)?;
+    talk.passes(&next, Counter::Inspected)?;
     // So that the agent can hand it off.
     let key = talk.key();
     let seen = talk.scene.datapath().maps.client_syns.get(&key, 0)?;

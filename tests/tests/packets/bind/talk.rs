@@ -195,7 +195,7 @@ impl<'a, 'r> Talk<'a, 'r> {
             .seq(self.cookie)
             .ack(syn.seq.wrapping_add(1))
             .options(&answers.linux(self.client.timestamps.unwrap_or(0)));
-        expected.window = 8192;
+        expected.window = 3072;
         same_frame(self.scene.program(), &expected.frame(), &outcome.frame)
     }
 
