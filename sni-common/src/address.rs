@@ -51,6 +51,18 @@ impl Address {
         }
     }
 
+    /// What a budget per prefix counts as one: an IPv4 /24, or an IPv6 /48, which is what networks are handed out in.
+    #[inline(always)]
+    pub const fn source_prefix(&self) -> Self {
+        if self.is_v4() {
+            let [a, b, c, _] = self.v4_word().to_ne_bytes();
+            Self::from_v4_word(u32::from_ne_bytes([a, b, c, 0]))
+        } else {
+            let [a, b, _, _] = self.0[1].to_ne_bytes();
+            Self([self.0[0], u32::from_ne_bytes([a, b, 0, 0]), 0, 0])
+        }
+    }
+
     /// The prefix length in this form's 128 bits of a prefix of `length` bits in the address's own family.
     pub const fn prefix_bits(&self, length: u8) -> u32 {
         if self.is_v4() {
@@ -128,5 +140,9 @@ mod tests {
         let v4: Address = Ipv4Addr::new(192, 0, 2, 1).into();
         assert_eq!(v4.source_group(), v4);
         assert_eq!(v4.prefix_bits(24), 120);
+        let prefix: Address = Ipv4Addr::new(192, 0, 2, 0).into();
+        assert_eq!(v4.source_prefix(), prefix);
+        let prefix: Address = "2001:db8:1::".parse::<Ipv6Addr>().unwrap().into();
+        assert_eq!(a.source_prefix(), prefix);
     }
 }

@@ -66,6 +66,8 @@ pub mod state {
     pub const RECOVERED: u8 = 0x08;
     /// The agent may still have the socket of this direction: HANDING_OFF says.
     pub const HANDING_OFF: u8 = 0x10;
+    /// The ClientHello of a bound flow is still kept, because the Edge has said nothing since its SYN-ACK.
+    pub const HELLO_KEPT: u8 = 0x20;
 }
 
 /// The state of a direction after a segment with `flags` that is no RST.

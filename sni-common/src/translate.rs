@@ -99,12 +99,23 @@ const AHEAD: u32 = 1000;
 
 /// Both directions of a flow, to the Edge and to the client, when every byte that was read from one leg is written to the other.
 pub const fn pair(client: &Leg, edge: &Leg) -> (Translation, Translation) {
+    translations(client, edge, AHEAD)
+}
+
+/// The same for a flow that never had sockets: what [`Timestamps::own`] says is the very timestamp that the leg's peer has seen, and none will come
+/// after it but translated ones.
+pub const fn bound(client: &Leg, edge: &Leg) -> (Translation, Translation) {
+    translations(client, edge, 0)
+}
+
+#[inline(always)]
+const fn translations(client: &Leg, edge: &Leg, ahead: u32) -> (Translation, Translation) {
     let to_edge = edge.write_seq.wrapping_sub(client.read_seq);
     let to_client = client.write_seq.wrapping_sub(edge.read_seq);
     let (value_to_edge, value_to_client) = match (client.timestamps, edge.timestamps) {
         (Some(c), Some(e)) => (
-            e.own.wrapping_add(AHEAD).wrapping_sub(c.peer),
-            c.own.wrapping_add(AHEAD).wrapping_sub(e.peer),
+            e.own.wrapping_add(ahead).wrapping_sub(c.peer),
+            c.own.wrapping_add(ahead).wrapping_sub(e.peer),
         ),
         _ => (0, 0),
     };
@@ -227,8 +238,8 @@ pub struct Walk {
     pub ts_value: u32,
     /// Whether there was a timestamps option.
     pub has_timestamps: u32,
-    /// Zero.
-    pub padding: u32,
+    /// The timestamp echo that came, host byte order; likewise.
+    pub ts_echo: u32,
 }
 
 /// Bytes of a [`Walk`]'s buffers.
@@ -245,7 +256,7 @@ impl Default for Walk {
             ack: 0,
             ts_value: 0,
             has_timestamps: 0,
-            padding: 0,
+            ts_echo: 0,
         }
     }
 }
@@ -293,10 +304,11 @@ impl Walk {
     #[inline(always)]
     fn timestamps(&mut self, at: usize, translation: &Translation) {
         let value = self.word(at + 2);
+        let echo = self.word(at + 6);
         self.ts_value = value;
+        self.ts_echo = echo;
         self.has_timestamps = 1;
         if translation.options & options::TIMESTAMPS != 0 {
-            let echo = self.word(at + 6);
             let (value, echo) = translation.timestamps(value, echo, self.ack != 0);
             self.set_word(at + 2, value);
             self.set_word(at + 6, echo);

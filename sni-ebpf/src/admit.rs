@@ -3,7 +3,7 @@
 use aya_ebpf::{helpers::generated::bpf_ktime_get_coarse_ns, maps::lpm_trie::Key};
 use sni_common::{
     Address,
-    contract::{AclAction, AclKey, DropReason, Settings},
+    contract::{AclAction, AclKey, BudgetKey, BudgetKind, DropReason, Settings},
     token_bucket::TokenBucket,
 };
 
@@ -26,24 +26,62 @@ pub fn admit(source: &Address, generation: u32, settings: &Settings) -> Result<(
             None => {}
         }
     }
-    if settings.syn_millirate == 0 || within_budget(&source.source_group(), settings) {
+    // The source's own first: one that has used its budget up takes nothing from its neighbours'.
+    if take(BudgetKind::Syn, source, settings) && take(BudgetKind::SynPrefix, source, settings) {
         Ok(())
     } else {
         Err(DropReason::SynBudget)
     }
 }
 
+/// Takes from the budget of a source, or of the prefix that it is in; `false` when that is used up.
 #[inline(always)]
-fn within_budget(source: &Address, settings: &Settings) -> bool {
+pub fn take(kind: BudgetKind, source: &Address, settings: &Settings) -> bool {
+    let (millirate, burst) = rate(kind, settings);
+    if millirate == 0 {
+        return true;
+    }
     // SAFETY: a helper without conditions.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
-    match BUDGET.get_ptr_mut(source) {
+    let key = key(kind, source);
+    match BUDGET.get_ptr_mut(&key) {
         // SAFETY: a live map value; the race with other CPUs is bounded (see TokenBucket::take).
-        Some(bucket) => unsafe { (*bucket).take(now, settings.syn_millirate, settings.syn_burst) },
+        Some(bucket) => unsafe { (*bucket).take(now, millirate, burst) },
         None => {
             // A map that can't take the entry must not lock a new source out: the budget is a courtesy, the LRU map its bound.
-            let _ = BUDGET.insert(source, TokenBucket::first_taken(now, settings.syn_burst), 0);
+            let _ = BUDGET.insert(&key, TokenBucket::first_taken(now, burst), 0);
             true
         }
+    }
+}
+
+/// Gives back what was taken.
+#[inline(always)]
+pub fn give_back(kind: BudgetKind, source: &Address, settings: &Settings) {
+    let (_, burst) = rate(kind, settings);
+    if let Some(bucket) = BUDGET.get_ptr_mut(key(kind, source)) {
+        // SAFETY: a live map value; as above.
+        unsafe { (*bucket).give_back(burst) };
+    }
+}
+
+#[inline(always)]
+fn rate(kind: BudgetKind, settings: &Settings) -> (u32, u32) {
+    match kind {
+        BudgetKind::Syn => (settings.syn_millirate, settings.syn_burst),
+        BudgetKind::SynPrefix => (settings.syn_prefix_millirate, settings.syn_prefix_burst),
+        BudgetKind::Hello => (settings.hello_millirate, settings.hello_burst),
+        BudgetKind::HelloPrefix => (settings.hello_prefix_millirate, settings.hello_prefix_burst),
+    }
+}
+
+#[inline(always)]
+fn key(kind: BudgetKind, source: &Address) -> BudgetKey {
+    BudgetKey {
+        source: match kind {
+            BudgetKind::Syn | BudgetKind::Hello => source.source_group(),
+            BudgetKind::SynPrefix | BudgetKind::HelloPrefix => source.source_prefix(),
+        },
+        kind: kind as u32,
     }
 }

@@ -24,15 +24,15 @@ use crate::{
 };
 
 /// TTL or hop limit of an answer (RFC 1700's default).
-const HOPS: u8 = 64;
+pub const HOPS: u8 = 64;
 const PROTOCOL_ICMP: u8 = 1;
-const PROTOCOL_TCP: u8 = 6;
+pub const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_ICMPV6: u8 = 58;
 
 /// An IPv4 header without options, in 32-bit words as they stand in memory.
-type Ipv4Words = [u32; size_of::<Ipv4Hdr>() / 4];
+pub type Ipv4Words = [u32; size_of::<Ipv4Hdr>() / 4];
 /// An IPv6 header likewise.
-type Ipv6Words = [u32; size_of::<Ipv6Hdr>() / 4];
+pub type Ipv6Words = [u32; size_of::<Ipv6Hdr>() / 4];
 /// A TCP header without options likewise.
 type TcpWords = [u32; 5];
 /// What an ICMPv4 error quotes: the IP and TCP headers. RFC 792 asks for 8 bytes of the latter, RFC 1812, 4.3.2.3, for more; but a device that finishes
@@ -123,7 +123,7 @@ fn write_reset(ctx: &impl Frame, packet: &Packet) -> Result<(), DropReason> {
             store(
                 words,
                 0,
-                ipv4_header(&back, PROTOCOL_TCP, size_of::<TcpWords>() as u16),
+                ipv4_header(&back, PROTOCOL_TCP, size_of::<TcpWords>() as u16, HOPS),
             )
         };
     } else {
@@ -133,14 +133,14 @@ fn write_reset(ctx: &impl Frame, packet: &Packet) -> Result<(), DropReason> {
             store(
                 words,
                 0,
-                ipv6_header(&back, PROTOCOL_TCP, size_of::<TcpWords>() as u16),
+                ipv6_header(&back, PROTOCOL_TCP, size_of::<TcpWords>() as u16, HOPS),
             )
         };
     }
     let words = at::<TcpWords>(ctx, transport).ok_or(DropReason::Truncated)?;
     // SAFETY: bounds checked by `at`.
     unsafe { store(words, 0, header) };
-    ctx.cut(transport + TcpHdr::LEN)?;
+    ctx.set_length(transport + TcpHdr::LEN)?;
     ctx.set_ethernet(packet, &hop)
 }
 
@@ -160,10 +160,10 @@ fn write_icmpv4(ctx: &impl Frame, packet: &Packet, kind: u16, rest: u32) -> Resu
     let mut icmp = [u32::from(kind), rest];
     let quoted = sum(&quote) + finishing(ctx, packet, &quote[size_of::<Ipv4Hdr>() / 4..]);
     icmp[0] |= u32::from(checksum::finish(sum(&icmp) + quoted)) << 16;
-    ctx.cut(packet.network + size_of::<Quote4>())?;
+    ctx.set_length(packet.network + size_of::<Quote4>())?;
     ctx.grow(size_of::<Ipv4Words>() + 8)?;
     let words = at::<(Ipv4Words, [u32; 2])>(ctx, packet.network).ok_or(DropReason::Truncated)?;
-    let ip = ipv4_header(&packet.key.reversed(), PROTOCOL_ICMP, ICMP_LEN);
+    let ip = ipv4_header(&packet.key.reversed(), PROTOCOL_ICMP, ICMP_LEN, HOPS);
     // SAFETY: bounds checked by `at`.
     unsafe { store(words, 0, (ip, icmp)) };
     ctx.set_ethernet(packet, &hop)
@@ -186,7 +186,7 @@ fn write_icmpv6(ctx: &impl Frame, packet: &Packet, kind: u16, rest: u32) -> Resu
     let quoted = sum(&quote) + finishing(ctx, packet, &quote[size_of::<Ipv6Hdr>() / 4..]);
     let total = pseudo_header(&back, PROTOCOL_ICMPV6, ICMP_LEN) + sum(&icmp) + quoted;
     icmp[0] |= u32::from(checksum::finish(total)) << 16;
-    ctx.cut(packet.network + size_of::<Quote6>())?;
+    ctx.set_length(packet.network + size_of::<Quote6>())?;
     ctx.grow(size_of::<Ipv6Words>() + 8)?;
     let words = at::<(Ipv6Words, [u32; 2])>(ctx, packet.network).ok_or(DropReason::Truncated)?;
     // SAFETY: bounds checked by `at`.
@@ -194,7 +194,7 @@ fn write_icmpv6(ctx: &impl Frame, packet: &Packet, kind: u16, rest: u32) -> Resu
         store(
             words,
             0,
-            (ipv6_header(&back, PROTOCOL_ICMPV6, ICMP_LEN), icmp),
+            (ipv6_header(&back, PROTOCOL_ICMPV6, ICMP_LEN, HOPS), icmp),
         )
     };
     ctx.set_ethernet(packet, &hop)
@@ -222,12 +222,12 @@ fn within_rate() -> bool {
 
 /// An IPv4 header (RFC 791) for `payload` bytes, not to be fragmented.
 #[inline(always)]
-fn ipv4_header(key: &FlowKey, protocol: u8, payload: u16) -> Ipv4Words {
+pub fn ipv4_header(key: &FlowKey, protocol: u8, payload: u16, hops: u8) -> Ipv4Words {
     let [high, low] = (payload + Ipv4Hdr::LEN as u16).to_be_bytes();
     let mut words = [
         u32::from_ne_bytes([0x45, 0, high, low]),
         u32::from_ne_bytes([0, 0, 0x40, 0]),
-        u32::from_ne_bytes([HOPS, protocol, 0, 0]),
+        u32::from_ne_bytes([hops, protocol, 0, 0]),
         key.source.v4_word(),
         key.destination.v4_word(),
     ];
@@ -237,12 +237,12 @@ fn ipv4_header(key: &FlowKey, protocol: u8, payload: u16) -> Ipv4Words {
 
 /// An IPv6 header (RFC 8200) for `payload` bytes.
 #[inline(always)]
-fn ipv6_header(key: &FlowKey, protocol: u8, payload: u16) -> Ipv6Words {
+pub fn ipv6_header(key: &FlowKey, protocol: u8, payload: u16, hops: u8) -> Ipv6Words {
     let [high, low] = payload.to_be_bytes();
     let ([a, b, c, d], [e, f, g, h]) = (key.source.0, key.destination.0);
     [
         u32::from_ne_bytes([0x60, 0, 0, 0]),
-        u32::from_ne_bytes([high, low, protocol, HOPS]),
+        u32::from_ne_bytes([high, low, protocol, hops]),
         a,
         b,
         c,
@@ -256,7 +256,7 @@ fn ipv6_header(key: &FlowKey, protocol: u8, payload: u16) -> Ipv6Words {
 
 /// The sum of a pseudo header: the same for IPv4 (RFC 9293, 3.1) and IPv6 (RFC 8200, 8.1), because the mapped prefix is taken off again.
 #[inline(always)]
-fn pseudo_header(key: &FlowKey, protocol: u8, length: u16) -> u64 {
+pub fn pseudo_header(key: &FlowKey, protocol: u8, length: u16) -> u64 {
     let sum_of = |address: &sni_common::Address| {
         if address.is_v4() {
             u64::from(address.v4_word())
@@ -271,7 +271,7 @@ fn pseudo_header(key: &FlowKey, protocol: u8, length: u16) -> u64 {
 }
 
 #[inline(always)]
-fn sum(words: &[u32]) -> u64 {
+pub fn sum(words: &[u32]) -> u64 {
     let mut sum = 0;
     for word in words {
         sum += u64::from(*word);

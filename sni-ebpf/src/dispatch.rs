@@ -29,6 +29,10 @@ use crate::{
 
 const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
+/// First octet of 127.0.0.0/8.
+const LOOPBACK_V4: u8 = 127;
+/// `::1`.
+const LOOPBACK_V6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];
 
 /// Hands a connection to the agent's listener; without one, or when it does not take this address family, the connection is refused: another
 /// program of the host that listens on every address must not get it.
@@ -78,7 +82,7 @@ pub fn dispatch(ctx: &SkLookupContext) -> u32 {
 enum Purpose {
     /// A service where the ClientHello decides.
     Inspected,
-    /// The port that the agent's listener is bound to, where nobody should find it.
+    /// The port that the agent's listener is bound to, where nobody should find it but the agent itself: it connects over loopback.
     OwnPort,
     /// Something else.
     Foreign,
@@ -88,8 +92,9 @@ enum Purpose {
 fn purpose(lookup: *mut bpf_sk_lookup) -> Purpose {
     // SAFETY: fields of a valid context; the address of the other family reads as zero. Volatile and on no branch, because the verifier takes
     // loads of a field's own size at a constant offset only, and LLVM would join them.
-    let (protocol, family, v4, v6, port) = unsafe {
+    let (protocol, family, v4, v6, port, remote_v4, remote_v6) = unsafe {
         let words = (&raw const (*lookup).local_ip6).cast::<u32>();
+        let remote = (&raw const (*lookup).remote_ip6).cast::<u32>();
         (
             (&raw const (*lookup).protocol).read_volatile(),
             (&raw const (*lookup).family).read_volatile(),
@@ -102,12 +107,25 @@ fn purpose(lookup: *mut bpf_sk_lookup) -> Purpose {
             ],
             // In host byte order, as the kernel has it here.
             (&raw const (*lookup).local_port).read_volatile() as u16,
+            (&raw const (*lookup).remote_ip4).read_volatile(),
+            [
+                remote.read_volatile(),
+                remote.add(1).read_volatile(),
+                remote.add(2).read_volatile(),
+                remote.add(3).read_volatile(),
+            ],
         )
     };
     if protocol != IPPROTO_TCP {
         return Purpose::Foreign;
     }
-    let otherwise = if control(CONTROL_LISTENER_PORT) == u64::from(port) {
+    // No network's packet has such a source: the host drops it before it looks for a socket.
+    let loopback = if family == AF_INET {
+        remote_v4.to_ne_bytes()[0] == LOOPBACK_V4
+    } else {
+        remote_v6 == LOOPBACK_V6
+    };
+    let otherwise = if control(CONTROL_LISTENER_PORT) == u64::from(port) && !loopback {
         Purpose::OwnPort
     } else {
         Purpose::Foreign

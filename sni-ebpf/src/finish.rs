@@ -53,6 +53,15 @@ pub fn finish<C: Frame>(ctx: &C, packet: &Packet, verdict: Verdict) -> i32 {
             // SAFETY: a helper without conditions.
             unsafe { bpf_redirect(ctx.interface(), 0) as i32 }
         }
+        Verdict::Greet(counter) => {
+            count(counter, 1);
+            // SAFETY: a helper without conditions.
+            unsafe { bpf_redirect(ctx.interface(), 0) as i32 }
+        }
+        Verdict::Keep(counter) => {
+            count(counter, 1);
+            C::DROP
+        }
         Verdict::Drop(reason) => {
             count(Counter::Dropped, 1);
             drop_event(ctx, packet, reason);

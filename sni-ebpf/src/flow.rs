@@ -7,7 +7,7 @@ use sni_common::{
 };
 
 use crate::{
-    account,
+    account, deliver,
     finish::{count, emit},
     frame::Frame,
     maps::{FLOWS, HALF_OPEN},
@@ -25,10 +25,18 @@ pub fn established(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Step {
     };
     // SAFETY: a live map value.
     let entry = unsafe { &mut *flow };
+    if entry.state & state::HELLO_KEPT != 0
+        && let Some(step) = deliver::early(&segment, entry)
+    {
+        return step;
+    }
     if segment.flags & (SYN | RST) != 0 {
         let other = FLOWS.get_ptr_mut(entry.rewrite.reversed());
         if segment.flags & RST != 0 {
             reset(packet, &segment, entry, other);
+        } else if entry.way == Way::Bound as u8 && !is_to_edge(entry) {
+            // An Edge's SYN-ACK again, whose hello is kept no longer. The client would make nothing of it.
+            return Step::Drop(DropReason::LateAnswer);
         } else if segment.flags & ACK == 0 && is_to_edge(entry) && is_over(entry, other) {
             // The client uses its port again: the old flow ends here, and the SYN is as good as any other.
             account::end(&packet.key, entry, other);
@@ -49,10 +57,10 @@ pub fn established(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Step {
             entry.state = tcp::advance(entry.state, 0);
         }
     }
-    let counter = if entry.way == Way::HandedOff as u8 {
-        Counter::HandedOff
-    } else {
-        Counter::Forwarded
+    let counter = match entry.way {
+        way if way == Way::HandedOff as u8 => Counter::HandedOff,
+        way if way == Way::Bound as u8 => Counter::BoundForwarded,
+        _ => Counter::Forwarded,
     };
     Step::send(flow, counter)
 }
@@ -285,7 +293,7 @@ fn promote(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Step {
 ///
 /// A function of its own, for the sake of the stack.
 #[inline(never)]
-fn move_to_flows(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Result<(), DropReason> {
+pub fn move_to_flows(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Result<(), DropReason> {
     let key = &packet.key;
     // SAFETY: a live map value.
     let entry = unsafe { &*flow };

@@ -67,7 +67,7 @@ pub fn segment(ctx: &impl Frame, packet: &Packet, flow: *mut Flow, counter: Coun
         Err(Refusal::TooBig) => return answer::too_big(ctx, packet, flow.next_hop.mtu),
         Err(Refusal::NoWay(reason)) => return Verdict::Drop(reason),
     }
-    let rewritten = if flow.way == Way::HandedOff as u8 {
+    let rewritten = if flow.way != Way::Steered as u8 {
         splice::rewrite(ctx, packet, flow)
     } else {
         rewrite::tcp(ctx, packet, flow)
@@ -112,7 +112,12 @@ fn on_the_wire(ctx: &impl Frame, packet: &Packet) -> u32 {
 
 /// Asks the routing and neighbour tables. A function of its own: most packets need none of it.
 #[inline(never)]
-fn refresh(ctx: &impl Frame, packet: &Packet, flow: &mut Flow, now: u64) -> Result<(), DropReason> {
+pub fn refresh(
+    ctx: &impl Frame,
+    packet: &Packet,
+    flow: &mut Flow,
+    now: u64,
+) -> Result<(), DropReason> {
     let mut fib = MaybeUninit::<bpf_fib_lookup>::uninit();
     let words = fib.as_mut_ptr().cast::<u32>();
     // Volatile, word by word: LLVM makes a bytewise loop of `zeroed`.

@@ -77,8 +77,8 @@ pub trait Frame: EbpfContext {
     /// header.
     fn is_unfinished(&self, offset: usize) -> bool;
 
-    /// Cuts the frame to `length` bytes.
-    fn cut(&self, length: usize) -> Result<(), DropReason>;
+    /// Makes the frame `length` bytes long, at its end. Few drivers leave room for a longer one at XDP.
+    fn set_length(&self, length: usize) -> Result<(), DropReason>;
 
     /// Makes room for `bytes`, more than an Ethernet header and two tags have, at the front. The Ethernet header is to be written again by
     /// [`Frame::set_ethernet`].
@@ -173,7 +173,7 @@ impl Frame for XdpContext {
     }
 
     #[inline(always)]
-    fn cut(&self, length: usize) -> Result<(), DropReason> {
+    fn set_length(&self, length: usize) -> Result<(), DropReason> {
         let delta = length as i32 - self.length() as i32;
         // SAFETY: a valid context.
         done(unsafe { bpf_xdp_adjust_tail(self.ctx, delta) })
@@ -316,7 +316,7 @@ impl Frame for TcContext {
     }
 
     #[inline(always)]
-    fn cut(&self, length: usize) -> Result<(), DropReason> {
+    fn set_length(&self, length: usize) -> Result<(), DropReason> {
         // SAFETY: a valid context.
         done(unsafe { bpf_skb_change_tail(self.skb.skb, length as u32, 0) })
     }

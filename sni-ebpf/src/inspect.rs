@@ -4,16 +4,18 @@ use core::mem::offset_of;
 
 use network_types::tcp::TcpHdr;
 use sni_common::{
-    contract::Counter,
+    contract::{CONTROL_ANNOUNCED, Counter},
     tcp::{Opening, opening},
 };
 
 use crate::{
     frame::Frame,
+    lookup::Inspecting,
+    maps::control,
     packet::{Packet, at, load},
-    splice,
+    pending, splice,
     steer::admit_source,
-    verdict::Step,
+    verdict::Verdict,
 };
 
 /// Offset of the flags byte (RFC 9293, 3.1).
@@ -21,14 +23,18 @@ const FLAGS: usize = offset_of!(TcpHdr, ack_seq) + 5;
 
 /// Charges a SYN to its source, as steering does. Everything else is for the host to judge, also what is malformed: no Edge sees it.
 #[inline(always)]
-pub fn packet(ctx: &impl Frame, packet: &Packet) -> Step {
+pub fn packet(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Verdict {
+    let announced = control(CONTROL_ANNOUNCED);
+    if service.bind && announced != 0 {
+        return pending::packet(ctx, packet, service, announced);
+    }
     if begins(ctx, packet) {
         if let Err(reason) = admit_source(&packet.key.source) {
-            return Step::Drop(reason);
+            return Verdict::Drop(reason);
         }
         splice::client_syn(ctx, packet);
     }
-    Step::Pass(Counter::Inspected)
+    Verdict::Pass(Counter::Inspected)
 }
 
 /// Whether a packet begins a connection.

@@ -1,8 +1,8 @@
 //! Who claims a packet: an established flow, a half-open one, a service, or nobody.
 
 use sni_common::contract::{
-    CONTROL_GENERATION, Counter, FILTER_EDGES, FILTER_SERVICES, Flow, Mode, Service, ServiceKey,
-    filter_bit,
+    CONTROL_GENERATION, Counter, FILTER_EDGES, FILTER_SERVICES, Flow, Mode, SERVICE_BIND, Service,
+    ServiceKey, filter_bit,
 };
 
 use crate::{
@@ -29,7 +29,7 @@ pub enum Offer {
     /// The address decides.
     Steer(Steering),
     /// The ClientHello decides.
-    Inspect,
+    Inspect(Inspecting),
     /// There is no such service.
     None,
 }
@@ -39,6 +39,14 @@ pub struct Steering {
     pub generation: u32,
     pub pool: u32,
     pub ip_set: u32,
+}
+
+/// A service where the ClientHello decides.
+pub struct Inspecting {
+    pub generation: u32,
+    pub ip_set: u32,
+    /// Whether the datapath may bind connections.
+    pub bind: bool,
 }
 
 /// Looks for the flow of a TCP packet.
@@ -80,7 +88,11 @@ pub fn service(packet: &Packet) -> Offer {
             pool,
             ip_set,
         }),
-        Some(_) => Offer::Inspect,
+        Some(Service { flags, ip_set, .. }) => Offer::Inspect(Inspecting {
+            generation,
+            ip_set,
+            bind: flags & SERVICE_BIND != 0,
+        }),
         None => Offer::None,
     }
 }

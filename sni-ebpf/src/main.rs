@@ -17,6 +17,9 @@
 mod account;
 mod admit;
 mod answer;
+mod bind;
+mod cookie;
+mod deliver;
 mod dispatch;
 mod ethernet;
 mod finish;
@@ -28,13 +31,16 @@ mod inspect;
 mod log;
 mod lookup;
 mod maps;
+mod outgoing;
 mod packet;
+mod pending;
 mod port;
 mod rewrite;
 mod scratch;
 mod socket;
 mod splice;
 mod steer;
+mod stream;
 mod transparent;
 mod verdict;
 
@@ -42,7 +48,7 @@ use aya_ebpf::{
     macros::{classifier, sk_lookup, xdp},
     programs::{SkLookupContext, TcContext, XdpContext},
 };
-use sni_common::contract::{Counter, DropReason};
+use sni_common::contract::{Counter, DropReason, Way};
 
 use crate::{
     finish::{finish, foreign},
@@ -50,7 +56,7 @@ use crate::{
     lookup::{Claim, Offer, claim, service},
     packet::{Kind, Packet, parse},
     scratch::scratch,
-    verdict::{Step, Verdict},
+    verdict::{Outcome, Step, Verdict},
 };
 
 /// Entry point at the XDP hook. Packets of several buffers (`frags`) are welcome: only headers are ever touched.
@@ -102,6 +108,26 @@ fn frame(ctx: &impl Frame) -> i32 {
 fn tcp(ctx: &impl Frame, packet: &Packet) -> Verdict {
     let step = match claim(packet) {
         Claim::Established(flow) => flow::established(ctx, packet, flow),
+        // SAFETY: a live map value.
+        Claim::HalfOpen(flow) if unsafe { (*flow).way } == Way::Bound as u8 => {
+            // SAFETY: likewise.
+            let mut outcome = bind::half_open(ctx, packet, unsafe { &*flow });
+            if outcome.is(Outcome::AGAIN) {
+                // SAFETY: likewise.
+                outcome = bind::again(ctx, packet, unsafe { (*flow).edge }.into());
+            }
+            if outcome.is(Outcome::ANEW) {
+                Step::Anew
+            } else if outcome.is(Outcome::LAST) {
+                Step::Send {
+                    flow,
+                    counter: Counter::Forwarded,
+                    last: true,
+                }
+            } else {
+                return outcome.verdict(ctx, packet);
+            }
+        }
         Claim::HalfOpen(flow) => flow::half_open(ctx, packet, flow),
         Claim::Service => Step::Anew,
         Claim::Edge => {
@@ -113,7 +139,7 @@ fn tcp(ctx: &impl Frame, packet: &Packet) -> Verdict {
     let step = match step {
         Step::Anew => match service(packet) {
             Offer::Steer(service) => steer::first_packet(ctx, packet, &service),
-            Offer::Inspect => inspect::packet(ctx, packet),
+            Offer::Inspect(service) => return inspect::packet(ctx, packet, &service),
             Offer::None => Step::Pass(Counter::Passed),
         },
         step => step,

@@ -8,15 +8,14 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use sni_common::{
-    Address,
     contract::{
-        Account, AccountKey, AclKey, Edge, Flow, FlowKey, HandingOff, Label, LabelKey, Learned,
-        LearnedKey, Link, Pool, Service, ServiceKey, Settings, SniRoute, SniRouteKey, Stats,
-        SynSeen,
+        Account, AccountKey, AclKey, BudgetKey, CONTROL_SLOTS, Edge, Flow, FlowKey, HandingOff,
+        HelloBytes, Label, LabelKey, Learned, LearnedKey, Link, Pending, Pool, Service, ServiceKey,
+        Settings, SniRoute, SniRouteKey, Stats, SynSeen,
         limits::{
             DEFAULT_MAX_FLOWS, EVENTS_BYTES, FILTER_WORDS, MAX_ACCOUNTS, MAX_ACL, MAX_BUDGET,
-            MAX_EDGES, MAX_HALF_OPEN, MAX_HANDING_OFF, MAX_LABELS, MAX_LINKS, MAX_POOLS,
-            MAX_SERVICES, MAX_SNI_LEARNED, MAX_SNI_ROUTES, MAX_SYNS_SEEN,
+            MAX_EDGES, MAX_HALF_OPEN, MAX_HANDING_OFF, MAX_HELLOS, MAX_LABELS, MAX_LINKS,
+            MAX_PENDING, MAX_POOLS, MAX_SERVICES, MAX_SNI_LEARNED, MAX_SNI_ROUTES, MAX_SYNS_SEEN,
         },
     },
     maglev,
@@ -25,7 +24,7 @@ use sni_common::{
 
 /// ABI version, active generation, feature flags.
 #[map]
-pub static CONTROL: Array<u64> = Array::with_max_entries(4, 0);
+pub static CONTROL: Array<u64> = Array::with_max_entries(CONTROL_SLOTS, 0);
 /// What applies to every packet, by bank.
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(2, 0);
@@ -83,9 +82,9 @@ pub static ACCOUNTS: HashMap<AccountKey, Account> =
 /// Denied and allowed source prefixes.
 #[map]
 pub static ACL: LpmTrie<AclKey, u32> = LpmTrie::with_max_entries(MAX_ACL, BPF_F_NO_PREALLOC);
-/// SYN budget per source.
+/// What sources and prefixes may still begin.
 #[map]
-pub static BUDGET: LruHashMap<Address, TokenBucket> = LruHashMap::with_max_entries(MAX_BUDGET, 0);
+pub static BUDGET: LruHashMap<BudgetKey, TokenBucket> = LruHashMap::with_max_entries(MAX_BUDGET, 0);
 /// VLAN interfaces that a route may name.
 #[map]
 pub static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(MAX_LINKS, BPF_F_NO_PREALLOC);
@@ -99,6 +98,14 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 #[map]
 pub static LABELS: HashMap<LabelKey, Label> =
     HashMap::with_max_entries(MAX_LABELS, BPF_F_NO_PREALLOC);
+
+/// Connections that the datapath has begun by itself, until they are bound or the agent's. A flood of ClientHellos evicts entries of this map and of
+/// the next one, and of no other.
+#[map]
+pub static PENDING: LruHashMap<FlowKey, Pending> = LruHashMap::with_max_entries(MAX_PENDING, 0);
+/// The bytes of their ClientHellos.
+#[map]
+pub static HELLOS: LruHashMap<FlowKey, HelloBytes> = LruHashMap::with_max_entries(MAX_HELLOS, 0);
 
 /// Reads a slot of CONTROL.
 #[inline(always)]

@@ -424,6 +424,17 @@ impl Packet {
         })
     }
 
+    /// Length of the TCP header as it says, options included, in bytes.
+    #[inline(always)]
+    pub fn header_length(&self, ctx: &impl Frame) -> Result<u32, DropReason> {
+        let Some(header) = at::<TcpHdr>(ctx, self.transport) else {
+            return Err(self.short(ctx));
+        };
+        // SAFETY: bounds checked by `at`; the data offset (RFC 9293, 3.1).
+        let offset: u8 = unsafe { load(header, 12) };
+        Ok(u32::from(offset >> 4) * 4)
+    }
+
     /// Why a header that should be there is not in the first buffer.
     #[inline(always)]
     pub fn short(&self, ctx: &impl Frame) -> DropReason {

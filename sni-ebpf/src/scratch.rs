@@ -2,12 +2,21 @@
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use sni_common::{
-    contract::{Flow, FlowKey, SynSeen},
+    contract::{Flow, FlowKey, Pending, SynSeen},
+    hello,
+    syn::SynWalk,
     token_bucket::TokenBucket,
     translate::{Translation, Walk},
 };
 
-use crate::packet::{Packet, Quote};
+use crate::{
+    bind::Choice,
+    cookie::Header,
+    deliver::Delivery,
+    outgoing::Outgoing,
+    packet::{Packet, Quote},
+    stream::Summing,
+};
 
 /// See [`Scratch`].
 #[map]
@@ -35,7 +44,30 @@ pub struct Scratch {
     pub asking: u32,
     /// What is left of this CPU's ICMP errors.
     pub icmp_budget: TokenBucket,
+    /// What is left of this CPU's events about ClientHellos.
+    pub hello_budget: TokenBucket,
+    /// A TCP header (see `cookie`).
+    pub header: Header,
+    /// The options of a SYN or SYN-ACK.
+    pub syn: SynWalk,
+    /// A segment to be written (see `outgoing`).
+    pub outgoing: Outgoing,
+    /// A pending connection (see `pending`).
+    pub pending: Pending,
+    /// Where its connection goes (see `bind`).
+    pub choice: Choice,
+    /// What of its hello is yet to be sent (see `deliver`).
+    pub delivery: Delivery,
+    /// What of the client's stream is to be summed.
+    pub summing: Summing,
+    /// The walk over its ClientHello.
+    pub hello: hello::Walk,
+    /// The first bytes of its stream. Twice as many as there may be, so that an offset and a length, each masked, are within.
+    pub stream: Stream,
 }
+
+/// Bytes of a client's stream.
+pub type Stream = [u8; 2 * hello::ROOM];
 
 // SAFETY: each CPU has its own, and works on one packet at a time.
 unsafe impl Sync for Scratch {}

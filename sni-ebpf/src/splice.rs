@@ -161,7 +161,7 @@ fn walk_options(
 
 /// Copies options to SCRATCH and walks them; returns their length, within what the verifier takes.
 #[inline(always)]
-fn read_options(
+pub fn read_options(
     ctx: &impl Frame,
     scratch: &mut Scratch,
     offset: usize,

@@ -5,7 +5,7 @@ use sni_common::{
     Address,
     contract::{
         CONTROL_GENERATION, Counter, Direction, DropReason, EdgeState, Flow, FlowKey, Pool,
-        Settings, SourceMode, bank, limits::MAX_POOLS,
+        Settings, SourceMode, Way, bank, limits::MAX_POOLS,
     },
     maglev,
     tcp::{self, Opening, opening, state},
@@ -100,7 +100,8 @@ fn start(ctx: &impl Frame, packet: &Packet, service: &Steering) -> Result<(), Dr
     to_client(ctx, packet, &segment, entry)?;
     entry.ip_set = service.ip_set;
     entry.state = if recovering { state::RECOVERED } else { 0 };
-    let out = port::claim(ctx, &packet.key, settings, edge)?;
+    port::claim(ctx, &packet.key, settings, edge)?;
+    let out = &scratch().ok_or(DropReason::Incoherent)?.search.out;
     to_edge(packet, &segment, entry, out);
     if HALF_OPEN
         .insert(&packet.key, &*entry, BPF_ANY.into())
@@ -112,17 +113,36 @@ fn start(ctx: &impl Frame, packet: &Packet, service: &Steering) -> Result<(), Dr
     Ok(())
 }
 
-/// The Edge of a client: by Maglev, then further slots while the Edge is not up.
-///
-/// A flow in mid-stream is taken to the Edge that steering chose when it was up, whatever its state is now. The slot is left in the
-/// scratch entry.
-#[inline(never)]
+/// The Edge of a client, of any state for a flow in mid-stream: it goes to the one that steering chose when it was up.
+#[inline(always)]
 fn choose(
     packet: &Packet,
     service: &Steering,
     settings: &Settings,
     any_state: bool,
 ) -> Result<(), DropReason> {
+    let avoid = if any_state {
+        ANY_STATE
+    } else {
+        maglev::NO_EDGE.into()
+    };
+    choose_another(packet, service, settings, avoid)
+}
+
+/// In the place of an Edge to avoid: none is avoided, and none has to be up.
+const ANY_STATE: u32 = u32::MAX;
+
+/// The Edge of a client: by Maglev, then further slots while the Edge is not up, or the one to avoid where there is another. The slot is left in the
+/// scratch entry.
+#[inline(never)]
+pub fn choose_another(
+    packet: &Packet,
+    service: &Steering,
+    settings: &Settings,
+    avoid: u32,
+) -> Result<(), DropReason> {
+    let any_state = avoid == ANY_STATE;
+    let mut avoided = false;
     let index = Pool::index(service.generation, service.pool & (MAX_POOLS - 1));
     let table = MAGLEV.get(index).ok_or(DropReason::Incoherent)?;
     let mut attempt = 0;
@@ -142,16 +162,25 @@ fn choose(
             return Err(DropReason::Incoherent);
         }
         if any_state || edge.state == EdgeState::Up as u8 {
+            if u32::from(number) == avoid {
+                avoided = true;
+                continue;
+            }
             scratch().ok_or(DropReason::Incoherent)?.entry.edge = number;
             return Ok(());
         }
+    }
+    if avoided {
+        // There is no other one.
+        scratch().ok_or(DropReason::Incoherent)?.entry.edge = avoid as u16;
+        return Ok(());
     }
     Err(DropReason::NoEdge)
 }
 
 /// The entry of the Edge's packets, but for the Edge and the checksums.
 #[inline(always)]
-fn to_client(
+pub fn to_client(
     ctx: &impl Frame,
     packet: &Packet,
     segment: &Segment,
@@ -161,6 +190,8 @@ fn to_client(
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     entry.rewrite = packet.key.reversed();
     entry.direction = Direction::ToClient as u8;
+    entry.way = Way::Steered as u8;
+    entry.route = 0;
     entry.next_seq = segment.ack;
     entry.last_ack = segment.seq.wrapping_add(segment.len);
     entry.opened_ns = now;
@@ -171,7 +202,7 @@ fn to_client(
 
 /// Turns it into the entry of the client's packets, which leave as `out`.
 #[inline(always)]
-fn to_edge(packet: &Packet, segment: &Segment, entry: &mut Flow, out: &FlowKey) {
+pub fn to_edge(packet: &Packet, segment: &Segment, entry: &mut Flow, out: &FlowKey) {
     entry.rewrite = *out;
     entry.direction = Direction::ToEdge as u8;
     // A lost flow may come back with its FIN.

@@ -25,6 +25,7 @@ use sni_common::{
 };
 
 use crate::{
+    deliver,
     finish::count_drop,
     lookup::in_filter,
     maps::{FLOWS, HANDING_OFF},
@@ -42,6 +43,8 @@ const TCP_FLAGS: usize = 13;
 struct FromEdge {
     /// Addresses and ports of a TCP packet; of an ICMP error, those that an answer to the quoted packet would have.
     key: FlowKey,
+    /// Whether it is a TCP packet.
+    is_tcp: bool,
     /// Whether it can be an answer to a SYN.
     answers_syn: bool,
 }
@@ -61,6 +64,9 @@ pub fn mark(ctx: &TcContext) -> i32 {
         && !in_filter(FILTER_SERVICES + filter_bit(&key.destination, key.destination_port_be))
     {
         return TC_ACT_UNSPEC;
+    }
+    if packet.is_tcp && from_edge && deliver::concerns(key) {
+        return deliver::answer(ctx);
     }
     if is_late(key) {
         count_drop(DropReason::GivenUp);
@@ -121,6 +127,7 @@ fn from_edge(ctx: &TcContext) -> Option<FromEdge> {
             let flags: u8 = load(ctx, outer.transport + TCP_FLAGS)?;
             Some(FromEdge {
                 key: ports(ctx, &outer)?,
+                is_tcp: true,
                 answers_syn: flags & (SYN | RST) != 0,
             })
         }
@@ -137,6 +144,7 @@ fn from_edge(ctx: &TcContext) -> Option<FromEdge> {
             match quoted.protocol {
                 TCP => Some(FromEdge {
                     key: ports(ctx, &quoted)?.reversed(),
+                    is_tcp: false,
                     answers_syn: true,
                 }),
                 _ => None,

@@ -59,6 +59,7 @@ impl Sweeper {
                             idle = swept.idle,
                             orphaned = swept.orphaned,
                             abandoned = swept.abandoned,
+                            stuck = swept.stuck,
                             "swept"
                         );
                     }

@@ -178,6 +178,8 @@ fn the_defaults() {
     assert_eq!(config.ip_sets[0].ports, [5061]);
     assert_eq!(config.limits.syn_per_source.to_string(), "200/s");
     assert_eq!(config.limits.hello_per_source.to_string(), "50/s");
+    assert_eq!(config.limits.syn_per_prefix.to_string(), "2000/s");
+    assert_eq!(config.limits.hello_per_prefix.to_string(), "500/s");
     assert_eq!(
         config.limits.hello_per_source.period(),
         Duration::from_secs(1)
@@ -253,6 +255,45 @@ fn what_only_inspected_connections_have() {
 }
 
 #[test]
+fn the_rate_of_a_prefix_follows_that_of_a_source_unless_it_is_given() {
+    let limits = |text: &str| {
+        parse(&format!("{SMALLEST}[limits]\n{text}\n"))
+            .config
+            .limits
+    };
+    let following = limits("syn_per_source = \"30/m\"\nhello_per_source = \"2/h\"");
+    assert_eq!(following.syn_per_prefix.to_string(), "300/m");
+    assert_eq!(following.hello_per_prefix.to_string(), "20/h");
+    let given = limits("syn_per_prefix = \"7/s\"\nhello_per_prefix = \"8/m\"");
+    assert_eq!(given.syn_per_source.to_string(), "200/s");
+    assert_eq!(given.syn_per_prefix.to_string(), "7/s");
+    assert_eq!(given.hello_per_prefix.to_string(), "8/m");
+}
+
+#[test]
+fn what_stays_with_the_agent_is_not_bound() {
+    let binds = |keys: &str| {
+        let text = format!(
+            "{SMALLEST}[[ip_set]]\nname = \"two\"\naddresses = [\"198.51.100.20\"]\ninspect = true\n\
+             default = \"edges-a\"\n{keys}\n"
+        );
+        let config = parse(&text).config;
+        let Mode::Inspect { bind, .. } = config.ip_sets[1].mode else {
+            panic!("{:?}", config.ip_sets[1].mode)
+        };
+        bind
+    };
+    assert!(binds(""));
+    assert!(binds(
+        "bind = true\nhand_off = true\nproxy_protocol_from = []"
+    ));
+    assert!(!binds("bind = false"));
+    assert!(!binds("hand_off = false"));
+    assert!(!binds("hand_off = false\nbind = false"));
+    assert!(!binds("proxy_protocol_from = [\"192.0.2.0/28\"]"));
+}
+
+#[test]
 fn it_prints_as_json() {
     let config = parse(&format!(
         "{SMALLEST}\n[[ip_set]]\nname = \"two\"\naddresses = [\"198.51.100.20\"]\ninspect = true\n\
@@ -270,4 +311,5 @@ fn it_prints_as_json() {
     assert_eq!(json["ip_sets"][1]["bind"], true);
     assert_eq!(json["domains"][0]["names"][0], "sip.xn--bcher-kva.example");
     assert_eq!(json["limits"]["syn_per_source"], "200/s");
+    assert_eq!(json["limits"]["syn_per_prefix"], "2000/s");
 }

@@ -328,6 +328,8 @@ fn document() -> impl Strategy<Value = String> {
         "gateway_key",
         "syn_per_source",
         "hello_per_source",
+        "syn_per_prefix",
+        "hello_per_prefix",
         "deny",
         "allow",
         "wrong",

@@ -236,6 +236,17 @@ const BELOW: &[Row] = &[
         "\"b\" expects a PROXY protocol header",
         "leave `proxy_protocol` out",
     ),
+    // Binding.
+    row(
+        "[[ip_set]]\nname = \"two\"\naddresses = [\"198.51.100.20\"]\ninspect = true\nhand_off = false\nbind = true   #!",
+        "cannot `bind` connections where `hand_off = false`",
+        "leave `bind` out",
+    ),
+    row(
+        "[[ip_set]]\nname = \"two\"\naddresses = [\"198.51.100.20\"]\ninspect = true\nbind = true   #!\nproxy_protocol_from = [\"192.0.2.0/28\"]",
+        "cannot `bind` where `proxy_protocol_from`",
+        "leave `bind` out",
+    ),
     // Identity and limits.
     row("[identity]\nca = \"ca.pem\"   #!\ncrl_url = \"http://192.0.2.1/crl\"", "has `ca` and no `key`", "snigate ca init"),
     row("[identity]\ngateway_key = \"g.key\"   #!", "no `gateway_certificate`", "write `gateway_certificate`"),
@@ -244,6 +255,8 @@ const BELOW: &[Row] = &[
     row("[limits]\nsyn_per_source = \"200\"   #!", "\"200\" is not a rate", "\"200/s\""),
     row("[limits]\nsyn_per_source = 200   #!", "a rate with its unit", "write `syn_per_source = \"200/s\"`"),
     row("[limits]\nsyn_per_source = \"0/s\"   #!", "would refuse everyone", "`deny`"),
+    row("[limits]\nsyn_per_prefix = \"2000\"   #!", "\"2000\" is not a rate", "\"200/s\""),
+    row("[limits]\nhello_per_prefix = 500   #!", "a rate with its unit", "write `hello_per_prefix = \"500/s\"`"),
     row("[limits]\nsyn_per_source = \"200/d\"   #!", "is not a rate", "`/h`"),
     row("[limits]\ndeny = [\"192.0.2.1/24\"]   #!", "has bits set beyond its length", "write \"192.0.2.0/24\""),
     row("[limits]\ndeny = [\"192.0.2.0/33\"]   #!", "is not a prefix", "192.0.2.0/24"),

@@ -62,14 +62,14 @@ const WAYS: [Way; 5] = [
     },
     Way {
         vip: VIP_3,
-        way: "passed",
+        way: "bound",
         ask: &["sip.contoso.example"],
         edge: "edge-a",
         names: NAMES_A,
     },
     Way {
         vip: VIP_3,
-        way: "passed",
+        way: "bound",
         ask: &["sip.adatum.example"],
         edge: "edge-b",
         names: NAMES_B,

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,9 +66,43 @@ pub struct Wire {
     _namespace: Namespace,
 }
 
+/// What becomes of one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It arrives.
+    Arrives,
+    /// It is lost.
+    Lost,
+    /// It arrives twice.
+    Twice,
+    /// The next frame in its direction overtakes it, if there is one soon.
+    Overtaken,
+}
+
+/// The direction of a frame on a wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Toward {
+    /// The gateway.
+    Gateway,
+    /// The partner, or the Edge.
+    Peer,
+}
+
+type Judge = dyn FnMut(Toward, &[u8]) -> Fate + Send;
+
+#[derive(Default)]
+struct Judged(Option<Box<Judge>>);
+
+impl fmt::Debug for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Judged").field(&self.0.is_some()).finish()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
+    judge: Mutex<Judged>,
     disturbance: Mutex<Disturbance>,
     counts: Mutex<WireCounts>,
 }
@@ -92,11 +127,14 @@ impl Wire {
         let (left, right) = namespace.run(|| Ok((open(left)?, open(right)?)))?;
         let shared = Arc::new(Shared::default());
         let mut carriers = Vec::new();
-        for (from, to) in [(&left, &right), (&right, &left)] {
+        for (from, to, toward) in [
+            (&left, &right, Toward::Peer),
+            (&right, &left, Toward::Gateway),
+        ] {
             let (from, to, shared) = (Arc::clone(from), Arc::clone(to), Arc::clone(&shared));
             let carrier = thread::Builder::new()
                 .name("wire".to_owned())
-                .spawn(move || carry(&from, &to, &shared))?;
+                .spawn(move || carry(&from, &to, toward, &shared))?;
             carriers.push(carrier);
         }
         Ok(Self {
@@ -110,6 +148,20 @@ impl Wire {
     pub fn disturb(&self, disturbance: Disturbance) {
         let mut current = self.shared.disturbance.lock();
         **current.as_mut().unwrap_or_else(|error| error.get_mut()) = disturbance;
+    }
+
+    /// From now on, `judge` decides of each frame, which begins with its Ethernet header, before the disturbance has its turn.
+    pub fn judge(&self, judge: impl FnMut(Toward, &[u8]) -> Fate + Send + 'static) {
+        let mut current = self.shared.judge.lock();
+        let current = current.as_mut().unwrap_or_else(|error| error.get_mut());
+        current.0 = Some(Box::new(judge));
+    }
+
+    /// Ends [`Self::judge`]; what the judge has owned is dropped.
+    pub fn acquit(&self) {
+        let mut current = self.shared.judge.lock();
+        let current = current.as_mut().unwrap_or_else(|error| error.get_mut());
+        current.0 = None;
     }
 
     /// What has happened.
@@ -151,7 +203,7 @@ struct Waiting {
     frame: Vec<u8>,
 }
 
-fn carry(from: &Socket, to: &Socket, shared: &Shared) -> Result<()> {
+fn carry(from: &Socket, to: &Socket, toward: Toward, shared: &Shared) -> Result<()> {
     let mut queue: BinaryHeap<Reverse<Due>> = BinaryHeap::new();
     let mut waiting: Option<Waiting> = None;
     let (mut serial, mut segments) = (0_u64, 0_u32);
@@ -194,6 +246,27 @@ fn carry(from: &Socket, to: &Socket, shared: &Shared) -> Result<()> {
             let Some(frame) = frame.context("receiving a frame")? else {
                 break;
             };
+            let fate = {
+                let mut judge = shared.judge.lock().unwrap_or_else(PoisonError::into_inner);
+                match &mut judge.0 {
+                    Some(judge) => judge(toward, frame.get(OFFLOAD_HEADER..).unwrap_or_default()),
+                    None => Fate::Arrives,
+                }
+            };
+            match fate {
+                Fate::Arrives => {}
+                Fate::Lost => continue,
+                Fate::Twice => send(frame.clone())?,
+                Fate::Overtaken if waiting.is_none() => {
+                    waiting = Some(Waiting {
+                        until: Instant::now() + OVERTAKEN_WITHIN,
+                        overtaking: 1,
+                        frame,
+                    });
+                    continue;
+                }
+                Fate::Overtaken => {}
+            }
             if !has_tcp_data(&frame) {
                 send(frame)?;
                 continue;

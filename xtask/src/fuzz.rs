@@ -38,6 +38,13 @@ const TARGETS: &[Target] = &[
         longest: 62,
         tests: "sni-common/tests/translate/",
     },
+    Target {
+        name: "walk",
+        seeds: "sni-user/tests/hellos",
+        // A little more than the datapath has room for.
+        longest: 3200,
+        tests: "sni-user/tests/hello/",
+    },
 ];
 
 /// Coverage for libFuzzer: which edges were taken, and what was compared with what.
@@ -53,7 +60,7 @@ const RUSTFLAGS: &[&str] = &[
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// One target alone: hello or translate
+    /// One target alone: hello, translate or walk
     #[arg(value_parser = TARGETS.iter().map(|target| target.name).collect::<Vec<_>>())]
     target: Option<String>,
     /// How long to look, in seconds; at each target

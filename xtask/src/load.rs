@@ -29,6 +29,8 @@ pub(crate) enum Bench {
     Datapath(Arguments),
     /// Inspected connections beside HAProxy and nginx: handshakes, throughput, latency
     Proxy(Arguments),
+    /// Passed connections until the Edge answers: setup, rate and CPU of binding and hand-off beside HAProxy, nginx and routing
+    Setup(Arguments),
     /// Passed connections once they stand: latency, messages, throughput and CPU beside HAProxy, nginx and routing
     Relay(Arguments),
     /// Memory and sockets of silent connections, beside HAProxy and nginx
@@ -56,6 +58,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     let (name, Arguments { arguments }) = match bench {
         Bench::Datapath(arguments) => ("datapath", arguments),
         Bench::Proxy(arguments) => ("proxy", arguments),
+        Bench::Setup(arguments) => ("setup", arguments),
         Bench::Relay(arguments) => ("relay", arguments),
         Bench::Idle(arguments) => ("idle", arguments),
         Bench::Micro(Arguments { arguments }) => return micro(arguments),

@@ -36,7 +36,7 @@ enum Task {
     Test(test::Options),
     /// Formatting, lints, documentation, dependencies: everything CI looks at besides the tests
     Check,
-    /// Feed the ClientHello's reader, and the translation of handed-off flows, what a fuzzer thinks of
+    /// Feed the ClientHello's readers, and the translation of handed-off flows, what a fuzzer thinks of
     Fuzz(fuzz::Options),
     /// Measure
     #[command(subcommand)]

@@ -12,6 +12,10 @@ pub const CONTROL_GENERATION: u32 = 1;
 pub const CONTROL_FLAGS: u32 = 2;
 /// Slot of CONTROL: the port that the agent's listener is bound to, host byte order; meaningful while LISTENERS holds it.
 pub const CONTROL_LISTENER_PORT: u32 = 3;
+/// Slot of CONTROL: what SYN-ACKs of the datapath announce, an [`Announced`]; 0 where the datapath answers no SYNs.
+pub const CONTROL_ANNOUNCED: u32 = 4;
+/// Slots of CONTROL.
+pub const CONTROL_SLOTS: u32 = 5;
 
 /// Feature flag: diagnostics of every packet of a service through aya-log.
 pub const FLAG_LOG: u64 = 1;
@@ -38,8 +42,52 @@ pub struct Settings {
     pub ports: u16,
     /// Number of prefixes in ACL; 0 spares the lookup.
     pub acl_prefixes: u32,
+    /// SYNs per prefix (an IPv4 /24, an IPv6 /48), in thousandths per second; 0 sets no limit.
+    pub syn_prefix_millirate: u32,
+    /// SYNs that a prefix may send at once.
+    pub syn_prefix_burst: u32,
+    /// Connections per source that are bound and not answered by an Edge, in thousandths per second; 0 sets no limit.
+    pub hello_millirate: u32,
+    /// How many of them at once.
+    pub hello_burst: u32,
+    /// The same per prefix.
+    pub hello_prefix_millirate: u32,
+    /// Likewise.
+    pub hello_prefix_burst: u32,
 }
-wire_struct!(Settings, 24);
+wire_struct!(Settings, 48);
+
+/// What SYN-ACKs of the datapath announce, in one slot of CONTROL. The host completes a connection that the datapath has begun as if its SYN-ACK had
+/// been its own, so it must be what the host would have announced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// Maximum segment size over IPv4, in bytes.
+    pub mss_v4: u16,
+    /// Likewise over IPv6.
+    pub mss_v6: u16,
+    /// Window scale of the agent's listener.
+    pub scale: u8,
+}
+
+impl Announced {
+    /// As it stands in the slot; never 0.
+    pub const fn to_slot(self) -> u64 {
+        self.mss_v4 as u64 | (self.mss_v6 as u64) << 16 | (self.scale as u64) << 32 | 1 << 63
+    }
+
+    /// From the slot; `None` where the datapath answers no SYNs.
+    #[inline(always)]
+    pub const fn from_slot(slot: u64) -> Option<Self> {
+        if slot == 0 {
+            return None;
+        }
+        Some(Self {
+            mss_v4: slot as u16,
+            mss_v6: (slot >> 16) as u16,
+            scale: (slot >> 32) as u8,
+        })
+    }
+}
 
 impl super::Pool {
     /// Index in POOLS and MAGLEV of a configuration's pool `number`.

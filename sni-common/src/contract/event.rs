@@ -1,6 +1,6 @@
 //! EVENTS: what the datapath tells the agent.
 
-use super::{FlowKey, wire_enum, wire_struct};
+use super::{FlowKey, SniName, wire_enum, wire_struct};
 
 /// A record of the EVENTS ring.
 #[repr(C)]
@@ -36,5 +36,22 @@ wire_enum! {
         NeighbourWanted = 4, "neighbour-wanted";
         /// A packet of a flow that is being handed off acknowledges all that the agent's socket has sent.
         SocketAcked = 5, "socket-acked";
+        /// A ClientHello's server name was found in the maps and its connection bound; the record is a [`HelloEvent`]. Sampled under load.
+        HelloBound = 6, "hello-bound";
     }
 }
+
+/// A record of the EVENTS ring about a ClientHello, longer than the others.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HelloEvent {
+    /// As of every record; of kind [`EventKind::HelloBound`].
+    pub event: Event,
+    /// IP set number.
+    pub ip_set: u32,
+    /// A [`super::Matched`].
+    pub matched: u32,
+    /// The server name that the client asked for.
+    pub name: SniName,
+}
+wire_struct!(HelloEvent, 328);

@@ -108,6 +108,8 @@ wire_enum! {
         Steered = 0, "steered";
         /// The agent has peeked the ClientHello, connected to the Edge, and given both sockets up.
         HandedOff = 1, "handed-off";
+        /// The datapath has read the ClientHello itself, and has connected to the Edge; the agent knows nothing of it.
+        Bound = 2, "bound";
     }
 }
 

@@ -8,7 +8,7 @@ use super::{wire_enum, wire_struct};
 pub struct LabelKey {
     /// A [`LabelKind`].
     pub kind: u32,
-    /// Generation for pools; 0 for Edges and IP sets, whose numbers outlive a configuration.
+    /// Generation for pools; the network namespace for settings; 0 for Edges and IP sets, whose numbers outlive a configuration.
     pub generation: u32,
     /// Number of the thing within its kind.
     pub number: u32,
@@ -24,6 +24,9 @@ wire_enum! {
         Pool = 1, "pool";
         /// An IP set, by number.
         IpSet = 2, "ip-set";
+        /// No name, but a setting of the host as it was before the agent changed it, such as `net.ipv4.tcp_syncookies=1`: kept here, it outlives an
+        /// agent that is killed, and goes with the datapath that it was changed for.
+        FormerSetting = 3, "former-setting";
     }
 }
 

@@ -30,6 +30,10 @@ pub const MAX_SNI_LEARNED: u32 = 65_536;
 pub const MAX_HANDING_OFF: u32 = 131_072;
 /// SYNs of clients, and SYN-ACKs of Edges, that are remembered; each is needed until the agent has handed the connection off.
 pub const MAX_SYNS_SEEN: u32 = 65_536;
+/// Connections to inspected services that have shown a valid cookie and are neither bound nor the agent's yet, or whose Edge has not answered.
+pub const MAX_PENDING: u32 = 65_536;
+/// Of them, those with bytes of a ClientHello.
+pub const MAX_HELLOS: u32 = 8192;
 /// Accounts of routes, IP sets and Edges.
 pub const MAX_ACCOUNTS: u32 = 262_144;
 /// Words of FILTER: both sets.

@@ -12,6 +12,7 @@ mod flow;
 mod label;
 pub mod limits;
 mod link;
+mod pending;
 mod service;
 mod sni;
 mod socket;
@@ -19,19 +20,22 @@ pub mod stats;
 
 pub use account::{Account, AccountKey, AccountKind, AccountWriter};
 pub use control::{
-    CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION, CONTROL_LISTENER_PORT, FLAG_LOG, Settings, bank,
+    Announced, CONTROL_ABI, CONTROL_ANNOUNCED, CONTROL_FLAGS, CONTROL_GENERATION,
+    CONTROL_LISTENER_PORT, CONTROL_SLOTS, FLAG_LOG, Settings, bank,
 };
-pub use event::{Event, EventKind};
+pub use event::{Event, EventKind, HelloEvent};
 pub use filter::{FILTER_BITS, FILTER_EDGES, FILTER_SERVICES, filter_bit};
 pub use flow::{Direction, Flow, FlowKey, HandingOff, NextHop, SynSeen, VlanTag, Way};
 pub use label::{Label, LabelKey, LabelKind};
 pub use link::Link;
+pub use pending::{HELLO_ROOM, HelloBytes, Pending, Stage, client_options};
 pub use service::{
-    AclAction, AclKey, Edge, EdgeState, Mode, Pool, PoolMember, Service, ServiceKey, SourceMode,
+    AclAction, AclKey, BudgetKey, BudgetKind, Edge, EdgeState, Mode, Pool, PoolMember,
+    SERVICE_BIND, Service, ServiceKey, SourceMode,
 };
 pub use sni::{
-    InvalidSniName, Learned, LearnedKey, MAX_SNI_NAME, Matched, NO_POOL, ROUTE_CONDITIONAL,
-    RouteAction, SniName, SniRoute, SniRouteKey, candidates,
+    InvalidSniName, Learned, LearnedKey, MAX_SNI_NAME, Matched, NO_POOL, ROUTE_AGENT,
+    ROUTE_CONDITIONAL, RouteAction, SniName, SniRoute, SniRouteKey, candidates,
 };
 pub use socket::{LISTENER, TRANSPARENT_MARK};
 pub use stats::{Counter, DropReason, Stats};

@@ -52,14 +52,19 @@ impl ServiceKey {
 pub struct Service {
     /// A [`Mode`].
     pub mode: u8,
+    /// Bits: [`SERVICE_BIND`].
+    pub flags: u8,
     /// Zero.
-    pub padding: [u8; 3],
+    pub padding: [u8; 2],
     /// Pool number within the generation; meaningful where the mode is [`Mode::Steer`].
     pub pool: u32,
     /// IP set number; an IP set keeps it for as long as its name.
     pub ip_set: u32,
 }
 wire_struct!(Service, 12);
+
+/// Bit of a service's flags: the datapath may bind connections whose server name it knows. Only where the mode is [`Mode::Inspect`].
+pub const SERVICE_BIND: u8 = 1;
 
 wire_enum! {
     /// What decides about a connection to a service.
@@ -121,8 +126,11 @@ pub struct Edge {
     pub source: u8,
     /// An [`EdgeState`].
     pub state: u8,
+    /// Until when it is taken to have no timestamps (RFC 7323), because it has answered a SYN with timestamps without them; monotonic clock, seconds. The
+    /// datapath's; 0 whenever the agent writes the entry.
+    pub no_timestamps_until_s: u32,
 }
-wire_struct!(Edge, 36);
+wire_struct!(Edge, 40);
 
 wire_enum! {
     /// Whose address an Edge sees.
@@ -171,5 +179,30 @@ wire_enum! {
         Deny = 1, "deny";
         /// New flows are let in without a budget.
         Allow = 2, "allow";
+    }
+}
+
+/// Key of BUDGET.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BudgetKey {
+    /// Who: [`Address::source_group`] or [`Address::source_prefix`].
+    pub source: Address,
+    /// For what: a [`BudgetKind`].
+    pub kind: u32,
+}
+wire_struct!(BudgetKey, 20);
+
+wire_enum! {
+    /// What a budget is for.
+    pub enum BudgetKind: u32 {
+        /// SYNs of a source.
+        Syn = 0, "syn";
+        /// SYNs of a prefix.
+        SynPrefix = 1, "syn-prefix";
+        /// Connections of a source that no Edge has answered.
+        Hello = 2, "hello";
+        /// Those of a prefix.
+        HelloPrefix = 3, "hello-prefix";
     }
 }

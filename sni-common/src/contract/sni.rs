@@ -78,6 +78,12 @@ impl SniName {
         self.0[0] == 0
     }
 
+    /// For who writes a name byte by byte.
+    #[inline(always)]
+    pub(crate) const fn bytes_mut(&mut self) -> &mut [u8; 256] {
+        &mut self.0
+    }
+
     /// The wildcard for everything that ends with `.parent`, which must be part of a valid name and shorter than that by a label.
     fn wildcard(parent: &[u8]) -> Self {
         let mut bytes = [0; 256];
@@ -181,16 +187,23 @@ pub struct SniRoute {
     pub pool_v6: u32,
     /// A [`RouteAction`].
     pub action: u8,
-    /// Bits: [`ROUTE_CONDITIONAL`].
+    /// Bits: [`ROUTE_CONDITIONAL`], [`ROUTE_AGENT`].
     pub flags: u8,
     /// Zero.
     pub padding: [u8; 2],
+    /// Zero.
+    pub padding2: u32,
+    /// [`SniName::number`] of the name.
+    pub route: u64,
 }
-wire_struct!(SniRoute, 12);
+wire_struct!(SniRoute, 24);
 
 /// Bit of a route's flags: the name alone does not decide, because ALPN matters or several domains have it. The entry is the first domain's;
 /// only the agent, which has read the whole ClientHello, may decide.
 pub const ROUTE_CONDITIONAL: u8 = 1;
+/// Bit of a route's flags: connections are passed through, but in a way that only the agent has. The pool counts connections, or an Edge of it wants
+/// PROXY protocol headers.
+pub const ROUTE_AGENT: u8 = 2;
 
 wire_enum! {
     /// What is done with a connection to a name.
@@ -223,7 +236,7 @@ pub struct Learned {
     pub action: u8,
     /// A [`Matched`].
     pub matched: u8,
-    /// Bits: [`ROUTE_CONDITIONAL`].
+    /// Bits: [`ROUTE_CONDITIONAL`], [`ROUTE_AGENT`].
     pub flags: u8,
     /// Zero.
     pub padding: u8,
@@ -231,14 +244,16 @@ pub struct Learned {
     pub pool_v4: u32,
     /// Likewise over IPv6.
     pub pool_v6: u32,
-    /// Connections to the name since it was first seen.
+    /// [`SniName::number`] of the configured name that decided; 0 for a default.
+    pub route: u64,
+    /// Connections to the name since it was first seen; the datapath's own among them.
     pub hits: u64,
     /// Monotonic clock, nanoseconds.
     pub first_seen_ns: u64,
     /// Monotonic clock, nanoseconds.
     pub last_seen_ns: u64,
 }
-wire_struct!(Learned, 40);
+wire_struct!(Learned, 48);
 
 wire_enum! {
     /// What a name was found by.

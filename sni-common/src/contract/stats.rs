@@ -43,6 +43,30 @@ wire_enum! {
         HandedOff = 17, "handed-off";
         /// Acknowledgements of what the agent's sockets have sent, handed to them while a flow is being handed off.
         SocketAcks = 18, "socket-acks";
+        /// SYNs to an inspected service, answered by the datapath with a SYN cookie.
+        Cookies = 19, "cookies";
+        /// Acknowledgements without data that carry a valid cookie; kept back, because the ClientHello carries it as well.
+        CookieAcks = 20, "cookie-acks";
+        /// Segments with an acknowledgement that is no valid cookie and belongs to nobody, handed to the host, which answers with an RST.
+        BadCookies = 21, "bad-cookies";
+        /// Segments with a part of a ClientHello, kept until the rest of it comes.
+        HelloParts = 22, "hello-parts";
+        /// ClientHellos whose connection was bound to an Edge: a SYN went there.
+        Bound = 23, "bound";
+        /// SYNs to an Edge that were repeated, or sent to the next Edge of the pool, because a ClientHello came again.
+        BindRetries = 24, "bind-retries";
+        /// SYN-ACKs of Edges that a kept ClientHello was sent for.
+        HellosDelivered = 25, "hellos-delivered";
+        /// Packets of bound flows, translated and forwarded.
+        BoundForwarded = 26, "bound-forwarded";
+        /// ClientHellos left to the agent because it decides about their name: it is not in the maps, or not by itself enough.
+        LeftName = 27, "left-name";
+        /// ClientHellos left to the agent because the datapath does not read them: not TLS, of several records or more than two segments, or wrong.
+        LeftHello = 28, "left-hello";
+        /// ClientHellos left to the agent because there is no way to the Edge at the moment: no next hop, no port, or no Edge that is up.
+        LeftWay = 29, "left-way";
+        /// Answers of Edges to bound flows, handed to the program behind, which can make packets longer.
+        EdgeAnswers = 30, "edge-answers";
     }
 }
 
@@ -125,6 +149,14 @@ drop_reasons! {
     WrongSide = 21, "wrong-side", "A packet with an Edge's address came in by the interface that leads to the client.";
     NoListener = 22, "no-listener", "The connection goes to an inspected service and no agent listens; it was refused.";
     GivenUp = 23, "given-up", "The packet of a handed-off flow was on its way to the agent's socket when that was given up; its sender repeats what it carried.";
+    HelloBudget = 24, "hello-budget", "The source begins more connections than `limits.hello_per_source` allows and completes none.";
+    BadChecksum = 25, "bad-checksum", "The TCP checksum of a segment with a ClientHello is wrong; its sender repeats it.";
+    EarlyData = 26, "early-data", "The segment came before the Edge had answered, behind the ClientHello; its sender repeats it.";
+    EdgeSilent = 27, "edge-silent", "No Edge of the pool that the server name belongs to has answered; the client was answered with a reset.";
+    StaleEdge = 28, "stale-edge", "The Edge answered a SYN for an earlier connection with the same port, which was reset.";
+    LateAnswer = 29, "late-answer", "An Edge repeated its SYN-ACK when the ClientHello was no longer kept; the client repeats what the Edge lacks.";
+    EdgeRefused = 30, "edge-refused", "The Edge that the server name belongs to refused the connection; another one is tried, or the client was answered with a reset.";
+    NoTimestamps = 31, "no-timestamps", "The Edge has no timestamps and the client, which has, may drop what it sends; the connection is left to the agent.";
 }
 
 impl DropReason {
@@ -135,8 +167,8 @@ impl DropReason {
     }
 }
 
-const _: () = assert!((Counter::SocketAcks as u32) < DROPS);
-const _: () = assert!(DropReason::GivenUp.index() < ENTRIES as u32);
+const _: () = assert!((Counter::EdgeAnswers as u32) < DROPS);
+const _: () = assert!(DropReason::NoTimestamps.index() < ENTRIES as u32);
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{AgentError, error::FileFindings};
+use super::{AgentError, binding, error::FileFindings};
 use crate::{
     config::{Name, ServerName},
     control::{
@@ -42,6 +42,7 @@ pub(super) struct Facts {
     pub(super) activated: Instant,
     pub(super) refused: Option<RefusedConfiguration>,
     pub(super) attached: Vec<AttachedInterface>,
+    pub(super) binding: binding::Facts,
 }
 
 /// The agent, as the control socket sees it.
@@ -76,6 +77,7 @@ impl Handler for Asked {
                 refused: facts.refused.clone(),
             },
             interfaces: facts.attached.clone(),
+            binding: Some(facts.binding.status()),
             connections: self.proxy.open(),
             counters: self.proxy.counters(),
         })

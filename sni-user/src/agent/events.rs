@@ -1,9 +1,14 @@
 //! What the datapath tells the agent.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use sni_common::{
-    contract::{DropReason, Event, EventKind, LabelKind},
+    Address,
+    contract::{DropReason, Event, EventKind, HelloEvent, LabelKind},
     token_bucket::TokenBucket,
 };
 
@@ -11,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     clock::monotonic_ns,
-    datapath::{DatapathError, EventStream, Maps},
+    datapath::{DatapathError, EventStream, Maps, Told},
     neighbours::NextHopAddress,
     proxy::Proxy,
 };
@@ -47,13 +52,39 @@ impl Events {
     /// new configuration.
     pub(super) async fn run(mut self, mut stream: EventStream) -> DatapathError {
         loop {
-            if let Err(error) = stream.next(|event| self.take(&event)).await {
+            if let Err(error) = stream.next(|told| self.take(&told)).await {
                 return error;
             }
         }
     }
 
-    fn take(&mut self, event: &Event) {
+    fn take(&mut self, told: &Told) {
+        match told {
+            Told::Event(event) => self.take_event(event),
+            Told::Hello(hello) => self.take_hello(hello),
+        }
+    }
+
+    /// A connection that no agent sees.
+    fn take_hello(&self, hello: &HelloEvent) {
+        let edge = hello.event.edge;
+        let label = |kind, number| {
+            self.maps
+                .label(kind, 0, number)
+                .unwrap_or_else(|| format!("#{number}"))
+        };
+        let edge = label(LabelKind::Edge, edge);
+        self.proxy.bound(hello, &edge);
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let key = &hello.event.key;
+            let source = endpoint(key.source, key.source_port_be);
+            let address = endpoint(key.destination, key.destination_port_be);
+            let ip_set = label(LabelKind::IpSet, hello.ip_set);
+            tracing::debug!(%source, %address, server_name = %hello.name, ip_set, edge, "bound");
+        }
+    }
+
+    fn take_event(&mut self, event: &Event) {
         let key = &event.key;
         let (source, destination) = (IpAddr::from(key.source), IpAddr::from(key.destination));
         let (source_port, destination_port) = (
@@ -97,4 +128,8 @@ impl Events {
         let bucket = self.budgets.entry(reason).or_default();
         bucket.take(now, LINES_PER_SECOND * 1000, LINES_PER_SECOND)
     }
+}
+
+fn endpoint(address: Address, port_be: u16) -> SocketAddr {
+    SocketAddr::new(address.into(), u16::from_be(port_be))
 }

@@ -7,8 +7,10 @@ use sni_common::contract::TRANSPARENT_MARK;
 
 use super::{
     AgentError,
+    binding::Binding,
     hooks::Choice,
     host::{self, AttachTo},
+    segments::Segments,
 };
 use crate::{
     config::{Config, Hook, Mode, SourceMode},
@@ -30,6 +32,7 @@ pub(crate) const RETURN: ReturnRoute = ReturnRoute {
 pub(super) struct Kernel {
     pub(super) datapath: Datapath,
     pub(super) neighbours: Neighbours,
+    pub(super) binding: Binding,
     network: Network,
     addresses: LocalAddresses,
     interfaces: Vec<AttachTo>,
@@ -83,6 +86,7 @@ impl Kernel {
         Self {
             datapath,
             neighbours: Neighbours::new(network.clone(), Vec::new()),
+            binding: Binding::new(),
             addresses: LocalAddresses::new(network.clone()),
             network,
             interfaces: Vec::new(),
@@ -337,46 +341,44 @@ impl Kernel {
         Ok(())
     }
 
-    /// The largest segment that the narrowest way to an Edge carries, where clients could be told a larger one by their own route; else 0. It has room
-    /// for an IPv6 header.
-    pub(super) async fn segment_size(&self, config: &Config) -> u32 {
-        const HEADERS: u32 = 40 + 20;
-        let found = async {
-            let interfaces = self.network.interfaces().await?;
-            let mtu = |index: u32| {
-                let interface = interfaces.iter().find(|interface| interface.index == index);
-                interface.map(|interface| interface.mtu)
-            };
-            let mut narrowest = u32::MAX;
-            for edge in &config.edges {
-                // An Edge that can't be reached gets no connections.
-                if let Ok(route) = self.network.route_to(edge.address.ip(), None).await {
-                    narrowest = narrowest.min(mtu(route.ifindex).unwrap_or(u32::MAX));
-                }
-            }
-            let widest = self
-                .interfaces
-                .iter()
-                .filter_map(|(_, index)| mtu(*index))
-                .max();
-            Ok::<_, AgentError>((narrowest, widest.unwrap_or(0)))
-        };
-        match found.await {
-            Ok((narrowest, widest)) if narrowest < widest => narrowest.saturating_sub(HEADERS),
-            Ok(_) => 0,
+    /// How large segments may be; none where it is not known.
+    pub(super) async fn segments(&self, config: &Config) -> Option<Segments> {
+        let interfaces = match self.network.interfaces().await {
+            Ok(interfaces) => interfaces,
             Err(error) => {
                 tracing::debug!(%error, "the MTU toward the Edges is not known");
-                0
+                return None;
+            }
+        };
+        let mtu = |index: u32| {
+            let interface = interfaces.iter().find(|interface| interface.index == index);
+            interface.map(|interface| interface.mtu)
+        };
+        let mut to_edges = Vec::new();
+        for edge in &config.edges {
+            // An Edge that can't be reached gets no connections.
+            if let Ok(route) = self.network.route_to(edge.address.ip(), None).await {
+                to_edges.extend(mtu(route.ifindex));
             }
         }
+        let attached = self.interfaces.iter().filter_map(|(_, index)| mtu(*index));
+        Segments::new(to_edges.into_iter(), attached)
+    }
+
+    /// Has the datapath bind what `config` says, beside the listener that is bound to `port`.
+    pub(super) async fn bind(&mut self, port: u16, config: &Config, segments: Option<Segments>) {
+        let maps = &mut self.datapath.maps;
+        self.binding.follow(maps, port, config, segments).await;
     }
 
     /// Removes everything.
     pub(super) async fn remove(mut self) -> Result<(), AgentError> {
-        // All of it, whatever becomes of the parts.
+        // All of it, whatever becomes of the parts. What the settings were is noted in the datapath.
+        let settings = self.binding.end(&mut self.datapath.maps);
         let datapath = self.datapath.remove();
         let back = ReturnRoute::remove(&self.network).await;
         let addresses = self.addresses.release().await;
+        settings?;
         datapath?;
         back?;
         addresses?;

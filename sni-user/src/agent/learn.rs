@@ -2,7 +2,9 @@
 
 use std::thread;
 
-use sni_common::contract::{Learned, Matched, NO_POOL, RouteAction, SniName};
+use sni_common::contract::{
+    Learned, Matched, NO_POOL, ROUTE_AGENT, ROUTE_CONDITIONAL, RouteAction, SniName,
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -45,6 +47,7 @@ fn learn(maps: &mut Maps, lesson: &Lesson) -> Result<(), DatapathError> {
     };
     if let Verdict::WrongProtocol(matched) = lesson.verdict {
         learned.matched = matched as u8;
+        learned.flags = ROUTE_CONDITIONAL;
     }
     if let Verdict::Goes(decision) = lesson.verdict {
         let domain = |index: usize| active.config.domains.get(index);
@@ -57,8 +60,18 @@ fn learn(maps: &mut Maps, lesson: &Lesson) -> Result<(), DatapathError> {
         };
         learned.matched = decision.matched as u8;
         learned.action = action as u8;
-        if let Some([v4, v6]) = pool.and_then(|pool| active.numbers.pools.get(pool)) {
-            (learned.pool_v4, learned.pool_v6) = (*v4, *v6);
+        learned.route = decision.route;
+        if decision.conditional {
+            learned.flags |= ROUTE_CONDITIONAL;
+        }
+        if let Some(pool) = pool {
+            if let Some([v4, v6]) = active.numbers.pools.get(pool) {
+                (learned.pool_v4, learned.pool_v6) = (*v4, *v6);
+            }
+            let needs_agent = |pool| active.config.needs_agent(pool);
+            if active.config.pools.get(pool).is_some_and(needs_agent) {
+                learned.flags |= ROUTE_AGENT;
+            }
         }
     }
     maps.learn(*ip_set, &name, learned, monotonic_ns())

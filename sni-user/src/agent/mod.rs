@@ -4,8 +4,10 @@
 //! `candidate` reads a configuration and its files; `kernel` makes the datapath and the host's network go by it; the proxy takes over when
 //! both have succeeded, at the start and at every `reload`. `serve` is the agent's life in between, `control` what it can be asked.
 
+mod binding;
 mod candidate;
 mod control;
+mod cookies;
 mod error;
 mod events;
 mod files;
@@ -16,6 +18,7 @@ mod learn;
 pub(crate) mod open_files;
 mod reload;
 mod revocation;
+mod segments;
 mod serve;
 
 use std::{
@@ -27,7 +30,11 @@ use std::{
 use tokio::net::TcpListener;
 
 pub use self::error::AgentError;
-pub(crate) use self::kernel::{Needs, RETURN};
+pub(crate) use self::{
+    binding::wanted as binds,
+    cookies::{SETTINGS, Setting},
+    kernel::{Needs, RETURN},
+};
 
 use self::{
     candidate::Candidate,
@@ -91,6 +98,8 @@ pub async fn run(options: RunOptions) -> Result<(), AgentError> {
     // A configuration that does not fit the host is refused before anything is loaded.
     host::interfaces(&network, &candidate.config).await?;
     if options.fresh {
+        // They are noted there.
+        cookies::restore(&pin_path)?;
         Datapath::remove_pinned(&pin_path)?;
     }
 
@@ -139,10 +148,12 @@ pub async fn detach(pin_path: &Path, control: &Path) -> Result<(), AgentError> {
     let held = hold::release(control)
         .map_err(|source| AgentError::io("ending the holder of the listening socket", source));
     let network = Network::new()?;
+    let settings = cookies::restore(pin_path);
     let datapath = Datapath::remove_pinned(pin_path);
     let back = ReturnRoute::remove(&network).await;
     let addresses = LocalAddresses::new(network).release().await;
     held?;
+    settings?;
     datapath?;
     back?;
     addresses?;
@@ -199,6 +210,8 @@ async fn start(
     listener: &TcpListener,
     kernel: &mut Kernel,
 ) -> Result<Arc<Proxy>, AgentError> {
+    // What an earlier agent announced stays, so that known names are bound meanwhile. A listener that is not the earlier one's is stamped in a moment;
+    // whom the host completes before that, it resets.
     kernel.datapath.serve_listener(listener)?;
     let activated = kernel.apply(&candidate.config, None).await?;
     kernel.settle(&candidate.config, &Uses::default()).await;
@@ -216,7 +229,8 @@ async fn start(
     let Candidate { config, tls, .. } = candidate;
     let active = Active::new(config, tls, Numbers::from(&activated), &Default::default());
     let (proxy, lessons) = Proxy::new(active, hand_offs);
-    proxy.limit_segments(kernel.segment_size(&proxy.active().config).await);
+    let segments = kernel.segments(&proxy.active().config).await;
+    proxy.limit_segments(segments.map_or(0, |segments| segments.limit));
     learn::start(lessons, learned);
     Ok(proxy)
 }

@@ -98,7 +98,7 @@ impl Agent {
         self.proxy.activate(active);
         let uses = self.proxy.uses();
         kernel.settle(&self.active().config, &uses).await;
-        self.limit_segments(kernel).await;
+        self.follow_segments(kernel).await;
         self.live = live;
         {
             let mut facts = self.facts();

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     AgentError,
+    binding::Binding,
     candidate::LiveRoutes,
     control::{Asked, Facts},
     events::Events,
@@ -74,6 +75,8 @@ pub(super) struct Agent {
     watch: Watch,
     sweeper: Option<(Duration, Sweeper)>,
     revocation: Revocation,
+    /// What the listener is bound to.
+    port: u16,
 }
 
 impl Agent {
@@ -86,6 +89,7 @@ impl Agent {
             activated: now,
             refused: None,
             attached: Vec::new(),
+            binding: Binding::new().facts(),
         };
         Self {
             main,
@@ -96,6 +100,7 @@ impl Agent {
             watch,
             sweeper: None,
             revocation: Revocation::default(),
+            port: 0,
         }
     }
 
@@ -127,7 +132,12 @@ impl Agent {
         tasks.spawn(async move {
             server.serve(handler).await;
         });
+        let address = listener.local_addr();
+        self.port = address
+            .map_err(|source| AgentError::io("asking where the listener is bound to", source))?
+            .port();
         tasks.spawn(Arc::clone(&self.proxy).run(listener));
+        self.follow_segments(kernel).await;
         let maps = Maps::open(&self.active().config.gateway.pin_path)?;
         let (events, mut wanted) = Events::new(Arc::clone(&self.proxy), maps);
         let mut readers = JoinSet::new();
@@ -148,7 +158,7 @@ impl Agent {
                     let active = self.active();
                     kernel.follow(change, &active.config, &self.proxy.uses()).await;
                     if change.links || change.routes {
-                        self.limit_segments(kernel).await;
+                        self.follow_segments(kernel).await;
                     }
                     self.facts().attached = kernel.attached();
                 }
@@ -167,6 +177,7 @@ impl Agent {
                     kernel.neighbours.resolve(all.into_iter()).await;
                 }
                 () = keeper.is_lost() => keeper.mend(),
+                () = kernel.binding.due() => self.follow_segments(kernel).await,
                 _ = accounting.tick() => tokio::task::block_in_place(|| self.proxy.settle_accounts()),
                 _ = leftovers.tick() => {
                     let active = self.active();
@@ -190,10 +201,14 @@ impl Agent {
         Ok(())
     }
 
-    /// Has clients send no larger segments than Edges can be sent.
-    pub(super) async fn limit_segments(&self, kernel: &Kernel) {
-        let size = kernel.segment_size(&self.active().config).await;
-        self.proxy.limit_segments(size);
+    /// Has clients send no larger segments than Edges can be sent, whoever tells them: the listener, or the datapath where it binds.
+    pub(super) async fn follow_segments(&self, kernel: &mut Kernel) {
+        let active = self.active();
+        let segments = kernel.segments(&active.config).await;
+        self.proxy
+            .limit_segments(segments.map_or(0, |segments| segments.limit));
+        kernel.bind(self.port, &active.config, segments).await;
+        self.facts().binding = kernel.binding.facts();
     }
 
     /// What the agent goes by.

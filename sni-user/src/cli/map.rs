@@ -81,6 +81,8 @@ pub(super) fn lines(maps: &Maps, flows: &FlowTables) -> Result<Vec<MapLine>, Dat
             "BUDGET" => Some(entries(name, maps.budget.keys(), limits::MAX_BUDGET)?.len()),
             "LINKS" => Some(entries(name, maps.links.keys(), limits::MAX_LINKS)?.len()),
             "LABELS" => Some(entries(name, maps.labels.keys(), limits::MAX_LABELS)?.len()),
+            "PENDING" => Some(maps.all_pending()?.len()),
+            "HELLOS" => Some(entries(name, maps.hellos.keys(), limits::MAX_HELLOS)?.len()),
             _ => None,
         };
         lines.push(MapLine {
@@ -212,6 +214,16 @@ impl Dumping<'_, '_> {
             }
             "STATS" => self.show(dump::stats(&maps.stats()?)),
             "LABELS" => self.show(dump::labels(&names)),
+            "PENDING" => {
+                let now_ns = (self.environment.now_ns)();
+                self.show(dump::pending(maps.all_pending()?, &names, now_ns))
+            }
+            "HELLOS" => {
+                // The bytes first: what is pending no longer then has no length.
+                let hellos = entries("HELLOS", maps.hellos.iter(), limits::MAX_HELLOS)?;
+                let pending = maps.all_pending()?.into_iter().collect();
+                self.show(dump::hellos(hellos, &pending))
+            }
             "EVENTS" => Err(CliError::Ring),
             _ => Err(CliError::NoMap {
                 name: name.to_owned(),

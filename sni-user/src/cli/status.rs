@@ -54,6 +54,7 @@ pub(super) fn run(
         generation: maps.generation()?,
         interfaces: status::interfaces(attached_interfaces(maps.pin_path())?, agent.as_ref().ok()),
         flags: status::flags(maps.flags()?),
+        announced: maps.announced()?.map(Into::into),
         max_flows: max_entries.map_or(0, |line| line.kind.max_entries / 2),
         flows: count(&flows.established),
         half_open: count(&flows.half_open),
@@ -73,7 +74,7 @@ pub(super) fn run(
     summarize(&status, environment)?;
     let agent_counters = match &agent {
         Ok(agent) => {
-            summarize_agent(agent, environment)?;
+            summarize_agent(agent, false, environment)?;
             status::agent_counters(agent, arguments.all)
         }
         Err(error) => {
@@ -115,26 +116,26 @@ pub(super) fn run(
     Ok(())
 }
 
-fn summarize(status: &Status, environment: &mut Environment<'_>) -> Result<(), CliError> {
-    let interfaces = if status.interfaces.is_empty() {
+fn summarize(state: &Status, environment: &mut Environment<'_>) -> Result<(), CliError> {
+    let interfaces = if state.interfaces.is_empty() {
         "nothing: no packet passes through the datapath".into()
     } else {
-        let lines: Vec<_> = status.interfaces.iter().map(ToString::to_string).collect();
+        let lines: Vec<_> = state.interfaces.iter().map(ToString::to_string).collect();
         // Each in a line of its own, below the first.
         lines.join(&format!("\n{:<12} ", ""))
     };
-    let generation = match status.generation {
+    let generation = match state.generation {
         0 => "none: nothing is steered before the first configuration".into(),
         generation => generation.to_string(),
     };
     let flows = format!(
         "{} of {} ({}), and {} half-open",
-        units::count(status.flows as u64),
-        units::count(status.max_flows.into()),
-        units::share(status.flows as u64, status.max_flows.into()),
-        units::count(status.half_open as u64),
+        units::count(state.flows as u64),
+        units::count(state.max_flows.into()),
+        units::share(state.flows as u64, state.max_flows.into()),
+        units::count(state.half_open as u64),
     );
-    let diagnostics = if status.flags.contains(&"log") {
+    let diagnostics = if state.flags.contains(&"log") {
         "on"
     } else {
         "off"
@@ -142,11 +143,15 @@ fn summarize(status: &Status, environment: &mut Environment<'_>) -> Result<(), C
     for (what, value) in [
         (
             "pinned",
-            format!("{}, ABI {}", status.pin_path.display(), status.abi),
+            format!("{}, ABI {}", state.pin_path.display(), state.abi),
         ),
         ("attached", interfaces),
         ("generation", generation),
         ("flows", flows),
+        (
+            "binding",
+            status::binding(state.announced, state.agent.as_ref()),
+        ),
         ("diagnostics", diagnostics.into()),
     ] {
         writeln!(environment.out, "{what:<12} {value}")?;
@@ -165,7 +170,7 @@ fn tell_agent(
     if arguments.output.json {
         return write_json(environment, &AgentAlone { agent });
     }
-    summarize_agent(agent, environment)?;
+    summarize_agent(agent, true, environment)?;
     let counters = status::agent_counters(agent, arguments.all);
     if !counters.is_empty() {
         writeln!(environment.out)?;
@@ -185,7 +190,12 @@ fn agent(place: &Place) -> Result<AgentStatus, CliError> {
     ask::patiently(place, Client::status)
 }
 
-fn summarize_agent(agent: &AgentStatus, environment: &mut Environment<'_>) -> Result<(), CliError> {
+/// `alone`: without the part of the maps, which has something of the agent's.
+fn summarize_agent(
+    agent: &AgentStatus,
+    alone: bool,
+    environment: &mut Environment<'_>,
+) -> Result<(), CliError> {
     let ms = |ms| units::duration(Duration::from_millis(ms));
     let configuration = &agent.configuration;
     let mut lines = vec![
@@ -208,6 +218,9 @@ fn summarize_agent(agent: &AgentStatus, environment: &mut Environment<'_>) -> Re
             ),
         ),
     ];
+    if alone {
+        lines.push(("binding", status::binding(None, Some(agent))));
+    }
     if let Some(refused) = &configuration.refused {
         let at = humantime::format_rfc3339_seconds(refused.at);
         lines.push(("refused", format!("at {at}: {}", refused.why)));

@@ -81,6 +81,12 @@ impl Config {
         true
     }
 
+    /// Whether only the agent can take connections to a pool: the datapath neither counts connections, nor writes PROXY protocol headers.
+    pub fn needs_agent(&self, pool: &Pool) -> bool {
+        let wants_header = |(edge, _): (&Edge, u16)| edge.proxy_protocol;
+        pool.balance == Balance::LeastConnections || self.members(pool).any(wants_header)
+    }
+
     /// A pool's Edges with their weights.
     pub fn members<'a>(&'a self, pool: &'a Pool) -> impl Iterator<Item = (&'a Edge, u16)> {
         pool.members
@@ -269,7 +275,7 @@ pub enum Mode {
     Inspect {
         /// For no or an unknown server name; without it they are refused.
         default: Option<PoolRef>,
-        /// Whether the datapath may bind known names to Edges itself, without the agent.
+        /// Whether the datapath may bind known names to Edges itself, without the agent. Only with `hand_off`, and where no load balancer is trusted.
         bind: bool,
         /// Whether a connection that was passed through may leave the agent for the datapath.
         hand_off: bool,
@@ -344,12 +350,21 @@ pub struct GatewayCertificate {
 pub struct Limits {
     /// New connections from one source address.
     pub syn_per_source: Rate,
+    /// New connections from one IPv4 /24 or IPv6 /48.
+    pub syn_per_prefix: Rate,
     /// Connections from one source address that never complete their ClientHello.
     pub hello_per_source: Rate,
+    /// Those from one IPv4 /24 or IPv6 /48.
+    pub hello_per_prefix: Rate,
     /// Sources that get no connection.
     pub deny: Vec<IpNet>,
     /// Sources that neither `deny` nor the rates apply to.
     pub allow: Vec<IpNet>,
+}
+
+impl Limits {
+    /// What a prefix may do where only the rate of a source is given: as much as so many sources at their limits.
+    pub(super) const SOURCES_OF_A_PREFIX: NonZeroU32 = NonZeroU32::new(10).unwrap();
 }
 
 impl Default for Limits {
@@ -357,9 +372,13 @@ impl Default for Limits {
     fn default() -> Self {
         const SYN_PER_SOURCE: NonZeroU32 = NonZeroU32::new(200).unwrap();
         const HELLO_PER_SOURCE: NonZeroU32 = NonZeroU32::new(50).unwrap();
+        let syn_per_source = Rate::per_second_of(SYN_PER_SOURCE);
+        let hello_per_source = Rate::per_second_of(HELLO_PER_SOURCE);
         Self {
-            syn_per_source: Rate::per_second_of(SYN_PER_SOURCE),
-            hello_per_source: Rate::per_second_of(HELLO_PER_SOURCE),
+            syn_per_source,
+            syn_per_prefix: syn_per_source.times(Self::SOURCES_OF_A_PREFIX),
+            hello_per_source,
+            hello_per_prefix: hello_per_source.times(Self::SOURCES_OF_A_PREFIX),
             deny: Vec::new(),
             allow: Vec::new(),
         }

@@ -246,6 +246,14 @@ impl Rate {
         }
     }
 
+    /// So many times as much.
+    pub(super) const fn times(self, factor: NonZeroU32) -> Self {
+        Self {
+            count: self.count.saturating_mul(factor),
+            unit: self.unit,
+        }
+    }
+
     /// How many in one [`period`](Self::period); also what a full token bucket holds.
     pub fn count(self) -> NonZeroU32 {
         self.count

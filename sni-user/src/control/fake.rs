@@ -59,6 +59,31 @@ pub(crate) fn connection() -> CarriedConnection {
     }
 }
 
+pub(crate) fn status() -> AgentStatus {
+    AgentStatus {
+        version: "0.1.0".into(),
+        pid: 42,
+        uptime_ms: 1000,
+        configuration: ActiveConfiguration {
+            file: "/etc/snigate/snigate.toml".into(),
+            generation: 7,
+            age_ms: 500,
+            refused: Some(RefusedConfiguration {
+                at: SystemTime::UNIX_EPOCH + Duration::from_millis(86_400_250),
+                why: "no pool".into(),
+            }),
+        },
+        interfaces: Vec::new(),
+        binding: Some(BindingStatus {
+            off: None,
+            since_ms: 750,
+            stamped_ms: Some(250),
+        }),
+        connections: 3,
+        counters: [("hellos".to_owned(), 12)].into(),
+    }
+}
+
 pub(crate) fn reloaded() -> Reloaded {
     Reloaded {
         generation: 7,
@@ -77,23 +102,7 @@ pub(crate) fn reloaded() -> Reloaded {
 impl Handler for FakeAgent {
     async fn status(&self) -> Result<AgentStatus, Refusal> {
         self.asked().push("status".into());
-        Ok(AgentStatus {
-            version: "0.1.0".into(),
-            pid: 42,
-            uptime_ms: 1000,
-            configuration: ActiveConfiguration {
-                file: "/etc/snigate/snigate.toml".into(),
-                generation: 7,
-                age_ms: 500,
-                refused: Some(RefusedConfiguration {
-                    at: SystemTime::UNIX_EPOCH + Duration::from_millis(86_400_250),
-                    why: "no pool".into(),
-                }),
-            },
-            interfaces: Vec::new(),
-            connections: 3,
-            counters: [("hellos".to_owned(), 12)].into(),
-        })
+        Ok(status())
     }
 
     fn connections(&self, client: Option<IpAddr>) -> Connections {

@@ -15,9 +15,10 @@ pub use self::{
     client::{Client, ClientError, Watching},
     domains::DomainError,
     protocol::{
-        ActiveConfiguration, AgentStatus, AttachedInterface, CarriedConnection, Connections,
-        DomainChanged, DomainTable, Findings, MAX_ANSWER, MAX_REQUEST, Notice, Refusal,
-        RefusalKind, RefusedConfiguration, Reloaded, Request, RouteAdded, RouteRemoved, VERSION,
+        ActiveConfiguration, AgentStatus, AttachedInterface, BindingStatus, CarriedConnection,
+        Connections, DomainChanged, DomainTable, Findings, MAX_ANSWER, MAX_REQUEST, Notice,
+        Refusal, RefusalKind, RefusedConfiguration, Reloaded, Request, RouteAdded, RouteRemoved,
+        VERSION,
     },
     seen::{HelloSeen, WatchFilter},
     server::{Handler, Server},

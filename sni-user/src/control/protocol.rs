@@ -173,6 +173,9 @@ pub struct AgentStatus {
     /// Where it has attached the datapath.
     #[serde(default)]
     pub interfaces: Vec<AttachedInterface>,
+    /// Whether the datapath binds connections; none from an agent that does not know of it.
+    #[serde(default)]
+    pub binding: Option<BindingStatus>,
     /// Connections that it holds now: hellos awaited, passed through, terminated.
     pub connections: u64,
     /// What it has counted since it started, by name.
@@ -243,6 +246,17 @@ impl fmt::Display for AttachedInterface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({})", self.interface, self.hook, self.reason)
     }
+}
+
+/// Whether the datapath binds connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindingStatus {
+    /// Why it does not; none while it does.
+    pub off: Option<String>,
+    /// Milliseconds for which that is so.
+    pub since_ms: u64,
+    /// Milliseconds since the listener was stamped last, without which the host would not take over what the datapath has begun.
+    pub stamped_ms: Option<u64>,
 }
 
 /// The configuration that an agent goes by.

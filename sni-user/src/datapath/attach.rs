@@ -419,7 +419,7 @@ fn keep(link: SchedClassifierLink) -> Result<(), DatapathError> {
 }
 
 /// Puts this program in the place of an earlier one, without a gap; `false` when there is none, or its interface is gone.
-fn adopt(
+pub(super) fn adopt(
     pin: &Path,
     update: impl FnOnce(FdLink) -> Result<(), Box<dyn std::error::Error + Send + Sync>>,
 ) -> Result<bool, DatapathError> {
@@ -474,11 +474,14 @@ fn not_attached(seat: &Seat, error: ProgramError) -> DatapathError {
     }
 }
 
-fn pin_link(link: FdLink, pin: &Path) -> Result<(), DatapathError> {
+pub(super) fn pin_link(link: FdLink, pin: &Path) -> Result<(), DatapathError> {
     link.pin(pin).map(drop).map_err(|e| unpinned(pin, e))
 }
 
-fn unpinned(pin: &Path, error: impl std::error::Error + Send + Sync + 'static) -> DatapathError {
+pub(super) fn unpinned(
+    pin: &Path,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> DatapathError {
     // Whoever may attach may pin; what is refused is the place.
     DatapathError::Kernel {
         what: format!("pinning the link {}", pin.display()),

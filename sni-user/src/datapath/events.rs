@@ -7,13 +7,43 @@ use aya::{
     maps::{Map, MapData, RingBuf},
 };
 use aya_log::EbpfLogger;
-use sni_common::contract::Event;
+use sni_common::contract::{Event, EventKind, HelloEvent};
 use tokio::io::unix::AsyncFd;
 
 use super::error::DatapathError;
 
 /// Events that are handed over at once.
 const MOST_AT_ONCE: usize = 4096;
+
+/// A record of the EVENTS ring.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// About a packet or a flow.
+    Event(Event),
+    /// About a ClientHello.
+    Hello(Box<HelloEvent>),
+}
+
+impl Told {
+    /// From its bytes; none for what this version does not know.
+    fn read(record: &[u8]) -> Option<Self> {
+        let event: Event = prefix(record)?;
+        if record.len() == size_of::<Event>() {
+            return Some(Self::Event(event));
+        }
+        let is_hello =
+            event.kind == EventKind::HelloBound as u32 && record.len() == size_of::<HelloEvent>();
+        is_hello.then(|| prefix(record).map(|hello| Self::Hello(Box::new(hello))))?
+    }
+}
+
+/// The structure that a record begins with.
+fn prefix<T: aya::Pod>(record: &[u8]) -> Option<T> {
+    (record.len() >= size_of::<T>()).then(|| {
+        // SAFETY: as long as the structure, whose every bit pattern is valid; the ring's records are aligned to 8, but nothing relies on it.
+        unsafe { record.as_ptr().cast::<T>().read_unaligned() }
+    })
+}
 
 /// The EVENTS ring. It has one reader: a second agent on the same pins would take events away from the first.
 pub struct EventStream {
@@ -38,7 +68,7 @@ impl EventStream {
     ///
     /// # Errors
     /// When the ring can't be waited for.
-    pub async fn next(&mut self, mut each: impl FnMut(Event)) -> Result<(), DatapathError> {
+    pub async fn next(&mut self, mut each: impl FnMut(Told)) -> Result<(), DatapathError> {
         let mut guard = self
             .ring
             .readable_mut()
@@ -50,9 +80,8 @@ impl EventStream {
                 guard.clear_ready();
                 return Ok(());
             };
-            if item.len() == size_of::<Event>() {
-                // SAFETY: as long as an event, whose every bit pattern is valid; the ring's records are aligned to 8, but nothing relies on it.
-                each(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
+            if let Some(told) = Told::read(&item) {
+                each(told);
             }
         }
         Ok(())
@@ -104,4 +133,43 @@ impl log::Log for ToTracing {
     }
 
     fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes<T: aya::Pod>(value: &T) -> Vec<u8> {
+        let start = std::ptr::from_ref(value).cast::<u8>();
+        // SAFETY: plain old data without padding, which outlives the copy.
+        unsafe { std::slice::from_raw_parts(start, size_of::<T>()) }.to_vec()
+    }
+
+    #[test]
+    fn records_are_told_by_kind_and_length() {
+        let event = |kind: EventKind| Event {
+            kind: kind as u32,
+            ..Event::default()
+        };
+        let hello = HelloEvent {
+            event: event(EventKind::HelloBound),
+            ip_set: 7,
+            ..HelloEvent::default()
+        };
+        let Some(Told::Event(read)) = Told::read(&bytes(&event(EventKind::Dropped))) else {
+            panic!("an event");
+        };
+        assert_eq!(read, event(EventKind::Dropped));
+        let Some(Told::Hello(read)) = Told::read(&bytes(&hello)) else {
+            panic!("a ClientHello");
+        };
+        assert_eq!(*read, hello);
+        let mut other = hello;
+        other.event.kind = EventKind::Dropped as u32;
+        assert!(Told::read(&bytes(&other)).is_none());
+        let record = bytes(&hello);
+        for length in (0..record.len()).filter(|length| *length != size_of::<Event>()) {
+            assert!(Told::read(&record[..length]).is_none(), "{length}");
+        }
+    }
 }

@@ -198,7 +198,8 @@ impl Tables {
                 |e| DatapathError::kernel(format!("writing the service {}", service.address), e);
             let entry = |mode: Mode| Service {
                 mode: mode as u8,
-                padding: [0; 3],
+                flags: if mode == Mode::Vip { 0 } else { service.flags },
+                padding: [0; 2],
                 pool: service.pool,
                 ip_set: ip_sets[service.ip_set],
             };

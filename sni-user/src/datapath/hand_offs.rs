@@ -185,10 +185,10 @@ impl HandOffs {
 }
 
 /// What was not there is as good as removed.
-fn gone(removed: Result<(), MapError>) -> Result<(), DatapathError> {
+pub(super) fn gone(removed: Result<(), MapError>) -> Result<(), DatapathError> {
     match removed {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
         Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
-        Err(error) => Err(DatapathError::kernel("removing an entry of a flow", error)),
+        Err(error) => Err(DatapathError::kernel("removing an entry of a map", error)),
     }
 }

@@ -4,7 +4,8 @@ use aya::maps::lpm_trie::Key;
 use sni_common::{
     Address,
     contract::{
-        AclKey, Edge, Flow, FlowKey, Learned, LearnedKey, Pool, Service, ServiceKey, Settings, bank,
+        AclKey, BudgetKey, Edge, Flow, FlowKey, Learned, LearnedKey, Pool, Service, ServiceKey,
+        Settings, bank,
     },
     token_bucket::TokenBucket,
 };
@@ -83,12 +84,12 @@ impl Maps {
         found("ACL", self.acl.get(&Key::new(AclKey::BITS, data), 0))
     }
 
-    /// The SYN budget of a source, as [`Address::source_group`] has it.
+    /// A budget of the datapath's.
     ///
     /// # Errors
     /// When the map can't be read.
-    pub fn syn_budget(&self, source: &Address) -> Result<Option<TokenBucket>, DatapathError> {
-        found("BUDGET", self.budget.get(source, 0))
+    pub fn budget(&self, key: &BudgetKey) -> Result<Option<TokenBucket>, DatapathError> {
+        found("BUDGET", self.budget.get(key, 0))
     }
 
     /// An entry of FLOWS.

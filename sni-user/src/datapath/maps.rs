@@ -7,11 +7,11 @@ use std::{
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use sni_common::{
-    Address,
     contract::{
-        ABI_VERSION, Account, AccountKey, AclKey, CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION,
-        Edge, Flow, FlowKey, HandingOff, Label, LabelKey, LabelKind, Learned, LearnedKey, Link,
-        Pool, Service, ServiceKey, Settings, SniRoute, SniRouteKey, Stats, SynSeen,
+        ABI_VERSION, Account, AccountKey, AclKey, Announced, BudgetKey, CONTROL_ABI,
+        CONTROL_ANNOUNCED, CONTROL_FLAGS, CONTROL_GENERATION, Edge, Flow, FlowKey, HandingOff,
+        HelloBytes, Label, LabelKey, LabelKind, Learned, LearnedKey, Link, Pending, Pool, Service,
+        ServiceKey, Settings, SniRoute, SniRouteKey, Stats, SynSeen,
     },
     maglev,
     token_bucket::TokenBucket,
@@ -27,7 +27,7 @@ use super::{
 pub const MAPS: &[(&str, &str)] = &[
     (
         "CONTROL",
-        "ABI version, active generation, flags, listener's port",
+        "ABI version, active generation, flags, listener's port, what is announced",
     ),
     ("SETTINGS", "seed, budgets, ports, by bank"),
     (
@@ -57,11 +57,16 @@ pub const MAPS: &[(&str, &str)] = &[
         "what ended connections carried, by route and Edge",
     ),
     ("ACL", "denied and allowed prefixes"),
-    ("BUDGET", "SYN budget per source"),
+    ("BUDGET", "what sources and prefixes may still begin"),
     ("LINKS", "VLAN interfaces"),
     ("STATS", "counters and drop reasons, per CPU"),
     ("EVENTS", "ring of events for the agent"),
     ("LABELS", "names of Edges, pools and IP sets"),
+    (
+        "PENDING",
+        "connections that the datapath has begun by itself",
+    ),
+    ("HELLOS", "the first bytes of their clients"),
 ];
 
 /// A map's shape, as the kernel reports it.
@@ -145,14 +150,18 @@ pub struct Maps {
     pub accounts: HashMap<MapData, AccountKey, Account>,
     /// Denied and allowed prefixes.
     pub acl: LpmTrie<MapData, AclKey, u32>,
-    /// SYN budgets.
-    pub budget: HashMap<MapData, Address, TokenBucket>,
+    /// What sources and prefixes may still begin.
+    pub budget: HashMap<MapData, BudgetKey, TokenBucket>,
     /// VLAN interfaces.
     pub links: HashMap<MapData, u32, Link>,
     /// Counters.
     pub stats: PerCpuArray<MapData, Stats>,
     /// Names.
     pub labels: HashMap<MapData, LabelKey, Label>,
+    /// Connections that the datapath has begun by itself.
+    pub pending: HashMap<MapData, FlowKey, Pending>,
+    /// The first bytes of their clients.
+    pub hellos: HashMap<MapData, FlowKey, HelloBytes>,
 }
 
 /// A Maglev table as a map value.
@@ -214,6 +223,8 @@ impl Maps {
             links: typed(pin_path, "LINKS")?,
             stats: typed(pin_path, "STATS")?,
             labels: typed(pin_path, "LABELS")?,
+            pending: typed(pin_path, "PENDING")?,
+            hellos: typed(pin_path, "HELLOS")?,
         })
     }
 
@@ -243,6 +254,25 @@ impl Maps {
         self.control
             .set(CONTROL_FLAGS, flags, 0)
             .map_err(|e| DatapathError::kernel("writing the map CONTROL", e))
+    }
+
+    /// What SYN-ACKs of the datapath announce; none where it answers no SYNs.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn announced(&self) -> Result<Option<Announced>, DatapathError> {
+        Ok(Announced::from_slot(self.control(CONTROL_ANNOUNCED)?))
+    }
+
+    /// Has the datapath answer SYNs to what it may bind, and announce this; or answer none.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn announce(&mut self, announced: Option<Announced>) -> Result<(), DatapathError> {
+        let slot = announced.map_or(0, Announced::to_slot);
+        self.control
+            .set(CONTROL_ANNOUNCED, slot, 0)
+            .map_err(|e| DatapathError::map("CONTROL", e))
     }
 
     /// Every entry of established flows, as they are while the reading passes by.
@@ -288,6 +318,26 @@ impl Maps {
                 &open(&self.pin_path, "HALF_OPEN")?,
                 |key, flow| {
                     entries.push((key, flow));
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(entries)
+    }
+
+    /// Every connection that the datapath has begun by itself.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn all_pending(&self) -> Result<Vec<(FlowKey, Pending)>, DatapathError> {
+        let mut entries = Vec::new();
+        // SAFETY: the types of PENDING, as opened above.
+        unsafe {
+            batch::for_each(
+                "PENDING",
+                &open(&self.pin_path, "PENDING")?,
+                |key, pending| {
+                    entries.push((key, pending));
                     Ok(())
                 },
             )?;
@@ -349,7 +399,7 @@ pub(super) fn open(pin_path: &Path, name: &str) -> Result<MapData, DatapathError
     })
 }
 
-fn typed<T>(pin_path: &Path, name: &str) -> Result<T, DatapathError>
+pub(super) fn typed<T>(pin_path: &Path, name: &str) -> Result<T, DatapathError>
 where
     T: TryFrom<Map, Error = aya::maps::MapError>,
 {

@@ -10,6 +10,7 @@ mod clsact;
 mod dispatch;
 mod error;
 mod events;
+mod former;
 mod generation;
 mod hand_offs;
 mod lookups;
@@ -26,7 +27,8 @@ pub use self::{
     attach::{AttachMode, Attached, attached_interfaces},
     dispatch::Listeners,
     error::DatapathError,
-    events::{EventStream, LogStream},
+    events::{EventStream, LogStream, Told},
+    former::FormerSettings,
     generation::Activated,
     hand_offs::{FlowRefused, HandOffs},
     maps::{MAPS, MapKind, Maps, map_kind},

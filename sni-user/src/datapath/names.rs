@@ -51,7 +51,8 @@ impl Maps {
     /// Notes what came of a connection to a name of an IP set: one more hit. `what` says it; its hits and times do not count. A client without a
     /// server name asks for [`SniName::EMPTY`].
     ///
-    /// Read, then written: the agent is the only writer. `now_ns` is the monotonic clock's.
+    /// Read, then written. The datapath counts connections that it binds by the entry, and one that it counts in between is lost: a number for people,
+    /// which is not worth a lock of the datapath's. `now_ns` is the monotonic clock's.
     ///
     /// # Errors
     /// When the map can't be read or written.

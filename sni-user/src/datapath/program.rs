@@ -48,7 +48,7 @@ pub struct ProgramFacts {
 }
 
 /// A loaded datapath. State and attachments are pinned until [`Datapath::remove`], and only by their pins: dropping it changes nothing, but for
-/// the classifiers of [`Datapath::attach_return`], which go with it.
+/// the classifiers of [`ReturnHook::Clsact`](super::ReturnHook::Clsact), which go with it.
 pub struct Datapath {
     pub(super) ebpf: Ebpf,
     pub(super) pin_path: PathBuf,
@@ -56,8 +56,8 @@ pub struct Datapath {
     pub(super) seats: HashSet<Seat>,
     /// Whether this agent's own socket lookup is attached.
     pub(super) dispatching: bool,
-    /// Classifiers by interface (name and index).
-    pub(super) returns: HashMap<(String, u32), SchedClassifierLinkId>,
+    /// This agent's own classifiers of Edges' answers by interface (name and index); those that are pinned need no link.
+    pub(super) returns: HashMap<(String, u32), Option<SchedClassifierLinkId>>,
     /// The maps, open.
     pub maps: Maps,
     /// Whether the state was adopted.

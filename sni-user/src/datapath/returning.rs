@@ -1,11 +1,19 @@
-//! The way back to the agent's transparent sockets: the classifier that marks what Edges answer them.
+//! The classifier of Edges' answers: it marks those to the agent's transparent sockets, and sends the ClientHellos of bound connections for the others.
+
+use std::path::Path;
 
 use aya::programs::{
     LinkOrder, SchedClassifier, TcAttachType,
-    tc::{NlOptions, TcAttachOptions},
+    links::FdLink,
+    tc::{NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions},
 };
 
-use super::{AttachMode, Datapath, DatapathError, clsact, program::program};
+use super::{
+    AttachMode, Datapath, DatapathError,
+    attach::{adopt, pin_link, unpinned},
+    clsact,
+    program::{LINKS_DIR, detach_pinned, pinned_files, program},
+};
 
 /// Name of the program in the object.
 pub(super) const PROGRAM: &str = "snigate_return";
@@ -13,9 +21,9 @@ pub(super) const PROGRAM: &str = "snigate_return";
 /// How a classifier sits on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReturnHook {
-    /// By a link that ends with the agent (Linux 6.6).
+    /// By a pinned link (Linux 6.6), which outlives the agent like the datapath's own: what is bound needs it.
     Tcx,
-    /// By a filter of traffic control, which outlives an agent that is killed; the next one replaces it.
+    /// By a filter of traffic control, which outlives an agent that is killed, but not one that ends orderly; the next one replaces it.
     Clsact,
 }
 
@@ -34,8 +42,7 @@ impl Datapath {
     /// Marks answers of Edges to this host's own connections (see [`sni_common::contract::TRANSPARENT_MARK`]) where they come in by these
     /// interfaces (name and index), and by no others. Idempotent: call it again when interfaces have changed.
     ///
-    /// It serves the agent's sockets, and ends with the agent. It sits behind the datapath, whose hook it must share where that is
-    /// [`AttachMode::Clsact`]: filters come after all links.
+    /// It sits behind the datapath, whose hook it must share where that is [`AttachMode::Clsact`]: filters come after all links.
     ///
     /// # Errors
     /// When it can't be attached somewhere; it stays where it is attached.
@@ -44,6 +51,17 @@ impl Datapath {
         interfaces: &[(String, u32)],
         hook: ReturnHook,
     ) -> Result<(), DatapathError> {
+        let links = self.pin_path.join(LINKS_DIR);
+        let wanted: Vec<_> = match hook {
+            ReturnHook::Tcx => interfaces.iter().map(pin_of).collect(),
+            ReturnHook::Clsact => Vec::new(),
+        };
+        // An earlier agent's, too.
+        for file in pinned_files(&self.pin_path)? {
+            if file.starts_with(PIN) && !wanted.contains(&file) {
+                detach_pinned(&links.join(file))?;
+            }
+        }
         let program: &mut SchedClassifier = program(&mut self.ebpf, PROGRAM)?;
         let gone: Vec<_> = self
             .returns
@@ -51,31 +69,68 @@ impl Datapath {
             .collect();
         for ((interface, ifindex), link) in gone {
             // Mostly the interface is gone, and the filter with it.
-            if let Err(error) = program.detach(link) {
+            if let Some(Err(error)) = link.map(|link| program.detach(link)) {
                 tracing::debug!(%error, interface, ifindex, "the classifier is not detached");
             }
         }
-        for (name, ifindex) in interfaces {
-            let key = (name.clone(), *ifindex);
-            if self.returns.contains_key(&key) {
+        for interface in interfaces {
+            if self.returns.contains_key(interface) {
                 continue;
             }
-            let options = match hook {
-                ReturnHook::Tcx => TcAttachOptions::TcxOrder(LinkOrder::last()),
-                ReturnHook::Clsact => {
-                    clsact::add_qdisc(name).map_err(|e| failed(name, e))?;
-                    // That of an agent that was killed.
-                    clsact::remove_filters(name, PROGRAM).map_err(|e| failed(name, e))?;
-                    TcAttachOptions::Netlink(NlOptions::default())
+            let link = match hook {
+                ReturnHook::Tcx => {
+                    attach_pinned(program, &interface.0, &links.join(pin_of(interface)))?;
+                    None
                 }
+                ReturnHook::Clsact => Some(attach_filter(program, &interface.0)?),
             };
-            let link = program
-                .attach_with_options(name, TcAttachType::Ingress, options)
-                .map_err(|e| failed(name, e))?;
-            self.returns.insert(key, link);
+            self.returns.insert(interface.clone(), link);
         }
         Ok(())
     }
+}
+
+/// What the pins of these links begin with.
+const PIN: &str = "return:";
+
+/// The pin of an interface's link. A BPF filesystem takes no dots.
+fn pin_of((interface, ifindex): &(String, u32)) -> String {
+    format!("{PIN}{ifindex}:{}", interface.replace('.', ":"))
+}
+
+fn attach_pinned(
+    program: &mut SchedClassifier,
+    interface: &str,
+    pin: &Path,
+) -> Result<(), DatapathError> {
+    let adopted = adopt(pin, |link| {
+        let id = program.attach_to_link(SchedClassifierLink::try_from(link)?)?;
+        // The pin is another reference to the same link; this one may go.
+        program.take_link(id)?;
+        Ok(())
+    })?;
+    if adopted {
+        return Ok(());
+    }
+    let last = TcAttachOptions::TcxOrder(LinkOrder::last());
+    let link = program
+        .attach_with_options(interface, TcAttachType::Ingress, last)
+        .and_then(|id| program.take_link(id))
+        .map_err(|e| failed(interface, e))?;
+    pin_link(FdLink::try_from(link).map_err(|e| unpinned(pin, e))?, pin)
+}
+
+fn attach_filter(
+    program: &mut SchedClassifier,
+    interface: &str,
+) -> Result<SchedClassifierLinkId, DatapathError> {
+    clsact::add_qdisc(interface).map_err(|e| failed(interface, e))?;
+    // That of an agent that was killed.
+    clsact::remove_filters(interface, PROGRAM).map_err(|e| failed(interface, e))?;
+    let options = TcAttachOptions::Netlink(NlOptions::default());
+    program
+        .attach_with_options(interface, TcAttachType::Ingress, options)
+        .map_err(|e| failed(interface, e))
 }
 
 fn failed(interface: &str, error: impl std::error::Error + Send + Sync + 'static) -> DatapathError {

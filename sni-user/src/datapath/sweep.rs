@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use sni_common::{
-    contract::{Direction, Flow, FlowKey, Way},
+    contract::{Direction, Flow, FlowKey, Pending, Way},
     expiry::{self, Ended, Timeouts},
     tcp::state,
 };
@@ -27,7 +27,9 @@ pub struct Swept {
     pub orphaned: usize,
     /// Handshakes that were never completed.
     pub abandoned: usize,
-    /// Handed-off flows that nobody has ended, by the slot of their Edge.
+    /// Connections that the datapath has begun by itself, and that have come no further.
+    pub stuck: usize,
+    /// Flows that were handed off or bound, and that nobody has ended, by the slot of their Edge.
     pub handed_off: HashMap<u16, u32>,
 }
 
@@ -44,7 +46,7 @@ pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept,
     let mut candidates = Vec::new();
     maps.for_each_flow(|key, flow| {
         entries += 1;
-        if flow.way == Way::HandedOff as u8
+        if flow.way != Way::Steered as u8
             && flow.direction == Direction::ToEdge as u8
             && flow.state & (state::FIN | state::RST) == 0
         {
@@ -95,5 +97,52 @@ pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept,
             swept.half_open += usize::from(flow.direction == Direction::ToEdge as u8);
         }
     }
+    swept.stuck = forget_stuck(maps, now_ns)?;
     accounted.map(|()| swept)
+}
+
+/// How long a connection may be pending: longer than anybody repeats a SYN or a ClientHello with some hope.
+const PENDING_NS: u64 = 30_000_000_000;
+
+/// Removes connections that are pending for too long, and the first bytes of clients that have no pending connection. Both maps forget the oldest
+/// entries by themselves; this makes room earlier, and what is listed true.
+fn forget_stuck(maps: &mut Maps, now_ns: u64) -> Result<usize, DatapathError> {
+    // In this order, and asked again below: who comes in between has both entries by then.
+    let hellos: Vec<_> = maps.hellos.keys().filter_map(Result::ok).collect();
+    let stuck: Vec<_> = maps
+        .all_pending()?
+        .into_iter()
+        .filter(|(_, pending)| is_stuck(pending, now_ns))
+        .map(|(key, _)| key)
+        .collect();
+    for key in &stuck {
+        // Evicted, or no longer pending, a moment ago.
+        let _ = maps.pending.remove(key);
+    }
+    for key in hellos {
+        if maps.pending.get(&key, 0).is_err() {
+            let _ = maps.hellos.remove(&key);
+        }
+    }
+    Ok(stuck.len())
+}
+
+fn is_stuck(pending: &Pending, now_ns: u64) -> bool {
+    now_ns.saturating_sub(pending.since_ns) > PENDING_NS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pending_connection_has_half_a_minute() {
+        let pending = Pending {
+            since_ns: 7,
+            ..Pending::default()
+        };
+        assert!(!is_stuck(&pending, 0), "the clocks of two CPUs differ");
+        assert!(!is_stuck(&pending, 7 + PENDING_NS));
+        assert!(is_stuck(&pending, 8 + PENDING_NS));
+    }
 }

@@ -5,8 +5,8 @@ use std::{collections::HashMap, net::IpAddr};
 use sni_common::{
     Address,
     contract::{
-        AclAction, Edge, EdgeState, Mode, NO_POOL, ROUTE_CONDITIONAL, RouteAction, Settings,
-        SniName, SniRoute, SourceMode,
+        AclAction, Edge, EdgeState, Mode, NO_POOL, ROUTE_AGENT, ROUTE_CONDITIONAL, RouteAction,
+        SERVICE_BIND, Settings, SniName, SniRoute, SourceMode,
         limits::{MAX_POOLS, MAX_SNI_ROUTES},
     },
     maglev,
@@ -50,6 +50,8 @@ pub(super) struct ServiceEntry {
     pub(super) address: Address,
     pub(super) ports: Vec<u16>,
     pub(super) mode: Mode,
+    /// As [`sni_common::contract::Service::flags`].
+    pub(super) flags: u8,
     pub(super) pool: u32,
     /// Index in `ip_sets`.
     pub(super) ip_set: usize,
@@ -129,10 +131,12 @@ impl Tables {
                             .and_then(|pool| numbers.get(&(pool.index(), address.is_ipv4()))),
                     ),
                 };
+                let binds = matches!(set.mode, config::Mode::Inspect { bind: true, .. });
                 services.push(ServiceEntry {
                     address: (*address).into(),
                     ports: set.ports.clone(),
                     mode,
+                    flags: if binds { SERVICE_BIND } else { 0 },
                     // An inspected address without a default has no pool; the datapath does not look at it.
                     pool: pool.copied().unwrap_or(NO_POOL),
                     ip_set: index,
@@ -151,15 +155,20 @@ impl Tables {
             .map(|net| prefix(net, AclAction::Deny))
             .chain(limits.allow.iter().map(|net| prefix(net, AclAction::Allow)))
             .collect();
-        let rate = limits.syn_per_source;
         Ok(Self {
             settings: Settings {
                 seed: maglev::identity(&[config.gateway.seed.as_bytes()]),
-                syn_millirate: rate.millirate(),
-                syn_burst: rate.count().get(),
+                syn_millirate: limits.syn_per_source.millirate(),
+                syn_burst: limits.syn_per_source.count().get(),
                 first_port: owned_ports.0,
                 ports: owned_ports.1,
                 acl_prefixes: acl.len() as u32,
+                syn_prefix_millirate: limits.syn_per_prefix.millirate(),
+                syn_prefix_burst: limits.syn_per_prefix.count().get(),
+                hello_millirate: limits.hello_per_source.millirate(),
+                hello_burst: limits.hello_per_source.count().get(),
+                hello_prefix_millirate: limits.hello_per_prefix.millirate(),
+                hello_prefix_burst: limits.hello_per_prefix.count().get(),
             },
             edges,
             pool_numbers: (0..config.pools.len())
@@ -214,11 +223,13 @@ fn routes(
             } else {
                 ROUTE_CONDITIONAL
             };
+            let needs_agent = config.needs_agent(config.pool(&domain.pool));
             let route = SniRoute {
                 pool_v4: pool(domain, true),
                 pool_v6: pool(domain, false),
                 action: action as u8,
-                flags: conditional,
+                flags: conditional | if needs_agent { ROUTE_AGENT } else { 0 },
+                route: key.number(),
                 ..SniRoute::default()
             };
             routes.push((key, route));
@@ -245,5 +256,6 @@ fn edge_entry(edge: &config::Edge, gateway: Address) -> Edge {
             config::SourceMode::Gateway => SourceMode::Gateway,
         } as u8,
         state: EdgeState::Up as u8,
+        no_timestamps_until_s: 0,
     }
 }

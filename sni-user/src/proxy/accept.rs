@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use socket2::SockRef;
 use tokio::{net::TcpListener, task::JoinSet};
 
-use super::{Proxy, connection};
+use super::{Proxy, connection, stamp::is_stamp};
 
 /// How long to wait when the kernel refuses: connections end, and there will be file descriptors and memory again.
 const REFUSED: Duration = Duration::from_millis(100);
@@ -39,11 +39,18 @@ async fn follow_segment_size(proxy: &Proxy, listener: &TcpListener) {
 }
 
 async fn accept(proxy: &Arc<Proxy>, listener: &TcpListener, open: &mut JoinSet<()>) {
+    // Bound, so it has one.
+    let own_port = listener.local_addr().map_or(0, |address| address.port());
     loop {
         let permit = proxy.permit().await;
         // Those that have ended.
         while open.try_join_next().is_some() {}
         match listener.accept().await {
+            // The agent's own, which has done its work with its SYN.
+            Ok((stream, source))
+                if stream
+                    .local_addr()
+                    .is_ok_and(|address| is_stamp(source, address, own_port)) => {}
             Ok((stream, source)) => {
                 let proxy = Arc::clone(proxy);
                 open.spawn(async move {

@@ -1,6 +1,6 @@
-//! How many connections one source may leave without a complete ClientHello.
+//! How many connections one source, and one prefix, may leave without a complete ClientHello.
 //!
-//! A connection takes from its source's budget when its ClientHello is late, and gives back when it is complete after all; one that ends without
+//! A connection takes from its source's and its prefix's budget when its ClientHello is late, and gives back when it is complete after all; one that ends without
 //! has lost it. So the budget bounds those that wait as well as those that have given up, and an honest client pays nothing, not even behind an
 //! address that many share.
 
@@ -11,40 +11,74 @@ use std::{
 };
 
 use lru::LruCache;
-use sni_common::{Address, token_bucket::TokenBucket};
+use sni_common::{
+    Address,
+    contract::{BudgetKey, BudgetKind},
+    token_bucket::TokenBucket,
+};
 
-use crate::config::{IpNet, Limits};
+use crate::config::{IpNet, Limits, Rate};
 
-/// Sources that are remembered. The one forgotten first is the one not seen for longest; it starts again with a full budget.
-const SOURCES: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+/// Sources and prefixes that are remembered. The one forgotten first is the one not seen for longest; it starts again with a full budget.
+const BUCKETS: NonZeroUsize = NonZeroUsize::new(131_072).unwrap();
 
-/// Budgets by source.
+/// Budgets of sources and of prefixes.
 #[derive(Debug)]
 pub(super) struct Budgets {
-    buckets: Mutex<LruCache<Address, TokenBucket>>,
+    buckets: Mutex<LruCache<BudgetKey, TokenBucket>>,
 }
 
 /// What the budgets go by; part of a configuration.
 #[derive(Clone, Debug)]
 pub(super) struct Allowance {
-    millirate: u32,
-    burst: u32,
+    source: Refill,
+    prefix: Refill,
     exempt: Vec<IpNet>,
 }
 
-/// A connection's part of its source's budget. Dropped, it is lost; see [`Claim::give_back`].
+/// How a bucket fills.
+#[derive(Clone, Copy, Debug)]
+struct Refill {
+    millirate: u32,
+    burst: u32,
+}
+
+/// A connection's part of its source's and its prefix's budget. Dropped, it is lost; see [`Claim::give_back`].
 #[derive(Debug)]
 pub(super) struct Claim {
-    taken: Option<(Arc<Budgets>, Address, u32)>,
+    taken: Option<(Arc<Budgets>, Taken)>,
 }
+
+/// The buckets of a source and of its prefix.
+type Taken = [(BudgetKey, Refill); 2];
 
 impl Allowance {
     pub(super) fn new(limits: &Limits) -> Self {
-        let rate = limits.hello_per_source;
+        Self {
+            source: limits.hello_per_source.into(),
+            prefix: limits.hello_per_prefix.into(),
+            exempt: limits.allow.clone(),
+        }
+    }
+
+    /// The buckets that a connection from here takes from.
+    fn buckets(&self, source: Address) -> Taken {
+        let bucket = |source, kind: BudgetKind, refill| {
+            let kind = kind as u32;
+            (BudgetKey { source, kind }, refill)
+        };
+        [
+            bucket(source.source_group(), BudgetKind::Hello, self.source),
+            bucket(source.source_prefix(), BudgetKind::HelloPrefix, self.prefix),
+        ]
+    }
+}
+
+impl From<Rate> for Refill {
+    fn from(rate: Rate) -> Self {
         Self {
             millirate: rate.millirate(),
             burst: rate.count().get(),
-            exempt: limits.allow.clone(),
         }
     }
 }
@@ -52,11 +86,11 @@ impl Allowance {
 impl Budgets {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            buckets: Mutex::new(LruCache::new(SOURCES)),
+            buckets: Mutex::new(LruCache::new(BUCKETS)),
         })
     }
 
-    /// Takes from a source's budget at `now_ns` (any steady clock); nothing when it is used up.
+    /// Takes from the budgets of a source and its prefix at `now_ns` (any steady clock); nothing when one of them is used up.
     pub(super) fn claim(
         self: &Arc<Self>,
         source: IpAddr,
@@ -66,33 +100,45 @@ impl Budgets {
         if allowance.exempt.iter().any(|net| net.contains(&source)) {
             return Some(Claim { taken: None });
         }
-        let group = Address::from(source).source_group();
+        let wanted = allowance.buckets(source.into());
         let mut buckets = self.lock();
-        let admitted = match buckets.get_mut(&group) {
-            Some(bucket) => bucket.take(now_ns, allowance.millirate, allowance.burst),
-            None => {
-                buckets.put(group, TokenBucket::first_taken(now_ns, allowance.burst));
-                true
+        for (index, (key, refill)) in wanted.iter().enumerate() {
+            let admitted = match buckets.get_mut(key) {
+                Some(bucket) => bucket.take(now_ns, refill.millirate, refill.burst),
+                None => {
+                    buckets.put(*key, TokenBucket::first_taken(now_ns, refill.burst));
+                    true
+                }
+            };
+            if !admitted {
+                give_back(&mut buckets, &wanted[..index]);
+                return None;
             }
-        };
+        }
         drop(buckets);
-        admitted.then(|| Claim {
-            taken: Some((Arc::clone(self), group, allowance.burst)),
+        Some(Claim {
+            taken: Some((Arc::clone(self), wanted)),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<Address, TokenBucket>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<BudgetKey, TokenBucket>> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Claim {
-    /// The ClientHello is complete: the source has its token back.
+    /// The ClientHello is complete: source and prefix have their tokens back.
     pub(super) fn give_back(mut self) {
-        if let Some((budgets, group, burst)) = self.taken.take()
-            && let Some(bucket) = budgets.lock().get_mut(&group)
-        {
-            bucket.give_back(burst);
+        if let Some((budgets, taken)) = self.taken.take() {
+            give_back(&mut budgets.lock(), &taken);
+        }
+    }
+}
+
+fn give_back(buckets: &mut LruCache<BudgetKey, TokenBucket>, taken: &[(BudgetKey, Refill)]) {
+    for (key, refill) in taken {
+        if let Some(bucket) = buckets.get_mut(key) {
+            bucket.give_back(refill.burst);
         }
     }
 }
@@ -106,8 +152,14 @@ mod tests {
 
     fn three_per_second() -> Allowance {
         Allowance {
-            millirate: 3000,
-            burst: 3,
+            source: Refill {
+                millirate: 3000,
+                burst: 3,
+            },
+            prefix: Refill {
+                millirate: 5000,
+                burst: 5,
+            },
             exempt: vec!["192.0.2.0/24".parse().expect("a prefix")],
         }
     }
@@ -132,6 +184,23 @@ mod tests {
     }
 
     #[test]
+    fn who_is_refused_for_the_prefix_has_paid_nothing() {
+        let (budgets, allowance) = (Budgets::new(), three_per_second());
+        let claim = |host: u8, at| budgets.claim([198, 51, 100, host].into(), &allowance, at);
+        let waiting: Vec<_> = (1..=5).map(|host| claim(host, SECOND)).collect();
+        for _ in 0..10 {
+            assert!(claim(9, SECOND).is_none());
+        }
+        for claim in waiting.into_iter().flatten() {
+            claim.give_back();
+        }
+        for _ in 0..3 {
+            assert!(claim(9, SECOND).is_some());
+        }
+        assert!(claim(9, SECOND).is_none(), "its own budget");
+    }
+
+    #[test]
     fn sources_do_not_share_and_some_are_exempt() {
         let (budgets, allowance) = (Budgets::new(), three_per_second());
         let claim =
@@ -140,13 +209,18 @@ mod tests {
             assert!(claim("198.51.100.1").is_some());
         }
         assert!(claim("198.51.100.1").is_none());
-        assert!(claim("198.51.100.2").is_some());
+        // A prefix has more than a source, and less than all of its sources.
+        assert!(claim("198.51.100.2").is_some() && claim("198.51.100.3").is_some());
+        assert!(claim("198.51.100.4").is_none());
+        assert!(claim("198.51.101.1").is_some());
         // One IPv6 host has a whole /64.
         for host in 1..=3 {
             assert!(claim(&format!("2001:db8::{host}")).is_some());
         }
         assert!(claim("2001:db8::4").is_none());
-        assert!(claim("2001:db8:0:1::4").is_some());
+        assert!(claim("2001:db8:0:1::4").is_some() && claim("2001:db8:0:2::4").is_some());
+        assert!(claim("2001:db8:0:3::4").is_none());
+        assert!(claim("2001:db8:1::4").is_some());
         for _ in 0..10 {
             assert!(claim("192.0.2.7").is_some());
         }

@@ -5,6 +5,7 @@
 //! `hand_off` leaves to the datapath and `relay` does where that can't be, or `terminate` ends its TLS. What can't be carried ends with a `refusal` and a `farewell`.
 
 mod accept;
+mod bound;
 mod budget;
 mod carried;
 mod connect;
@@ -22,10 +23,12 @@ mod relay;
 mod routing;
 mod shared;
 mod socket;
+mod stamp;
 mod story;
 pub mod terminate;
 mod uses;
 
+pub(crate) use self::stamp::stamp;
 pub use self::{
     carried::Progress,
     routing::{Decision, Routing, Service, Target, Verdict},

@@ -31,7 +31,7 @@ pub(super) enum Refusal {
     Denied,
     /// Too many connections of this source without a ClientHello.
     #[error(
-        "the source leaves more connections without a ClientHello than `limits.hello_per_source` allows: raise it, or put the source into `limits.allow`"
+        "the source leaves more connections without a ClientHello than `limits.hello_per_source`, or its prefix than `limits.hello_per_prefix`, allows: raise it, or put the source into `limits.allow`"
     )]
     HelloBudget,
     /// A slow client.

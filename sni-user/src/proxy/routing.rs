@@ -58,6 +58,22 @@ pub struct Decision {
     pub target: Target,
     /// What flows and accounts call the name that decided ([`sni_common::contract::SniName::number`]); 0 for the default.
     pub route: u64,
+    /// Whether another client with the same name may go elsewhere: several domains have it, or it is for certain application protocols only.
+    pub conditional: bool,
+}
+
+/// What defines a server name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// By what it was found.
+    pub matched: Matched,
+    /// The domain that it means to this client, by its position in the configuration; none where all of its domains ask for other application
+    /// protocols.
+    pub domain: Option<usize>,
+    /// The number of the defined name.
+    pub route: u64,
+    /// As of a [`Decision`].
+    pub conditional: bool,
 }
 
 /// Where a connection goes.
@@ -126,27 +142,35 @@ impl Routing {
         let name = hello.server_name.as_deref();
         let defined = name.and_then(|name| self.named(name, &hello.alpn));
         match (defined, service.default) {
-            (Some((matched, Some(domain), route)), _) => Verdict::Goes(Decision {
-                matched,
-                target: Target::Domain(domain),
-                route,
-            }),
-            (Some((matched, None, _)), _) => Verdict::WrongProtocol(matched),
+            (Some(named), _) => match named.domain {
+                Some(domain) => Verdict::Goes(Decision {
+                    matched: named.matched,
+                    target: Target::Domain(domain),
+                    route: named.route,
+                    conditional: named.conditional,
+                }),
+                None => Verdict::WrongProtocol(named.matched),
+            },
             (None, Some(pool)) => Verdict::Goes(Decision {
                 matched: Matched::Default,
                 target: Target::Pool(pool),
                 route: 0,
+                conditional: false,
             }),
             (None, None) => Verdict::Unknown,
         }
     }
 
-    /// What defines a server name, and the domain that it means to a client that offers these application protocols, by its position in the
-    /// configuration: none where all of its domains ask for others. Last, the number of the defined name.
-    pub fn named(&self, name: &str, offered: &[Vec<u8>]) -> Option<(Matched, Option<usize>, u64)> {
+    /// What defines a server name, to a client that offers these application protocols.
+    pub fn named(&self, name: &str, offered: &[Vec<u8>]) -> Option<Named> {
         candidates(name).find_map(|(matched, candidate)| {
             let domains = self.names.get(candidate.as_str())?;
-            Some((matched, choose(domains, offered), candidate.number()))
+            Some(Named {
+                matched,
+                domain: choose(domains, offered),
+                route: candidate.number(),
+                conditional: domains.len() > 1 || domains.iter().any(|it| !it.alpn.is_empty()),
+            })
         })
     }
 }

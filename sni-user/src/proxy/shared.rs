@@ -24,7 +24,7 @@ use super::{
     carried::Registry,
     counters::Counters,
     port::Ports,
-    routing::{Routing, Verdict},
+    routing::{Routing, Target, Verdict},
     socket::{self, NotAdopted},
     uses::{InUse, UsedAddress, UsedWayBack, Uses},
 };
@@ -138,6 +138,24 @@ impl Active {
             numbers,
             config,
         }
+    }
+}
+
+impl Active {
+    /// A target in a word or two.
+    pub(super) fn destination(&self, target: Target) -> Option<String> {
+        let config = &self.config;
+        Some(match target {
+            Target::Pool(pool) => config.pools.get(pool)?.name.to_string(),
+            Target::Domain(domain) => {
+                let domain = config.domains.get(domain)?;
+                let pool = domain.pool.name();
+                match domain.terminate {
+                    Some(_) => format!("terminate {pool}"),
+                    None => pool.to_string(),
+                }
+            }
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::hand_off::tell_write_seq;
+use crate::net::host::namespace_of;
 
 /// Connections that wait for the agent, at most; the kernel takes the smaller of this and `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -43,7 +44,7 @@ pub(super) fn adopt(left: OwnedFd) -> Result<TcpListener, NotAdopted> {
     {
         return Err(NotAdopted::NoListener);
     }
-    if network_namespace(&left)? != network_namespace(&ours)? {
+    if namespace_of(&left)? != namespace_of(&ours)? {
         return Err(NotAdopted::Elsewhere);
     }
     let everywhere = left
@@ -175,26 +176,6 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
         IpAddr::V6(_) => address,
         v4 => SocketAddr::new(v4, address.port()),
     }
-}
-
-/// The number of a socket's network namespace, which no other one ever gets (SO_NETNS_COOKIE, Linux 5.14).
-fn network_namespace(socket: &impl AsFd) -> io::Result<u64> {
-    let mut cookie = 0u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the option's value is eight bytes long, and value and length outlive the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(cookie)
 }
 
 pub(super) fn set(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {

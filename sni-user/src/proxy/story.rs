@@ -190,18 +190,7 @@ impl<'a> Story<'a> {
 
     /// Where the routes send it, in a word.
     fn destination(&self) -> Option<String> {
-        let config = &self.active.config;
-        Some(match self.decision?.target {
-            Target::Pool(pool) => config.pools.get(pool)?.name.to_string(),
-            Target::Domain(domain) => {
-                let domain = config.domains.get(domain)?;
-                let pool = domain.pool.name();
-                match domain.terminate {
-                    Some(_) => format!("terminate {pool}"),
-                    None => pool.to_string(),
-                }
-            }
-        })
+        self.active.destination(self.decision?.target)
     }
 }
 

@@ -6,9 +6,9 @@ use crate::{
     invariants,
 };
 
-struct Captured {
-    file: &'static str,
-    bytes: &'static [u8],
+pub(crate) struct Captured {
+    pub(crate) file: &'static str,
+    pub(crate) bytes: &'static [u8],
     name: Option<&'static str>,
     protocols: &'static [&'static str],
     versions: &'static [u16],
@@ -38,7 +38,7 @@ const TLS13: &[u16] = &[0x0304, 0x0303, 0x0302, 0x0301];
 const TLS12: &[u16] = &[0x0303, 0x0302, 0x0301];
 const WEB: &[&str] = &["h2", "http/1.1"];
 
-fn captured() -> Vec<Captured> {
+pub(crate) fn captured() -> Vec<Captured> {
     let many: Vec<String> = (0..60)
         .map(|number| format!("proto-{number:03}{}", "x".repeat(20)))
         .collect();

@@ -176,7 +176,7 @@ fn without_what_is_not_read(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A client's first bytes, mostly right.
-fn stream(random: &mut StdRng) -> Vec<u8> {
+pub(crate) fn stream(random: &mut StdRng) -> Vec<u8> {
     let mut message = match random.random_range(0..4) {
         0 => message_of(captured(random)),
         _ => hello(random).message(),

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 
-use crate::addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1};
+use crate::addresses::{EDGE_A, SIP_TLS, VIP_1};
 
 /// The domain whose connections are passed through.
 pub(super) const PASSED: &str = "sip.contoso.example";
+
+/// All addresses of partners.
+const PARTNERS: &str = "198.51.100.0/24";
 
 pub(super) fn edge_address() -> SocketAddr {
     (EDGE_A.v4, SIP_TLS).into()
@@ -36,11 +39,10 @@ pool = "edges"
 {more}
 
 [limits]
-# One partner makes all connections.
-allow = ["{partner}/32"]
+# Few partners make all connections.
+allow = ["{PARTNERS}"]
 "#,
         address = edge_address(),
         vip = VIP_1.v4,
-        partner = PARTNER.v4,
     )
 }

@@ -249,7 +249,7 @@ client_certificate = "none"
 "#,
         served.chain, served.key
     );
-    let tables = config::tables(&edge, "", &terminated);
+    let tables = config::tables(&edge, "bind = false", &terminated);
     let gateway = Gateway::start_tuned(lab, tuning, "", &tables)?;
     Ok(Proxies::Snigate(gateway))
 }

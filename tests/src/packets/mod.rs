@@ -21,5 +21,5 @@ pub use rig::{
     FAR_PARTNER, NARROW_EDGE, NARROW_MTU, Port, Rig, UNKNOWN_EDGE, UNKNOWN_PARTNER,
     UNREACHABLE_EDGE, VLAN_EDGE, WAN_ROUTER,
 };
-pub use row::{Fate, Row, Step, packet_table, packet_test};
+pub use row::{Fate, Row, Step, packet_table, packet_test, same_frame};
 pub use scene::{Action, OWNED_PORTS, Outcome, Program, SHORTEST_FRAME, Scene, context};

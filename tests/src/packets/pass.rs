@@ -64,16 +64,26 @@ pub fn load(pin: &Path) -> Result<Xdp> {
     let descriptor = bpf(BPF_PROG_LOAD, &attributes).context("loading the empty XDP program")?;
     // SAFETY: the kernel has just handed out this descriptor, to nobody else.
     let program = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    pinned(program.as_raw_fd(), pin, || {
+        Ok(Xdp::from_pin(pin, XdpAttachType::Interface)?)
+    })
+}
+
+/// Calls `open` while a program is pinned.
+///
+/// # Errors
+/// `pin` is not on a BPF filesystem, or what `open` returns.
+pub(super) fn pinned<T>(program: RawFd, pin: &Path, open: impl FnOnce() -> Result<T>) -> Result<T> {
     let path = CString::new(pin.as_os_str().as_bytes())?;
     let attributes = Pin {
         path: path.as_ptr() as u64,
-        descriptor: program.as_raw_fd() as u32,
+        descriptor: program as u32,
         flags: 0,
     };
     bpf(BPF_OBJ_PIN, &attributes).with_context(|| format!("pinning {}", pin.display()))?;
-    let xdp = Xdp::from_pin(pin, XdpAttachType::Interface)?;
+    let opened = open();
     fs::remove_file(pin).with_context(|| format!("removing {}", pin.display()))?;
-    Ok(xdp)
+    opened
 }
 
 fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<RawFd> {

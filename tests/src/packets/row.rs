@@ -28,6 +28,12 @@ pub enum Fate {
     Answered(Vec<u8>, DropReason),
     /// Dropped for this reason.
     Dropped(DropReason),
+    /// A SYN, answered with this frame.
+    Greeted(Vec<u8>),
+    /// Dropped, because its work is done, and counted as this.
+    Kept(Counter),
+    /// Made the occasion of this frame, which is sent instead. Bytes are counted as they came.
+    Replaced(Vec<u8>, Counter),
 }
 
 /// One packet of a row.
@@ -36,6 +42,7 @@ pub struct Step {
     port: Port,
     frame: Vec<u8>,
     linear: Option<usize>,
+    behind: bool,
     fate: Fate,
     further: Vec<(&'static str, u64)>,
     events: Option<Vec<EventKind>>,
@@ -55,6 +62,7 @@ impl Step {
             port,
             frame,
             linear: None,
+            behind: false,
             fate,
             further: Vec::new(),
             events: None,
@@ -102,6 +110,13 @@ impl Step {
         self
     }
 
+    /// The frame arrives at the program behind, which the first one has let it pass to.
+    #[must_use]
+    pub fn behind(mut self) -> Self {
+        self.behind = true;
+        self
+    }
+
     /// What the agent is told, in order. Without this, events are not looked at.
     #[must_use]
     pub fn tells(mut self, events: &[EventKind]) -> Self {
@@ -144,7 +159,13 @@ impl Step {
         if let Some(change) = &self.before {
             change(scene)?;
         }
-        let outcome = match (self.linear, scene.program()) {
+        let program = if self.behind {
+            Program::Tc
+        } else {
+            scene.program()
+        };
+        let outcome = match (self.linear, program) {
+            _ if self.behind => Some(scene.send_behind(self.port, &self.frame)?),
             (None, _) => scene.send_short(self.port, &self.frame)?,
             (Some(linear), Program::Xdp) => scene.send_split(self.port, &self.frame, linear)?,
             // A test run of traffic control makes no packet of several buffers.
@@ -153,8 +174,8 @@ impl Step {
         let Some(outcome) = outcome else {
             return Ok(());
         };
-        self.fate.check(scene.program(), &self.frame, &outcome)?;
-        let mut expected = self.fate.counts();
+        self.fate.check(program, &self.frame, &outcome)?;
+        let mut expected = self.fate.counts(&self.frame);
         for (name, by) in self.further {
             *expected.entry(name).or_default() += by;
         }
@@ -186,9 +207,12 @@ impl Fate {
     fn check(&self, program: Program, frame: &[u8], outcome: &Outcome) -> Result<()> {
         let (action, bytes) = match self {
             Self::Untouched(_) => (Action::Pass, Some(frame)),
-            Self::Forwarded(out) | Self::Answered(out, _) => (Action::Redirect, Some(&out[..])),
+            Self::Forwarded(out)
+            | Self::Answered(out, _)
+            | Self::Greeted(out)
+            | Self::Replaced(out, _) => (Action::Redirect, Some(&out[..])),
             // What is dropped may have been half written.
-            Self::Dropped(_) => (Action::Drop, None),
+            Self::Dropped(_) | Self::Kept(_) => (Action::Drop, None),
         };
         ensure!(
             outcome.action == action,
@@ -196,16 +220,13 @@ impl Fate {
             outcome.action,
             outcome.counts
         );
-        if let Some(bytes) = bytes
-            && bytes != outcome.frame
-            && !(program == Program::Tc && without_outer_tag(bytes) == Some(outcome.frame.clone()))
-        {
-            bail!("{}", difference(bytes, &outcome.frame));
+        match bytes {
+            Some(bytes) => same_frame(program, bytes, &outcome.frame),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn counts(&self) -> BTreeMap<&'static str, u64> {
+    fn counts(&self, frame: &[u8]) -> BTreeMap<&'static str, u64> {
         let counts = match self {
             Self::Untouched(counter) => vec![(counter.name(), 1)],
             Self::Forwarded(out) => vec![
@@ -214,9 +235,29 @@ impl Fate {
             ],
             Self::Answered(_, reason) => vec![(Counter::Answered.name(), 1), (reason.name(), 1)],
             Self::Dropped(reason) => vec![(Counter::Dropped.name(), 1), (reason.name(), 1)],
+            Self::Greeted(_) => vec![(Counter::Cookies.name(), 1)],
+            Self::Kept(counter) => vec![(counter.name(), 1)],
+            Self::Replaced(_, counter) => vec![
+                (Counter::Forwarded.name(), 1),
+                (Counter::ForwardedBytes.name(), ip_length(frame)),
+                (counter.name(), 1),
+            ],
         };
         counts.into_iter().collect()
     }
+}
+
+/// Whether a program has left a frame as it should be, to the last byte.
+///
+/// # Errors
+/// It has not; with both frames.
+pub fn same_frame(program: Program, expected: &[u8], found: &[u8]) -> Result<()> {
+    if expected != found
+        && !(program == Program::Tc && without_outer_tag(expected).as_deref() == Some(found))
+    {
+        bail!("{}", difference(expected, found));
+    }
+    Ok(())
 }
 
 /// What a test run shows of a packet with VLAN tags that traffic control has written: the outer one stands beside the packet, until a device sends it.

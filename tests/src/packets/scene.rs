@@ -1,20 +1,24 @@
 //! A datapath of a row's own, configured the way the agent does it, into which packets are put one by one.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Map, MapData, PerCpuValues, RingBuf};
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, loaded_programs};
 use aya::util::nr_cpus;
 use sni_common::contract::{
-    CONTROL_GENERATION, Counter, DropReason, EdgeState, Event, LabelKind, Stats, stats,
+    CONTROL_GENERATION, Counter, DropReason, EdgeState, Event, HelloEvent, LabelKind, Stats, stats,
 };
 use sni_user::config::Config;
 use sni_user::datapath::{Datapath, Maps, Tables};
 
 use super::capture::Capture;
+use super::pass;
 use super::rig::{Port, Rig, gateway_toward};
+use crate::line;
 
 /// The ports that the gateway owns toward Edges of `source = "gateway"`, unless a row says otherwise.
 pub const OWNED_PORTS: (u16, u16) = (20_000, 1_000);
@@ -67,6 +71,8 @@ pub struct Outcome {
     pub counts: BTreeMap<&'static str, u64>,
     /// What the agent was told.
     pub events: Vec<Event>,
+    /// What it was told of ClientHellos besides.
+    pub hellos: Vec<HelloEvent>,
 }
 
 /// A datapath with state of its own.
@@ -80,7 +86,18 @@ pub struct Scene<'a> {
     active: Option<(String, (u16, u16))>,
     max_flows: u32,
     program: Program,
+    /// The program behind, once it has been asked for.
+    behind: Option<SchedClassifier>,
     _pins: Pins,
+}
+
+/// Where a frame meets the datapath.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hook {
+    /// Its own.
+    Front(Program),
+    /// The ingress of traffic control, where the program sits that handles what the first one has let pass.
+    Behind,
 }
 
 impl<'a> Scene<'a> {
@@ -110,11 +127,13 @@ impl<'a> Scene<'a> {
             active: None,
             max_flows,
             program,
+            behind: None,
             _pins: pins,
         })
     }
 
-    /// The same datapath for another row: no flows, no accounts, no budgets spent, no VLANs, every Edge up. Loading one takes much longer.
+    /// The same datapath for another row: no flows, no accounts, no budgets spent, no VLANs, no SYNs answered, no names learned, every Edge up and nothing
+    /// known of it. Loading one takes much longer.
     ///
     /// # Errors
     /// A map can't be written, or the capture can't.
@@ -138,6 +157,16 @@ impl<'a> Scene<'a> {
                 seen.remove(&key)?;
             }
         }
+        for key in maps.pending.keys().collect::<Result<Vec<_>, _>>()? {
+            maps.pending.remove(&key)?;
+        }
+        for key in maps.hellos.keys().collect::<Result<Vec<_>, _>>()? {
+            maps.hellos.remove(&key)?;
+        }
+        for key in maps.sni_learned.keys().collect::<Result<Vec<_>, _>>()? {
+            maps.sni_learned.remove(&key)?;
+        }
+        maps.announce(None)?;
         for key in maps.accounts.keys().collect::<Result<Vec<_>, _>>()? {
             maps.accounts.remove(&key)?;
         }
@@ -151,6 +180,7 @@ impl<'a> Scene<'a> {
             if entry.0.kind == LabelKind::Edge as u32 {
                 let mut edge = maps.edges.get(&entry.0.number, 0)?;
                 edge.state = EdgeState::Up as u8;
+                edge.no_timestamps_until_s = 0;
                 maps.edges.set(entry.0.number, edge, 0)?;
             }
         }
@@ -254,8 +284,39 @@ impl<'a> Scene<'a> {
     /// The kernel refuses the test run.
     pub fn send(&mut self, port: Port, frame: &[u8]) -> Result<Outcome> {
         let before = self.datapath.maps.stats()?;
-        let (action, out) = self.run(port, frame, frame.len())?;
+        let hook = Hook::Front(self.program);
+        let (action, out) = self.run(hook, port, frame, frame.len())?;
         self.outcome(port, frame, action, out, &before)
+    }
+
+    /// Lets a frame that the program has let pass arrive at the one behind it, `snigate_return`.
+    ///
+    /// # Errors
+    /// The kernel refuses the test run.
+    pub fn send_behind(&mut self, port: Port, frame: &[u8]) -> Result<Outcome> {
+        let before = self.datapath.maps.stats()?;
+        let (action, out) = self.run(Hook::Behind, port, frame, frame.len())?;
+        self.outcome(port, frame, action, out, &before)
+    }
+
+    /// What `body` has a program send out by an interface besides the packet that it was run on, and how it ends.
+    ///
+    /// # Errors
+    /// The interface can't be listened at, or the body's.
+    pub fn sent_by<T>(
+        &mut self,
+        port: Port,
+        body: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<(T, Vec<Vec<u8>>)> {
+        const LONGEST: usize = 2048;
+        // What is sent is there at once: the other end of the link is in this namespace.
+        let line = line::open_incoming(&format!("{}-far", port.name()))?;
+        let result = body(self)?;
+        let mut frames = Vec::new();
+        while let Some(frame) = line::receive(LONGEST, |buffer| (&line).read(buffer))? {
+            frames.push(frame);
+        }
+        Ok((result, frames))
     }
 
     /// Lets a frame arrive in two buffers, the first of `linear` bytes; `None` where the kernel can't (before Linux 6.18).
@@ -269,7 +330,7 @@ impl<'a> Scene<'a> {
         linear: usize,
     ) -> Result<Option<Outcome>> {
         let before = self.datapath.maps.stats()?;
-        match self.run(port, frame, linear) {
+        match self.run(Hook::Front(self.program), port, frame, linear) {
             Ok((action, out)) => self.outcome(port, frame, action, out, &before).map(Some),
             Err(error) if is_invalid(&error) => Ok(None),
             Err(error) => Err(error),
@@ -287,38 +348,72 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn run(&mut self, port: Port, frame: &[u8], linear: usize) -> Result<(Action, Vec<u8>)> {
+    fn run(
+        &mut self,
+        hook: Hook,
+        port: Port,
+        frame: &[u8],
+        linear: usize,
+    ) -> Result<(Action, Vec<u8>)> {
         ensure!(
             frame.len() >= SHORTEST_FRAME,
             "the kernel runs no frame of {} bytes",
             frame.len()
         );
         let index = self.rig.index(port);
-        let context = match self.program {
-            Program::Xdp => context(linear, index).to_vec(),
-            Program::Tc => tc_context(index).to_vec(),
+        let context = match hook {
+            Hook::Front(Program::Xdp) => context(linear, index).to_vec(),
+            Hook::Front(Program::Tc) | Hook::Behind => tc_context(index).to_vec(),
         };
-        // Larger than what goes in: answers may grow at the front, and VLAN tags too.
-        let mut out = vec![0; frame.len() + 256];
+        // Larger than what goes in: answers may grow at the front, and VLAN tags too; and a ClientHello may take the place of a SYN-ACK.
+        let mut out = vec![0; frame.len() + 2048];
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
             ..TestRunOptions::default()
         };
-        let result = match self.program {
-            Program::Xdp => self.datapath.program()?.test_run(options),
-            Program::Tc => self.datapath.tc_program()?.test_run(options),
+        let result = match hook {
+            Hook::Front(Program::Xdp) => self.datapath.program()?.test_run(options),
+            Hook::Front(Program::Tc) => self.datapath.tc_program()?.test_run(options),
+            Hook::Behind => self.behind()?.test_run(options),
         }
         .with_context(|| format!("running a frame of {} bytes", frame.len()))?;
         out.truncate(result.data_size_out as usize);
-        let action = match (self.program, result.return_value) {
-            (Program::Xdp, XDP_DROP) | (Program::Tc, TC_DROP) => Action::Drop,
-            (Program::Xdp, XDP_PASS) | (Program::Tc, TC_PASS) => Action::Pass,
-            (Program::Xdp, XDP_REDIRECT) | (Program::Tc, TC_REDIRECT) => Action::Redirect,
+        let action = match (hook == Hook::Front(Program::Xdp), result.return_value) {
+            (true, XDP_DROP) | (false, TC_DROP) => Action::Drop,
+            (true, XDP_PASS) | (false, TC_PASS) => Action::Pass,
+            (true, XDP_REDIRECT) | (false, TC_REDIRECT) => Action::Redirect,
             (_, other) => bail!("the program returned {other}"),
         };
         Ok((action, out))
+    }
+
+    /// The program behind. Nobody but the agent's attachment needs it, so the datapath does not hand it out: it is looked for among the loaded ones, by
+    /// the maps that it shares with the first one.
+    fn behind(&mut self) -> Result<&mut SchedClassifier> {
+        const NAME: &str = "snigate_return";
+        if self.behind.is_none() {
+            let maps = self.datapath.program()?.info()?.map_ids()?;
+            let maps = maps.context("the kernel does not tell a program's maps")?;
+            let mut found = None;
+            for program in loaded_programs() {
+                // Others come and go meanwhile.
+                let Ok(program) = program else { continue };
+                if program.name_as_str() == Some(NAME)
+                    && let Ok(Some(theirs)) = program.map_ids()
+                    && theirs.iter().any(|map| maps.contains(map))
+                {
+                    found = Some(program.fd()?);
+                }
+            }
+            let program = found.with_context(|| format!("{NAME} is not loaded"))?;
+            let pin = self.rig.bpffs().join("behind");
+            self.behind = Some(pass::pinned(program.as_fd().as_raw_fd(), &pin, || {
+                Ok(SchedClassifier::from_pin(&pin)?)
+            })?);
+        }
+        self.behind.as_mut().context("the program behind")
     }
 
     fn outcome(
@@ -330,11 +425,18 @@ impl<'a> Scene<'a> {
         before: &Stats,
     ) -> Result<Outcome> {
         let counts = risen(before, &self.datapath.maps.stats()?);
-        let mut events = Vec::new();
+        let (mut events, mut hellos) = (Vec::new(), Vec::new());
         while let Some(item) = self.events.next() {
-            ensure!(item.len() == size_of::<Event>(), "an event of another size");
-            // SAFETY: as long as an event, whose every bit pattern is valid.
+            ensure!(
+                [size_of::<Event>(), size_of::<HelloEvent>()].contains(&item.len()),
+                "an event of another size"
+            );
+            // SAFETY: at least as long as an event, whose every bit pattern is valid.
             events.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
+            if item.len() == size_of::<HelloEvent>() {
+                // SAFETY: as above.
+                hellos.push(unsafe { item.as_ptr().cast::<HelloEvent>().read_unaligned() });
+            }
         }
         if let Some(capture) = &mut self.capture {
             capture.record(port, frame, action, &out)?;
@@ -344,6 +446,7 @@ impl<'a> Scene<'a> {
             frame: out,
             counts,
             events,
+            hellos,
         })
     }
 }

@@ -18,6 +18,7 @@ mod presented;
 mod proxies;
 mod replay;
 mod request;
+mod setups;
 mod sip;
 mod sipp;
 mod smoltcp;
@@ -41,7 +42,7 @@ pub use smoltcp::{Smoltcp, SmoltcpReport};
 pub use storm::{Limit, Storm, StormConnection, StormReport};
 pub use stream::{Opener, Stream, converse, pour};
 pub use stream_edge::StreamEdge;
-pub use tls::{EdgeTls, PartnerTls};
+pub use tls::{EdgeTls, PartnerTls, client_hello};
 
 /// A TLS version to insist on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Connections to a [`StreamEdge`](super::StreamEdge): a ClientHello, and then bytes as they are.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -26,9 +26,11 @@ const CHUNK: usize = 256 * 1024;
 /// Where streams are opened from, and where to.
 #[derive(Clone, Debug)]
 pub struct Opener<'a> {
-    namespace: &'a Namespace,
-    address: SocketAddr,
-    hello: Vec<u8>,
+    pub(super) namespace: &'a Namespace,
+    pub(super) address: SocketAddr,
+    pub(super) hello: Vec<u8>,
+    /// Of [`Opener::setups`], in turn; the kernel's choice if there are none.
+    pub(super) sources: Vec<IpAddr>,
 }
 
 /// An open connection whose hello has reached the Edge.
@@ -36,7 +38,6 @@ pub struct Opener<'a> {
 pub struct Stream {
     socket: TcpStream,
     message: [u8; MESSAGE],
-    opened: Duration,
 }
 
 impl<'a> Opener<'a> {
@@ -49,25 +50,14 @@ impl<'a> Opener<'a> {
             namespace,
             address,
             hello: client_hello(server_name)?,
+            sources: Vec::new(),
         })
     }
 
-    /// Opens streams for so long, each when the one before is closed, and returns how long each took from the SYN to the first byte from the Edge.
-    ///
-    /// # Errors
-    /// One of them fails.
-    pub fn setups(&self, time: Duration) -> Result<Vec<Duration>> {
-        let end = Instant::now() + time;
-        self.namespace.run(|| {
-            let mut setups = Vec::new();
-            while Instant::now() < end {
-                let stream = self.open_one(Action::Echo, setups.len() as u64);
-                let stream = stream
-                    .with_context(|| format!("stream {} to {}", setups.len() + 1, self.address))?;
-                setups.push(stream.opened);
-            }
-            Ok(setups)
-        })
+    /// Likewise, with [`Opener::setups`] from each of these addresses in turn: every one has ports for tens of thousands of connections in a minute.
+    #[must_use]
+    pub fn from_each_of(self, sources: Vec<IpAddr>) -> Self {
+        Self { sources, ..self }
     }
 
     /// So many streams to an Edge that echoes, for [`Stream::ping`] and [`converse`]. Each has been there and back.
@@ -100,7 +90,6 @@ impl<'a> Opener<'a> {
 
     /// In the caller's own namespace.
     fn open_one(&self, action: Action, seed: u64) -> Result<Stream> {
-        let start = Instant::now();
         let mut socket = open_socket(None, self.address, TIMEOUT)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(TIMEOUT))?;
@@ -108,7 +97,6 @@ impl<'a> Opener<'a> {
         socket.write_all(&self.hello)?;
         let mut greeting = [0; GREETING];
         socket.read_exact(&mut greeting)?;
-        let opened = start.elapsed();
         ensure!(
             self.hello.starts_with(&greeting),
             "{greeting:02x?} is no answer to the hello"
@@ -122,15 +110,19 @@ impl<'a> Opener<'a> {
         socket.write_all(&request.encode())?;
         let mut message = [0; MESSAGE];
         Pattern::new(seed, MESSAGE as u64).fill(&mut message);
-        Ok(Stream {
-            socket,
-            message,
-            opened,
-        })
+        Ok(Stream { socket, message })
     }
 }
 
 impl Stream {
+    /// The partner's own end.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn local(&self) -> Result<SocketAddr> {
+        Ok(self.socket.local_addr()?)
+    }
+
     /// Sends a kilobyte, waits for it to come back, and returns how long that took.
     ///
     /// # Errors
@@ -281,7 +273,8 @@ pub fn pour(streams: &mut [Stream], time: Duration) -> Result<u64> {
     Ok(total)
 }
 
-fn wait(epoll: &Epoll, events: &mut [EpollEvent]) -> Result<usize> {
+/// Some events, or none for half a minute.
+pub(super) fn wait(epoll: &Epoll, events: &mut [EpollEvent]) -> Result<usize> {
     let deadline = Deadline::after(TIMEOUT);
     loop {
         let left = EpollTimeout::try_from(deadline.remaining())?;

@@ -26,9 +26,9 @@ const BUFFER: usize = 256 * 1024;
 
 /// A server in a namespace; dropping it closes all its connections.
 ///
-/// Of every connection it wants one record with a ClientHello, which it answers with five bytes, and a [`Request`] to echo or to count. There is no
-/// TLS: what is measured is what carries the bytes, and encrypting them would cost more than that does. One thread with epoll(7) and not a
-/// thread for each connection as [`Edge`](super::Edge) has: thousands may be idle, and none may cost much.
+/// Of every connection it wants one record with a ClientHello, which it answers with five bytes, and then its end, or a [`Request`] to echo or to
+/// count. There is no TLS: what is measured is what carries the bytes, and encrypting them would cost more than that does. One thread with
+/// epoll(7) and not a thread for each connection as [`Edge`](super::Edge) has: thousands may be idle, and none may cost much.
 #[derive(Debug)]
 pub struct StreamEdge {
     stop: Arc<AtomicBool>,

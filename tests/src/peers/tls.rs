@@ -155,7 +155,10 @@ impl PartnerTls {
 }
 
 /// The ClientHello that a partner begins with when it asks for `server_name`: one record.
-pub(super) fn client_hello(server_name: &str) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// The name is none.
+pub fn client_hello(server_name: &str) -> Result<Vec<u8>> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(None))?
         .with_root_certificates(RootCertStore::empty())

@@ -7,8 +7,9 @@ use serde_json::json;
 use sni_common::{
     Address,
     contract::{
-        Account, AccountKey, FlowKey, HandingOff, Learned, Link, Matched, NO_POOL,
-        ROUTE_CONDITIONAL, RouteAction, SniName, SniRoute, SniRouteKey, SynSeen, VlanTag,
+        Account, AccountKey, BudgetKey, BudgetKind, FlowKey, HandingOff, HelloBytes, Learned, Link,
+        Matched, NO_POOL, Pending, ROUTE_CONDITIONAL, RouteAction, SniName, SniRoute, SniRouteKey,
+        Stage, SynSeen, VlanTag, client_options,
     },
     token_bucket::TokenBucket,
 };
@@ -59,10 +60,14 @@ fn every_map_is_listed_and_decoded() {
             refilled_ns: monotonic_ns().saturating_sub(5 * SECOND),
             millitokens: 1500,
         };
-        datapath
-            .maps
-            .budget
-            .insert(Address::from(PARTNER.v6), bucket, 0)?;
+        datapath.maps.budget.insert(
+            BudgetKey {
+                source: Address::from(PARTNER.v6),
+                kind: BudgetKind::Syn as u32,
+            },
+            bucket,
+            0,
+        )?;
         let tag = |protocol: u16, id: u16| VlanTag {
             protocol_be: protocol.to_be(),
             control_be: id.to_be(),
@@ -147,6 +152,21 @@ fn every_map_is_listed_and_decoded() {
             };
             datapath.maps.accounts.insert(key, account, 0)?;
         }
+        let hello = include_bytes!("../../../sni-user/tests/hellos/openssl-tls13.bin");
+        let mut bytes = HelloBytes::default();
+        bytes.0[..hello.len()].copy_from_slice(hello);
+        datapath.maps.hellos.insert(tuple, bytes, 0)?;
+        let pending = Pending {
+            since_ns: now.saturating_sub(2 * SECOND),
+            received: u16::try_from(hello.len())?,
+            mss: 1300,
+            options: client_options::TIMESTAMPS | client_options::LINUX,
+            stage: Stage::Bound as u8,
+            tries: 3,
+            ip_set: 1,
+            ..Pending::default()
+        };
+        datapath.maps.pending.insert(tuple, pending, 0)?;
         let listener = lab
             .gateway
             .run(|| Ok(std::net::TcpListener::bind("[::]:0")?))?;
@@ -171,18 +191,22 @@ fn every_map_is_listed_and_decoded() {
                 "SNI_ROUTES hash configured server name to action, pools 2 262,144 0.0%",
                 "SNI_LEARNED lruhash server names that clients asked for, by IP set 2 65,536 0.0%",
                 "LISTENERS sockmap the agent's listener for inspected services 1 1 100.0%",
-                "CONTROL array ABI version, active generation, flags, listener's port - 4 -",
+                "CONTROL array ABI version, active generation, flags, listener's port, what is announced - 5 -",
             ],
         )?;
 
         let [a, b, _] = slots;
         for (map, line) in [
             ("control", "0 ABI version 4 this program's"),
+            (
+                "CONTROL",
+                "4 what SYN-ACKs of the datapath announce 0 none: it answers no SYNs",
+            ),
             ("CONTROL", "1 active generation 1 bank 1"),
             ("SETTINGS", "20000-20999 3"),
             ("FILTER", "services 4 65,536"),
             ("FILTER", "Edges 3 65,536"),
-            ("SERVICES", "1 198.51.100.20 443 6 inspect - shared"),
+            ("SERVICES", "1 198.51.100.20 443 6 inspect, bind - shared"),
             ("SERVICES", "1 198.51.100.10 0 0 vip - san-group-1"),
             ("POOLS", "1 (active) 0 edges IPv4 edge-a (1), edge-b (3)"),
             ("POOLS", "1 (active) 1 edges IPv6 edge-six (1)"),
@@ -221,11 +245,22 @@ fn every_map_is_listed_and_decoded() {
                 "shared sip.voip.contoso.example wildcard pass edges - 2 7s ago",
             ),
             ("SNI_LEARNED", "shared (none) nothing refuse - - 1 3s ago"),
+            (
+                "PENDING",
+                &format!(
+                    "{} bound shared 3 326 B 1300 timestamps linux 2s",
+                    shown(&tuple)
+                ),
+            ),
+            (
+                "HELLOS",
+                &format!("{} 326 yes sip.fabrikam.example", shown(&tuple)),
+            ),
             ("LISTENERS", &format!("0 sk:{:x}", cookie(&listener)?)),
             ("ACL", "1 192.0.2.0/24 deny"),
             ("ACL", "1 192.0.2.7/32 allow"),
             ("ACL", "1 2001:db8:dead::/48 deny"),
-            ("BUDGET", "2001:db8:1::1/64 1.5 5s ago"),
+            ("BUDGET", "2001:db8:1::1/64 syn 1.5 5s ago"),
             ("LINKS", "4711 lo (1) VLAN 200 (802.1ad), VLAN 7 (802.1Q)"),
             ("STATS", "38 drop no-edge 0"),
             ("LABELS", "ip-set 0 1 shared"),

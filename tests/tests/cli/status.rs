@@ -24,8 +24,8 @@ fn services_and_edges_are_listed_by_name() {
             &[
                 "ADDRESS PORT IP SET MODE POOL EDGES",
                 "198.51.100.10 5061 san-group-1 steer edges edge-a, edge-b",
-                "198.51.100.20 443 shared inspect - -",
-                "198.51.100.20 5061 shared inspect - -",
+                "198.51.100.20 443 shared inspect, bind - -",
+                "198.51.100.20 5061 shared inspect, bind - -",
                 "2001:db8:1::10 5061 san-group-1 steer edges edge-six",
             ],
         )?;
@@ -72,6 +72,7 @@ fn status_tells_what_the_datapath_does() {
                 "attached wan0: xdp",
                 "generation 1",
                 "flows 2 of 1,000 (0.2%), and 2 half-open",
+                "binding off",
                 "diagnostics off",
                 "TABLE ENTRIES MAX FULL",
                 "FLOWS 4 2,000 0.2%",

@@ -133,7 +133,7 @@ identity = "gateway"
             pools,
         };
         let mut gateway = scene.gateway.borrow_mut();
-        gateway.configure("", &crate::tables(&this.pools, ""))?;
+        gateway.configure("", &crate::tables(&this.pools, "bind = false"))?;
         gateway.output(&["reload"])?;
         drop(gateway);
         Ok(this)

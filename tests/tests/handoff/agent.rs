@@ -8,7 +8,7 @@ use snigate_tests::{
     peers::{Connection, Limit, Partner, Storm},
 };
 
-use crate::{Scene, TIMEOUT, in_scenes, vips};
+use crate::{HANDED_OFF, Scene, TIMEOUT, in_scenes, in_scenes_by, vips};
 
 /// Connections that are open all the time, in each family.
 const OPEN: usize = 10;
@@ -67,7 +67,7 @@ fn a_restart_ends_nothing_that_was_handed_off() {
 /// The configuration keeps connections in the relay, then lets them go in mid-stream.
 #[test]
 fn connections_are_handed_off_in_mid_stream() {
-    in_scenes("mid-stream", &Topology::default(), |scene| {
+    in_scenes_by(HANDED_OFF, "mid-stream", &Topology::default(), |scene| {
         let edge = scene.edge()?;
         scene.configure("hand_off = false")?;
         let mut open = connected(scene)?;

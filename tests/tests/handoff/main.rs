@@ -41,9 +41,10 @@ use snigate_tests::{
 /// The hooks that the datapath can be attached by.
 const HOOKS: &[&str] = &["xdp", "tcx"];
 const SOURCES: [&str; 2] = ["preserve", "gateway"];
-/// The way of each of these connections in `snigate flow ls --json`: `Some("handed-off")` when there is such a way. A
-/// connection that the agent relays is not in that list.
-const EXPECTED_WAY: Option<&str> = Some("handed-off");
+/// The ways of these connections, as `snigate flow ls --json` calls them: the agent has peeked the ClientHello and has given the sockets up, or the
+/// datapath has read it.
+const HANDED_OFF: &str = "handed-off";
+const BOUND: &str = "bound";
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const MEGABYTE: u64 = 1_000_000;
@@ -53,7 +54,9 @@ const NAME: &str = "sip.fabrikam.example";
 /// What the ends count when, at the moment of the hand-off, segments of a client that does not wait for an answer overtake what the agent's socket
 /// still has to send. They are put in order, and nothing is sent again. And when a socket's last acknowledgement comes after what the datapath has
 /// forwarded: its sequence number is an old one, and it is not answered.
-const OVERTAKEN: [&str; 4] = [
+const OVERTAKEN: [&str; 5] = [
+    // An acknowledgement that comes late.
+    "TcpExtPAWSOldAck",
     "TcpExtTCPOFOQueue",
     "TcpExtTCPSACKReorder",
     "TcpExtTCPSACKDiscard",
@@ -67,15 +70,29 @@ const HELLO: &str = "openssl-tls13";
 struct Scene<'lab> {
     lab: &'lab Lab,
     hook: &'static str,
+    /// The way of its connections.
+    way: &'static str,
     gateway: RefCell<Gateway<'lab>>,
     pools: String,
     replayed: PartnerTls,
 }
 
-/// Runs `body` in a lab of this topology for each hook and each source mode of the Edge.
+/// Runs `body` in a lab of this topology for each hook, each source mode of the Edge, and each way.
 fn in_scenes(name: &str, topology: &Topology, body: impl Fn(&Scene<'_>) -> Result<()>) {
     for source in SOURCES {
         in_scenes_with(name, topology, source, &two_pools(source), &body);
+    }
+}
+
+/// Likewise by one way only.
+fn in_scenes_by(
+    way: &'static str,
+    name: &str,
+    topology: &Topology,
+    body: impl Fn(&Scene<'_>) -> Result<()>,
+) {
+    for source in SOURCES {
+        in_scenes_of(&[way], name, topology, source, &two_pools(source), &body);
     }
 }
 
@@ -87,20 +104,36 @@ fn in_scenes_with(
     pools: &str,
     body: impl Fn(&Scene<'_>) -> Result<()>,
 ) {
-    for hook in HOOKS {
+    in_scenes_of(&[HANDED_OFF, BOUND], name, topology, variant, pools, body);
+}
+
+fn in_scenes_of(
+    ways: &[&'static str],
+    name: &str,
+    topology: &Topology,
+    variant: &str,
+    pools: &str,
+    body: impl Fn(&Scene<'_>) -> Result<()>,
+) {
+    for (hook, way) in HOOKS
+        .iter()
+        .flat_map(|hook| ways.iter().map(move |way| (hook, way)))
+    {
         let topology = Topology {
             capture: false,
             // smoltcp's frames are those of a wire.
             offloads: *hook == "tcx" && !name.starts_with("smoltcp"),
             ..topology.clone()
         };
-        let name = format!("handoff-{name}-{hook}-{variant}");
-        lab_test(&name, &topology, |lab| body(&Scene::new(lab, hook, pools)?));
+        let name = format!("{way}-{name}-{hook}-{variant}");
+        lab_test(&name, &topology, |lab| {
+            body(&Scene::new(lab, hook, way, pools)?)
+        });
     }
 }
 
 impl<'lab> Scene<'lab> {
-    fn new(lab: &'lab Lab, hook: &'static str, pools: &str) -> Result<Self> {
+    fn new(lab: &'lab Lab, hook: &'static str, way: &'static str, pools: &str) -> Result<Self> {
         // The gateway is an end, too, as long as the agent has the sockets.
         for end in [&lab.partner, &lab.edge_a, &lab.gateway] {
             // A tail loss probe (RFC 8985 section 7) is sent when an answer takes twice the round-trip time and 2 ms: on a
@@ -120,11 +153,17 @@ impl<'lab> Scene<'lab> {
             ..Tuning::default()
         };
         Ok(Self {
-            gateway: RefCell::new(Gateway::start_tuned(lab, tuning, "", &tables(pools, ""))?),
+            gateway: RefCell::new(Gateway::start_tuned(
+                lab,
+                tuning,
+                "",
+                &tables(pools, binding(way)),
+            )?),
             pools: pools.to_owned(),
             replayed: PartnerTls::replayed(hello(HELLO)?),
             lab,
             hook,
+            way,
         })
     }
 
@@ -152,6 +191,8 @@ impl<'lab> Scene<'lab> {
 
     /// Reloads with this in the IP set.
     fn configure(&self, ip_set: &str) -> Result<()> {
+        let ip_set = format!("{}\n{ip_set}", binding(self.way));
+        let ip_set = ip_set.as_str();
         let mut gateway = self.gateway.borrow_mut();
         gateway.configure("", &tables(&self.pools, ip_set))?;
         gateway.output(&["reload"])?;
@@ -242,16 +283,16 @@ impl<'lab> Scene<'lab> {
 
     /// That a connection goes, or went, the way that is expected.
     fn went(&self, client: SocketAddr) -> Result<()> {
-        EXPECTED_WAY.map_or(Ok(()), |way| {
-            assert_way(&self.gateway.borrow(), client, way)
-        })
+        self.went_by(client, self.way)
+    }
+
+    fn went_by(&self, client: SocketAddr, way: &str) -> Result<()> {
+        assert_way(&self.gateway.borrow(), client, way)
     }
 
     /// Likewise all connections so far, of clients that do not tell their ports.
     fn all_went(&self) -> Result<()> {
-        let Some(expected) = EXPECTED_WAY else {
-            return Ok(());
-        };
+        let expected = self.way;
         let flows = self.gateway.borrow().json(&["flow", "ls"])?;
         let ways = flows.as_array().context("flows")?;
         ensure!(
@@ -278,6 +319,11 @@ pool = "edges-a"
 "#,
         VIP_1.v4, VIP_1.v6
     )
+}
+
+/// What of an IP set leads to this way.
+fn binding(way: &str) -> &'static str {
+    if way == BOUND { "" } else { "bind = false" }
 }
 
 /// What was counted while something happened.

@@ -5,7 +5,9 @@ use snigate_tests::{Namespace, Topology};
 
 use crate::{MEGABYTE, in_scenes, vips};
 
-const OPTIONS: [&str; 3] = ["tcp_timestamps", "tcp_sack", "tcp_window_scaling"];
+/// Timestamps last: that an Edge has none is remembered for a minute, in which clients that are not known for Linux go by the agent.
+const OPTIONS: [&str; 3] = ["tcp_sack", "tcp_window_scaling", TIMESTAMPS];
+const TIMESTAMPS: &str = "tcp_timestamps";
 const BYTES: u64 = 4 * MEGABYTE;
 
 #[test]
@@ -42,7 +44,7 @@ fn an_option_that_one_side_lacks() {
         }
         // Timestamps that start anywhere (1, RFC 7323 section 5.4) and from the same clock for all (2).
         for value in ["2", "1"] {
-            set(&scene.ends(), &OPTIONS[..1], value)?;
+            set(&scene.ends(), &[TIMESTAMPS], value)?;
             for address in vips() {
                 let what = format!("{address}, tcp_timestamps = {value}");
                 scene.cleanly(&what, || scene.exchange(&edge, address, BYTES))?;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use snigate_tests::{Topology, gateway::two_pools, lab_test, peers::Connection};
 
-use crate::{HOOKS, Scene, vips};
+use crate::{HANDED_OFF, HOOKS, Scene, vips};
 
 /// All that the gateway may use, for each family.
 const RANGE: &str = "40000 40063";
@@ -22,7 +22,7 @@ fn a_port_belongs_to_one_flow() {
         };
         lab_test(&format!("handoff-ports-{hook}"), &topology, |lab| {
             lab.gateway.sysctl("net/ipv4/ip_local_port_range", RANGE)?;
-            let scene = Scene::new(lab, hook, &two_pools("gateway"))?;
+            let scene = Scene::new(lab, hook, HANDED_OFF, &two_pools("gateway"))?;
             let _edge = scene.edge()?;
             for address in vips() {
                 let open = |n: usize| -> Result<Connection> {

@@ -173,6 +173,13 @@ fn partner(lab: &Lab, timestamps: bool) -> Result<Smoltcp> {
 }
 
 fn edge(lab: &Lab, timestamps: bool) -> Result<Smoltcp> {
+    // It answers nobody who asks for it before it serves, and the first connection would be left to the agent for that.
+    let [a, b, c, d, e, f] = Smoltcp::mac(FOREIGN_EDGE);
+    for address in FOREIGN_EDGE.both() {
+        lab.gateway.ip(&format!(
+            "neigh replace {address} lladdr {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} dev lan0 nud permanent"
+        ))?;
+    }
     Smoltcp::new(&lab.edge_a, FOREIGN_EDGE, GATEWAY_LAN_A, timestamps)
 }
 

@@ -57,7 +57,7 @@ fn routes_are_added_and_removed_while_it_runs() {
     lab_test("control-routes", &quiet(), |lab| {
         let federation = Federation::new(lab)?;
         let tables = federation.pools()?
-            + &ip_set("shared", VIP_1, "inspect = true")
+            + &ip_set("shared", VIP_1, "inspect = true\nbind = false")
             + &domain("contoso.example", "edges-a");
         let mut gateway = Gateway::start(lab, &tables)?;
         let new = "sip.fabrikam.example";
@@ -141,7 +141,7 @@ fn domains_are_added_in_files_of_their_own() {
     lab_test("control-domains", &quiet(), |lab| {
         let federation = Federation::new(lab)?;
         let tables = federation.pools()?
-            + &ip_set("shared", VIP_1, "inspect = true")
+            + &ip_set("shared", VIP_1, "inspect = true\nbind = false")
             + &domain("contoso.example", "edges-a");
         let mut gateway = Gateway::start(lab, &tables)?;
         let directory = lab.dir().join("domains.d");
@@ -294,7 +294,11 @@ fn what_clients_ask_for_is_learned() {
     lab_test("control-learned", &quiet(), |lab| {
         let federation = Federation::new(lab)?;
         let tables = federation.pools()?
-            + &ip_set("shared", VIP_1, "inspect = true\ndefault = \"edges-b\"")
+            + &ip_set(
+                "shared",
+                VIP_1,
+                "inspect = true\nbind = false\ndefault = \"edges-b\"",
+            )
             + &domain("contoso.example", "edges-a")
             + "[[domain]]\nsip_domain = \"adatum.example\"\nnames = [\"*.voip.adatum.example\"]\npool = \"edges-a\"\n";
         let gateway = Gateway::start(lab, &tables)?;

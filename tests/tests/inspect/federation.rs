@@ -29,7 +29,7 @@ pub(crate) const NEXT: Host = Host {
 };
 
 /// The mode of an IP set whose connections the agent takes.
-pub(crate) const INSPECT: &str = "inspect = true";
+pub(crate) const INSPECT: &str = "inspect = true\nbind = false";
 
 /// Likewise, and they stay the agent's.
 pub(crate) const RELAY: &str = "inspect = true\nhand_off = false";

@@ -58,7 +58,7 @@ fn an_agent_that_was_killed_is_followed_by_the_next() {
         let federation = Federation::new(lab)?;
         let before = traces(lab)?;
         let tables = federation.pools()?
-            + &ip_set("shared", OTHER, "inspect = true")
+            + &ip_set("shared", OTHER, "inspect = true\nbind = false")
             + &domain("contoso.example", "edges-a")
             + &federation.terminated("tailspin.example", "edges-b")?;
         let mut gateway = Gateway::start(lab, &tables)?;
@@ -111,7 +111,7 @@ fn an_orderly_end_leaves_nothing() {
         let federation = Federation::new(lab)?;
         let before = traces(lab)?;
         let tables = federation.pools()?
-            + &ip_set("shared", OTHER, "inspect = true")
+            + &ip_set("shared", OTHER, "inspect = true\nbind = false")
             + &domain("contoso.example", "edges-a")
             + &federation.terminated("tailspin.example", "edges-b")?;
         let mut gateway = Gateway::start(lab, &tables)?;
@@ -150,7 +150,7 @@ fn a_second_agent_is_refused() {
     lab_test("life-second", &quiet(), |lab| {
         let federation = Federation::new(lab)?;
         let tables = federation.pools()?
-            + &ip_set("shared", OTHER, "inspect = true")
+            + &ip_set("shared", OTHER, "inspect = true\nbind = false")
             + &domain("contoso.example", "edges-a");
         let gateway = Gateway::start(lab, &tables)?;
         let mut open = federation.open("sip.contoso.example", both(OTHER)[0])?;

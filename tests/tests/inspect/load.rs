@@ -46,7 +46,7 @@ fn ten_thousand_domains_are_reloaded_under_load() {
         let federation = Federation::new(lab)?;
         let pools = ["edges-a", "edges-b"];
         let frame = federation.pools()?
-            + &ip_set("shared", VIP_1, "inspect = true")
+            + &ip_set("shared", VIP_1, "inspect = true\nbind = false")
             + "[limits]\nsyn_per_source = \"100000/s\"\nhello_per_source = \"100000/s\"\n"
             + &domain("contoso.example", "edges-a")
             + &federation.terminated("tailspin.example", "edges-a")?;

@@ -1,5 +1,6 @@
 //! Inspected connections end to end: real peers, the agent, and the Edge or the certificate that the server name asks for.
 
+mod bind;
 mod changes;
 mod collide;
 mod control;
@@ -68,8 +69,14 @@ pub(crate) fn both(host: Host) -> [SocketAddr; 2] {
     host.both().map(at)
 }
 
-/// An inspected IP set on the first virtual addresses, two pools, each with an Edge of both families, and further tables.
+/// An inspected IP set on the first virtual addresses, two pools, each with an Edge of both families, and further tables. Its connections are the
+/// agent's, unless the IP set says otherwise.
 pub(crate) fn shared(source: &str, ip_set: &str, tables: &str) -> String {
+    let bind = if ip_set.contains("bind = ") || ip_set.contains("hand_off = false") {
+        ""
+    } else {
+        "bind = false"
+    };
     two_pools(source)
         + &format!(
             r#"
@@ -77,6 +84,7 @@ pub(crate) fn shared(source: &str, ip_set: &str, tables: &str) -> String {
 name = "shared"
 addresses = ["{}", "{}"]
 inspect = true
+{bind}
 {ip_set}
 
 {tables}

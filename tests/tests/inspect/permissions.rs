@@ -64,7 +64,7 @@ fn the_group_may_look_and_nobody_else() {
     lab_test("permissions", &quiet(), |lab| {
         let federation = Federation::new(lab)?;
         let tables = federation.pools()?
-            + &ip_set("shared", VIP_1, "inspect = true")
+            + &ip_set("shared", VIP_1, "inspect = true\nbind = false")
             + &domain("contoso.example", "edges-a");
         let mut gateway = Gateway::start(lab, &tables)?;
         gateway.stop()?;

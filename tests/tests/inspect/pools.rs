@@ -53,6 +53,7 @@ edges = ["a4", "a6", "b4", "b6"]
 name = "shared"
 addresses = ["{}", "{}"]
 inspect = true
+bind = false
 default = "both"
 {more}
 "#,
@@ -135,7 +136,7 @@ fn no_more_than_three_edges_are_tried() {
     let config = CLOSED.map(edge).collect::<String>()
         + &format!(
             "[[pool]]\nname = \"closed\"\nedges = [{}]\n\
-             [[ip_set]]\nname = \"shared\"\naddresses = [\"{}\", \"{}\"]\ninspect = true\ndefault = \"closed\"\n",
+             [[ip_set]]\nname = \"shared\"\naddresses = [\"{}\", \"{}\"]\ninspect = true\nbind = false\ndefault = \"closed\"\n",
             names.join(", "),
             VIP_1.v4,
             VIP_1.v6

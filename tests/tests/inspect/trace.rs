@@ -54,9 +54,9 @@ pool = "either"
             + &ip_set(
                 "shared",
                 VIP_1,
-                "inspect = true\nports = [5061, 443]\ndefault = \"edges-b\"",
+                "inspect = true\nbind = false\nports = [5061, 443]\ndefault = \"edges-b\"",
             )
-            + &ip_set("strict", OTHER, "inspect = true")
+            + &ip_set("strict", OTHER, "inspect = true\nbind = false")
             + &domain("contoso.example", "edges-a")
             + &federation.terminated("tailspin.example", "either")?;
         let gateway = Gateway::start(lab, &tables)?;
@@ -127,7 +127,7 @@ fn a_packet_goes_where_trace_says() {
         let tables = federation.pools()?
             + either
             + &ip_set("steered", VIP_2, "steer = \"either\"")
-            + &ip_set("shared", VIP_1, "inspect = true")
+            + &ip_set("shared", VIP_1, "inspect = true\nbind = false")
             + &domain("contoso.example", "edges-a")
             + &domain("fabrikam.example", "edges-b");
         let gateway = Gateway::start(lab, &tables)?;

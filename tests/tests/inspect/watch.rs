@@ -76,7 +76,7 @@ fn every_connection_is_shown() {
     lab_test("watch-series", &topology, |lab| {
         let federation = Federation::new(lab)?;
         let tables = federation.pools()?
-            + &ip_set("shared", VIP_1, "inspect = true")
+            + &ip_set("shared", VIP_1, "inspect = true\nbind = false")
             + &domain("contoso.example", "edges-a")
             + &domain("hoster.example", "edges-b")
                 .replace("pool", "names = [\"edge.hoster.example\"]\npool")
@@ -303,7 +303,7 @@ fn a_watcher_that_does_not_read_stops_nobody() {
     lab_test("watch-slow", &quiet(), |lab| {
         let federation = Federation::new(lab)?;
         let tables = federation.pools()?
-            + &ip_set("shared", VIP_1, "inspect = true")
+            + &ip_set("shared", VIP_1, "inspect = true\nbind = false")
             + "[limits]\nsyn_per_source = \"100000/s\"\nhello_per_source = \"100000/s\"\n"
             + &domain("contoso.example", "edges-a");
         let gateway = Gateway::start(lab, &tables)?;

@@ -81,7 +81,7 @@ fn into_a_vlan(name: &str, path: Path, before: &[(u16, u16)], tags: &'static [(u
     .step(down(path.edge_data(0, 4, b"answer")))
 }
 
-fn link_vlan(scene: &mut Scene<'_>, tags: &[(u16, u16)]) -> anyhow::Result<()> {
+pub(crate) fn link_vlan(scene: &mut Scene<'_>, tags: &[(u16, u16)]) -> anyhow::Result<()> {
     let mut link = VlanLink {
         ifindex: scene.rig().index(Port::Lan0),
         ..VlanLink::default()

@@ -1,6 +1,7 @@
 //! Packet tables over the datapath, as the kernel runs it.
 
 mod answers;
+mod bind;
 mod checks;
 mod edges;
 mod formats;

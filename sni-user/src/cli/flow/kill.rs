@@ -146,4 +146,7 @@ fn forget(flow: &Pair, maps: &mut Maps, additions: &mut Additions) {
         maps.remove_flow(key, additions);
         let _ = maps.half_open.remove(key);
     }
+    // Of one that the datapath has bound and no Edge has answered, the client is known there as well.
+    let _ = maps.pending.remove(&flow.client_key);
+    let _ = maps.hellos.remove(&flow.client_key);
 }

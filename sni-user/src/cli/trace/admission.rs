@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use sni_common::{
     Address,
-    contract::{AclAction, DropReason},
+    contract::{AclAction, BudgetKey, BudgetKind, DropReason},
     token_bucket::TokenBucket,
 };
 
@@ -35,27 +35,55 @@ pub(super) fn admit(
             None => steps.add("ACL", format!("no prefix of {} is listed", from.ip())),
         }
     }
-    if settings.syn_millirate == 0 {
+    if settings.syn_millirate == 0 && settings.syn_prefix_millirate == 0 {
         steps.add("SETTINGS", "SYNs have no budget");
         return Ok(None);
     }
-    let burst = settings.syn_burst;
-    let (enough, left) = match tables.budget(&source.source_group())? {
-        None => (true, TokenBucket::first_taken(0, burst)),
-        Some(mut bucket) => {
-            let enough = bucket.take(tables.now_ns(), settings.syn_millirate, burst);
-            (enough, bucket)
+    let budgets = [
+        (
+            BudgetKind::SynPrefix,
+            source.source_prefix(),
+            settings.syn_prefix_millirate,
+            settings.syn_prefix_burst,
+        ),
+        (
+            BudgetKind::Syn,
+            source.source_group(),
+            settings.syn_millirate,
+            settings.syn_burst,
+        ),
+    ];
+    let mut left = u64::MAX;
+    for (kind, source, millirate, burst) in budgets {
+        if millirate == 0 {
+            continue;
         }
-    };
-    if !enough {
-        let says = format!("{} has used up its budget of SYNs for now", from.ip());
-        steps.add("BUDGET", says);
-        return Ok(Some(DropReason::SynBudget));
+        let key = BudgetKey {
+            source,
+            kind: kind as u32,
+        };
+        let (enough, bucket) = match tables.budget(&key)? {
+            None => (true, TokenBucket::first_taken(0, burst)),
+            Some(mut bucket) => (bucket.take(tables.now_ns(), millirate, burst), bucket),
+        };
+        if !enough {
+            let whose = match kind {
+                BudgetKind::SynPrefix => "the prefix of ",
+                _ => "",
+            };
+            let says = format!(
+                "{whose}{} has used up its budget of SYNs for now",
+                from.ip()
+            );
+            steps.add("BUDGET", says);
+            return Ok(Some(DropReason::SynBudget));
+        }
+        left = left.min(bucket.millitokens);
     }
     let says = format!(
         "{} may send a SYN, and {} more at once",
         from.ip(),
-        units::count(left.millitokens / 1000)
+        units::count(left / 1000)
     );
     steps.add("BUDGET", says);
     Ok(None)

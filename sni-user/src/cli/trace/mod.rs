@@ -2,6 +2,7 @@
 //! no packet is sent.
 
 mod admission;
+mod bind;
 mod edge;
 mod name;
 mod packet;

@@ -8,7 +8,7 @@ use sni_common::contract::{
 };
 
 use super::{
-    edge,
+    bind, edge,
     steps::{Outcome, Steps, Trace},
     tables::Tables,
 };
@@ -106,6 +106,9 @@ pub(super) fn trace(
     };
     if let Some(service) = service {
         history(question, service.ip_set, tables, &mut steps)?;
+        if decided.action == RouteAction::Pass {
+            bind::told(&question.name, &service, tables, &mut steps)?;
+        }
     }
     carried(question, &decided, tables, rules, steps)
 }
@@ -209,9 +212,9 @@ fn by_protocol(
         }
     };
     let named = rules.routing.named(&question.name, &question.alpn);
-    let index = match named {
-        Some((_, Some(index), _)) => index,
-        Some((_, None, _)) => {
+    let index = match named.map(|named| named.domain) {
+        Some(Some(index)) => index,
+        Some(None) => {
             let says = format!("no domain takes the name with {offered}");
             steps.add("configuration", says);
             return Ok(Lookup::WrongProtocol);

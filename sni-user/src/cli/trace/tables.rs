@@ -3,8 +3,8 @@
 use sni_common::{
     Address,
     contract::{
-        Edge, Flow, FlowKey, Learned, LearnedKey, Pool, Service, ServiceKey, Settings, SniName,
-        SniRoute,
+        BudgetKey, Edge, Flow, FlowKey, Learned, LearnedKey, Pool, Service, ServiceKey, Settings,
+        SniName, SniRoute,
     },
     token_bucket::TokenBucket,
 };
@@ -26,8 +26,10 @@ pub(super) trait Tables {
     fn half_open(&self, key: &FlowKey) -> Result<Option<Flow>, DatapathError>;
     fn service(&self, key: &ServiceKey) -> Result<Option<Service>, DatapathError>;
     fn acl(&self, source: Address) -> Result<Option<u32>, DatapathError>;
-    fn budget(&self, source: &Address) -> Result<Option<TokenBucket>, DatapathError>;
+    fn budget(&self, key: &BudgetKey) -> Result<Option<TokenBucket>, DatapathError>;
     fn has_listener(&self) -> Result<bool, DatapathError>;
+    /// Whether the datapath answers SYNs itself.
+    fn answers(&self) -> Result<bool, DatapathError>;
     fn route(&self, name: &SniName) -> Result<Option<SniRoute>, DatapathError>;
     fn learned(&self, key: &LearnedKey) -> Result<Option<Learned>, DatapathError>;
     fn pool(&self, number: u32) -> Result<Pool, DatapathError>;
@@ -79,12 +81,16 @@ impl Tables for Pinned<'_> {
         self.maps.acl(self.generation(), source)
     }
 
-    fn budget(&self, source: &Address) -> Result<Option<TokenBucket>, DatapathError> {
-        self.maps.syn_budget(source)
+    fn budget(&self, key: &BudgetKey) -> Result<Option<TokenBucket>, DatapathError> {
+        self.maps.budget(key)
     }
 
     fn has_listener(&self) -> Result<bool, DatapathError> {
         Ok(self.maps.listeners.cookie()?.is_some())
+    }
+
+    fn answers(&self) -> Result<bool, DatapathError> {
+        Ok(self.maps.announced()?.is_some())
     }
 
     fn route(&self, name: &SniName) -> Result<Option<SniRoute>, DatapathError> {

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use sni_common::{
     Address,
     contract::{
-        AclAction, Edge, EdgeState, FILTER_EDGES, FILTER_SERVICES, Flow, FlowKey, LabelKind,
-        Learned, LearnedKey, Matched, Mode, NO_POOL, Pool, PoolMember, ROUTE_CONDITIONAL,
-        RouteAction, Service, ServiceKey, Settings, SniName, SniRoute, SourceMode, filter_bit,
+        AclAction, BudgetKey, BudgetKind, Edge, EdgeState, FILTER_EDGES, FILTER_SERVICES, Flow,
+        FlowKey, LabelKind, Learned, LearnedKey, Matched, Mode, NO_POOL, Pool, PoolMember,
+        ROUTE_AGENT, ROUTE_CONDITIONAL, RouteAction, SERVICE_BIND, Service, ServiceKey, Settings,
+        SniName, SniRoute, SourceMode, filter_bit,
     },
     maglev,
     token_bucket::TokenBucket,
@@ -73,8 +74,9 @@ struct MadeUp {
     half_open: HashMap<FlowKey, Flow>,
     services: HashMap<ServiceKey, Service>,
     acl: HashMap<Address, AclAction>,
-    budget: HashMap<Address, TokenBucket>,
+    budget: HashMap<BudgetKey, TokenBucket>,
     listener: bool,
+    answers: bool,
     routes: HashMap<SniName, SniRoute>,
     learned: HashMap<LearnedKey, Learned>,
     edges: [Edge; 2],
@@ -84,6 +86,11 @@ struct MadeUp {
 
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
+}
+
+fn service_key(at: &str) -> ServiceKey {
+    let at = address(at);
+    ServiceKey::tcp(7, at.ip().into(), at.port().to_be())
 }
 
 impl MadeUp {
@@ -112,6 +119,7 @@ impl MadeUp {
             acl: HashMap::new(),
             budget: HashMap::new(),
             listener: true,
+            answers: true,
             routes: HashMap::new(),
             learned: HashMap::new(),
             edges: [
@@ -141,13 +149,12 @@ impl MadeUp {
     }
 
     fn serve(&mut self, at: &str, mode: Mode, pool: u32, ip_set: u32) {
-        let at = address(at);
-        let key = ServiceKey::tcp(7, at.ip().into(), at.port().to_be());
+        let key = service_key(at);
         let service = Service {
             mode: mode as u8,
-            padding: [0; 3],
             pool,
             ip_set,
+            ..Service::default()
         };
         self.services.insert(key, service);
         self.filter
@@ -241,8 +248,11 @@ impl Tables for MadeUp {
     fn acl(&self, source: Address) -> Result<Option<u32>, DatapathError> {
         Ok(self.acl.get(&source).map(|action| *action as u32))
     }
-    fn budget(&self, source: &Address) -> Result<Option<TokenBucket>, DatapathError> {
-        Ok(self.budget.get(source).copied())
+    fn budget(&self, key: &BudgetKey) -> Result<Option<TokenBucket>, DatapathError> {
+        Ok(self.budget.get(key).copied())
+    }
+    fn answers(&self) -> Result<bool, DatapathError> {
+        Ok(self.answers)
     }
     fn has_listener(&self) -> Result<bool, DatapathError> {
         Ok(self.listener)
@@ -374,6 +384,61 @@ fn the_address_decides_about_names_that_nobody_has() {
 }
 
 #[test]
+fn what_the_datapath_would_bind_is_told() {
+    let mut tables = MadeUp::new();
+    let to = "198.51.100.21:5061";
+    let binding =
+        |tables: &MadeUp, name: &str| says(&tables.name(&format!("{name} to {to}")), "binding");
+    assert_eq!(
+        binding(&tables, "sip.fabrikam.example"),
+        "",
+        "it does not bind there"
+    );
+    let service = tables
+        .services
+        .get_mut(&service_key(to))
+        .expect("a service");
+    service.flags = SERVICE_BIND;
+    tables.add_route("sip.litware.example", RouteAction::Pass, 1, ROUTE_AGENT);
+    let bound = "the datapath knows the name, and connects to the Edge itself";
+    assert_eq!(binding(&tables, "sip.fabrikam.example"), bound);
+    for (name, why) in [
+        (
+            "sip.contoso.example alpn sip",
+            "the application protocols decide, too",
+        ),
+        ("sip.litware.example", "the pool counts connections"),
+        ("nobody.test", "it takes the first connection"),
+    ] {
+        let told = binding(&tables, name);
+        assert!(told.contains(why), "{name}: {told}");
+    }
+    assert_eq!(
+        binding(&tables, "a.voip.fabrikam.example"),
+        "",
+        "it is terminated"
+    );
+
+    let mut seen = Learned {
+        generation: 7,
+        action: RouteAction::Pass as u8,
+        ..Learned::default()
+    };
+    let key = LearnedKey {
+        ip_set: 1,
+        name: SniName::new("nobody.test").expect("a name"),
+    };
+    tables.learned.insert(key, seen);
+    assert_eq!(binding(&tables, "nobody.test"), bound);
+    seen.generation = 6;
+    tables.learned.insert(key, seen);
+    assert!(binding(&tables, "nobody.test").contains("first connection"));
+
+    tables.answers = false;
+    assert!(binding(&tables, "sip.fabrikam.example").contains("binding is off"));
+}
+
+#[test]
 fn the_protocols_that_are_offered_decide_where_they_do() {
     let tables = MadeUp::new();
     let sip = tables.name("sip.contoso.example alpn sip");
@@ -484,7 +549,11 @@ fn sources_are_admitted_as_the_datapath_does() {
         refilled_ns: made_up::AT,
         millitokens: 999,
     };
-    tables.budget.insert(source, empty);
+    let key = BudgetKey {
+        source,
+        kind: BudgetKind::Syn as u32,
+    };
+    tables.budget.insert(key, empty);
     let trace = tables.packet(client, "198.51.100.20:5061");
     assert_eq!(trace.outcome, Outcome::Refused);
     assert!(trace.because.contains("syn_per_source"), "{trace}");

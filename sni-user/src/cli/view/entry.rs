@@ -81,7 +81,7 @@ impl std::fmt::Display for Tuple {
     }
 }
 
-/// What else is added to segments of a flow that was handed off.
+/// What else is added to segments of a flow that was handed off or bound.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(in crate::cli) struct Translated {
     /// Added to sequence numbers, acknowledgement numbers, timestamp values and timestamp echoes, modulo 2^32.
@@ -159,7 +159,7 @@ impl Entry {
             last_ack: flow.last_ack,
             tcp_checksum_delta: flow.port_delta,
             ip_checksum_delta: flow.ip_delta,
-            translation: (flow.way == Way::HandedOff as u8)
+            translation: (flow.way != Way::Steered as u8)
                 .then(|| Translated::new(&flow.translation)),
             next_hop: (flow.next_hop.ifindex != 0).then(|| Hop::new(flow, reading)),
             age_ms: ms_since(flow.opened_ns),

@@ -4,8 +4,8 @@ use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use serde::Serialize;
 use sni_common::contract::{
-    AccountKey, Learned, LearnedKey, Matched, NO_POOL, ROUTE_CONDITIONAL, RouteAction, SniName,
-    SniRoute, SniRouteKey, candidates,
+    AccountKey, Learned, LearnedKey, Matched, NO_POOL, ROUTE_AGENT, ROUTE_CONDITIONAL, RouteAction,
+    SniName, SniRoute, SniRouteKey, candidates,
 };
 
 use crate::cli::{
@@ -54,6 +54,8 @@ pub(in crate::cli) struct Destination {
     pool_v6: Option<String>,
     /// The name alone does not decide: ALPN does, too.
     conditional: bool,
+    /// Only the agent can take connections to the pool.
+    agent: bool,
 }
 
 impl Destination {
@@ -84,6 +86,7 @@ impl Destination {
             pool_v4,
             pool_v6,
             conditional: flags & ROUTE_CONDITIONAL != 0,
+            agent: flags & ROUTE_AGENT != 0,
         }
     }
 }
@@ -103,6 +106,9 @@ impl std::fmt::Display for Destination {
         }
         if self.conditional {
             formatter.write_str(" (ALPN decides, too)")?;
+        }
+        if self.agent {
+            formatter.write_str(" (by the agent)")?;
         }
         Ok(())
     }
@@ -301,9 +307,11 @@ mod tests {
     fn tables() -> (Entries<SniRouteKey, SniRoute>, Entries<LearnedKey, Learned>) {
         let mut conditional = route(7, "a.example", RouteAction::Pass, [0, 2]);
         conditional.1.flags = ROUTE_CONDITIONAL;
+        let mut counting = route(7, "*.z.example", RouteAction::Pass, [2, NO_POOL]);
+        counting.1.flags = ROUTE_AGENT;
         let routes = vec![
             route(7, "sip.z.example", RouteAction::Terminate, [0, 1]),
-            route(7, "*.z.example", RouteAction::Pass, [2, NO_POOL]),
+            counting,
             route(7, "*.example", RouteAction::Pass, [2, NO_POOL]),
             conditional,
             route(6, "old.example", RouteAction::Pass, [0, 1]),
@@ -368,7 +376,14 @@ mod tests {
                     "0",
                     "never"
                 ],
-                ["*.z.example", "edges-b", "wildcard", "-", "2", "8s ago"],
+                [
+                    "*.z.example",
+                    "edges-b (by the agent)",
+                    "wildcard",
+                    "-",
+                    "2",
+                    "8s ago"
+                ],
                 [
                     "sip.z.example",
                     "terminate, edges-a",

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
-use sni_common::contract::{Edge, EdgeState, Mode, Pool, Service, ServiceKey};
+use sni_common::contract::{Edge, EdgeState, Mode, Pool, SERVICE_BIND, Service, ServiceKey};
 
 use crate::cli::{
     read::Names,
@@ -18,6 +18,8 @@ pub(in crate::cli) struct ServiceLine {
     protocol: &'static str,
     ip_set: String,
     mode: String,
+    /// The datapath may bind connections whose server name it knows.
+    bind: bool,
     /// Where connections go; for an inspected service, those without a known server name.
     pool: Option<String>,
     edges: Vec<Member>,
@@ -62,6 +64,7 @@ fn line(
         protocol: "tcp",
         ip_set: names.ip_set(service.ip_set),
         mode: mode(service),
+        bind: binds(service),
         pool: pool.map(|(number, _)| names.pool(*number)),
         edges: pool.map_or_else(Vec::new, |(_, pool)| members(pool, edges, names)),
     }
@@ -70,6 +73,20 @@ fn line(
 /// What decides about connections.
 pub(in crate::cli) fn mode(service: &Service) -> String {
     Mode::try_from(service.mode).map_or_else(|e| e.to_string(), |mode| mode.to_string())
+}
+
+/// Whether the datapath may bind.
+pub(in crate::cli) fn binds(service: &Service) -> bool {
+    service.flags & SERVICE_BIND != 0
+}
+
+/// Both in a table.
+pub(in crate::cli) fn mode_cell(mode: &str, bind: bool) -> String {
+    if bind {
+        format!("{mode}, bind")
+    } else {
+        mode.to_owned()
+    }
 }
 
 fn members(pool: &Pool, edges: &[(u16, Edge)], names: &Names) -> Vec<Member> {
@@ -112,7 +129,7 @@ impl Row for ServiceLine {
             self.address.to_string(),
             self.port.to_string(),
             self.ip_set.clone(),
-            self.mode.clone(),
+            mode_cell(&self.mode, self.bind),
             self.pool.clone().unwrap_or_else(|| "-".into()),
             if edges.is_empty() {
                 "-".into()
@@ -154,15 +171,22 @@ mod tests {
         let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
         let service = |mode: Mode, pool| Service {
             mode: mode as u8,
-            padding: [0; 3],
             pool,
             ip_set: 1,
+            ..Service::default()
         };
         let vip = address("198.51.100.10");
         let services = [
             (
                 ServiceKey::tcp(7, address("2001:db8:1::20"), 443_u16.to_be()),
                 service(Mode::Inspect, u32::MAX),
+            ),
+            (
+                ServiceKey::tcp(7, address("2001:db8:1::20"), 5061_u16.to_be()),
+                Service {
+                    flags: SERVICE_BIND,
+                    ..service(Mode::Inspect, 2)
+                },
             ),
             (
                 ServiceKey::tcp(7, vip, 5061_u16.to_be()),
@@ -190,6 +214,14 @@ mod tests {
                     "edge-a, edge-b (down)"
                 ],
                 ["2001:db8:1::20", "443", "one", "inspect", "-", "-"],
+                [
+                    "2001:db8:1::20",
+                    "5061",
+                    "one",
+                    "inspect, bind",
+                    "edges",
+                    "edge-a, edge-b (down)"
+                ],
             ]
         );
     }

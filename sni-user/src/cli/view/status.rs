@@ -1,16 +1,16 @@
 //! The state of the whole datapath.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use serde::Serialize;
-use sni_common::contract::{Counter, DropReason, FLAG_LOG, Stats};
+use sni_common::contract::{Announced, Counter, DropReason, FLAG_LOG, Stats};
 
 use crate::{
     cli::{
         table::{Column, Row},
         units,
     },
-    control::AgentStatus,
+    control::{AgentStatus, BindingStatus},
     datapath::{Attached, MapKind},
 };
 
@@ -23,6 +23,8 @@ pub(in crate::cli) struct Status {
     pub(in crate::cli) generation: u32,
     pub(in crate::cli) interfaces: Vec<InterfaceLine>,
     pub(in crate::cli) flags: Vec<&'static str>,
+    /// What SYN-ACKs of the datapath announce; `None` where it binds nothing.
+    pub(in crate::cli) announced: Option<AnnouncedLine>,
     pub(in crate::cli) max_flows: u32,
     /// Established flows, those that are closing included.
     pub(in crate::cli) flows: usize,
@@ -72,6 +74,65 @@ pub(in crate::cli) fn interfaces(
         }
     };
     attached.into_iter().map(line).collect()
+}
+
+/// What SYN-ACKs of the datapath announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct AnnouncedLine {
+    mss_v4: u16,
+    mss_v6: u16,
+    scale: u8,
+}
+
+impl From<Announced> for AnnouncedLine {
+    fn from(announced: Announced) -> Self {
+        let Announced {
+            mss_v4,
+            mss_v6,
+            scale,
+        } = announced;
+        Self {
+            mss_v4,
+            mss_v6,
+            scale,
+        }
+    }
+}
+
+impl fmt::Display for AnnouncedLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            mss_v4,
+            mss_v6,
+            scale,
+        } = self;
+        write!(
+            f,
+            "segments of {mss_v4} bytes over IPv4 and {mss_v6} over IPv6, window scale {scale}"
+        )
+    }
+}
+
+/// Whether the datapath binds connections, in the words of the running agent if there is one.
+pub(in crate::cli) fn binding(
+    announced: Option<AnnouncedLine>,
+    agent: Option<&AgentStatus>,
+) -> String {
+    let ago = |ms| units::duration(Duration::from_millis(ms));
+    match (announced, agent.and_then(|agent| agent.binding.as_ref())) {
+        (_, Some(BindingStatus { off: Some(why), .. })) => format!("off: {why}"),
+        (_, Some(on)) => {
+            let stamped = on.stamped_ms.map_or_else(String::new, |ms| {
+                format!("; the listener was stamped {} ago", ago(ms))
+            });
+            format!("on for {}{stamped}", ago(on.since_ms))
+        }
+        // Nobody stamps the listener meanwhile.
+        (Some(_), None) => {
+            "on: known names go to their Edges, others wait for the next agent".into()
+        }
+        (None, None) => "off".into(),
+    }
 }
 
 /// The names of the feature flags that are set.
@@ -261,5 +322,38 @@ mod tests {
     fn flags_by_name() {
         assert_eq!(flags(0), Vec::<&str>::new());
         assert_eq!(flags(FLAG_LOG | 1 << 40), ["log"]);
+    }
+
+    #[test]
+    fn binding_is_on_or_says_why_not() {
+        let announced = AnnouncedLine {
+            mss_v4: 1460,
+            mss_v6: 1440,
+            scale: 7,
+        };
+        let agent = |binding| AgentStatus {
+            binding,
+            ..crate::control::fake::status()
+        };
+        let told = |off: Option<&str>, stamped_ms| {
+            let status = agent(Some(BindingStatus {
+                off: off.map(str::to_owned),
+                since_ms: 61_000,
+                stamped_ms,
+            }));
+            binding(Some(announced), Some(&status))
+        };
+        assert_eq!(
+            told(None, Some(12_000)),
+            "on for 1m 1s; the listener was stamped 12s ago"
+        );
+        assert_eq!(told(None, None), "on for 1m 1s");
+        assert_eq!(told(Some("lo is down"), None), "off: lo is down");
+        assert!(binding(Some(announced), None).starts_with("on: known names"));
+        assert_eq!(binding(None, Some(&agent(None))), "off");
+        assert_eq!(
+            announced.to_string(),
+            "segments of 1460 bytes over IPv4 and 1440 over IPv6, window scale 7"
+        );
     }
 }

@@ -116,6 +116,11 @@ fn mode(section: &mut Section<'_>) -> Option<ModeDraft> {
             .report()
             .push(Diagnostic::error(at, message).help(help));
     };
+    let binds = Binding {
+        wanted: bind.map(|bind| bind.value),
+        hand_off: hand_off.as_ref().is_none_or(|hand_off| hand_off.value),
+        trusts: trusted.as_ref().is_some_and(|list| !list.items.is_empty()),
+    };
     match (section.has("steer"), inspects) {
         (true, Some(true)) => {
             problem(
@@ -137,9 +142,12 @@ fn mode(section: &mut Section<'_>) -> Option<ModeDraft> {
         }
         (true, None | Some(false)) => {}
         (false, Some(true)) => {
+            if let Some((message, help)) = binds.mistake() {
+                problem(section.key_at("bind"), message, help);
+            }
             return Some(ModeDraft::Inspect {
                 default,
-                bind: bind.is_none_or(|bind| bind.value),
+                bind: binds.decided(),
                 hand_off: hand_off.is_none_or(|hand_off| hand_off.value),
                 proxy_protocol_from: trusted.map(List::values).unwrap_or_default(),
             });
@@ -155,4 +163,42 @@ fn mode(section: &mut Section<'_>) -> Option<ModeDraft> {
         }
     }
     Some(ModeDraft::Steer { pool: steer? })
+}
+
+/// What decides about `bind`.
+struct Binding {
+    wanted: Option<bool>,
+    hand_off: bool,
+    /// Connections of load balancers begin with a PROXY protocol header.
+    trusts: bool,
+}
+
+impl Binding {
+    /// A bound connection goes on in the datapath like one that was handed off, so whoever wants that nowhere has said so for both.
+    fn decided(&self) -> bool {
+        self.wanted.unwrap_or(true) && self.hand_off && !self.trusts
+    }
+
+    /// What can't be, and what to write instead.
+    fn mistake(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self {
+                wanted: Some(true),
+                hand_off: false,
+                ..
+            } => Some((
+                "the datapath cannot `bind` connections where `hand_off = false` keeps them out of it",
+                "leave `bind` out, or `hand_off`: both are on by themselves",
+            )),
+            Self {
+                wanted: Some(true),
+                trusts: true,
+                ..
+            } => Some((
+                "the datapath cannot `bind` where `proxy_protocol_from` has connections begin with a PROXY protocol header",
+                "leave `bind` out: the agent reads the header, and hands the connection off afterwards",
+            )),
+            _ => None,
+        }
+    }
 }

@@ -14,7 +14,9 @@ pub(in crate::config) struct LimitsDraft {
     pub(in crate::config) deny: Option<List<IpNet>>,
     pub(in crate::config) allow: Option<List<IpNet>>,
     syn_per_source: Rate,
+    syn_per_prefix: Option<Rate>,
     hello_per_source: Rate,
+    hello_per_prefix: Option<Rate>,
 }
 
 impl LimitsDraft {
@@ -25,9 +27,11 @@ impl LimitsDraft {
             syn_per_source: section
                 .value("syn_per_source")
                 .unwrap_or(defaults.syn_per_source),
+            syn_per_prefix: section.value("syn_per_prefix"),
             hello_per_source: section
                 .value("hello_per_source")
                 .unwrap_or(defaults.hello_per_source),
+            hello_per_prefix: section.value("hello_per_prefix"),
             deny: section.list("deny"),
             allow: section.list("allow"),
         };
@@ -36,7 +40,12 @@ impl LimitsDraft {
     }
 
     pub(super) fn build(self) -> Limits {
+        let per_prefix = |own: Option<Rate>, per_source: Rate| {
+            own.unwrap_or_else(|| per_source.times(Limits::SOURCES_OF_A_PREFIX))
+        };
         Limits {
+            syn_per_prefix: per_prefix(self.syn_per_prefix, self.syn_per_source),
+            hello_per_prefix: per_prefix(self.hello_per_prefix, self.hello_per_source),
             syn_per_source: self.syn_per_source,
             hello_per_source: self.hello_per_source,
             deny: self.deny.map(List::values).unwrap_or_default(),

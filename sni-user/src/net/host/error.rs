@@ -47,6 +47,16 @@ pub enum HostError {
         /// The kernel's reason.
         reason: io::Error,
     },
+    /// A setting can't be changed.
+    #[error("the setting {key} can't be set to {value} ({reason}): run `{}` where that is allowed, and for the next boot in /etc/sysctl.d", command(.key, &.value.to_string()))]
+    SettingFixed {
+        /// Its name, as sysctl(8) has it.
+        key: String,
+        /// What it should be.
+        value: i64,
+        /// The kernel's reason.
+        reason: io::Error,
+    },
     /// A setting has a value that makes no sense.
     #[error("the setting {key} is `{value}`, which is not {wanted}: set it with `sysctl -w`")]
     SettingValue {

@@ -6,7 +6,12 @@ mod error;
 mod offload;
 mod sysctl;
 
-use std::{io, path::Path};
+use std::{
+    io,
+    net::{Ipv4Addr, UdpSocket},
+    os::fd::{AsFd, AsRawFd as _},
+    path::Path,
+};
 
 use rustix::{
     fs::statfs,
@@ -18,8 +23,8 @@ pub use self::{
     error::HostError,
     offload::{driver, rx_vlan_offload},
     sysctl::{
-        Family, forwarding, has_ipv6, local_port_range, owned_ports, require_forwarding,
-        reverse_path_note, source_mark_note,
+        Family, forwarding, has_ipv6, is_settable, local_port_range, owned_ports,
+        require_forwarding, reverse_path_note, set, setting, source_mark_note,
     },
 };
 
@@ -127,6 +132,37 @@ pub fn require_bpffs(path: &Path) -> Result<(), HostError> {
     Err(HostError::NoBpffs {
         path: path.to_owned(),
     })
+}
+
+/// The number of the calling thread's network namespace.
+///
+/// # Errors
+/// The kernel's.
+pub fn namespace() -> io::Result<u64> {
+    namespace_of(&UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?)
+}
+
+/// The number of a socket's network namespace, which no other one ever gets (SO_NETNS_COOKIE, Linux 5.14).
+///
+/// # Errors
+/// The kernel's.
+pub fn namespace_of(socket: &impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the option's value is eight bytes long, and value and length outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(cookie)
 }
 
 #[cfg(test)]

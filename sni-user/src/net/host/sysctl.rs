@@ -156,6 +156,31 @@ fn interface_key(family: &str, interface: &str, setting: &str) -> String {
     format!("net.{family}.conf.{interface}.{setting}")
 }
 
+/// A setting that is a number.
+///
+/// # Errors
+/// It can't be read, or is none.
+pub fn setting(key: &str) -> Result<i64, HostError> {
+    number(key)
+}
+
+/// Changes a setting that is a number.
+///
+/// # Errors
+/// The kernel's.
+pub fn set(key: &str, value: i64) -> Result<(), HostError> {
+    fs::write(path(key), value.to_string()).map_err(|reason| HostError::SettingFixed {
+        key: key.to_owned(),
+        value,
+        reason,
+    })
+}
+
+/// Whether this process may change a setting.
+pub fn is_settable(key: &str) -> bool {
+    rustix::fs::access(path(key), rustix::fs::Access::WRITE_OK).is_ok()
+}
+
 fn number(key: &str) -> Result<i64, HostError> {
     let value = read(key)?;
     value.parse().map_err(|_| HostError::SettingValue {
@@ -165,7 +190,7 @@ fn number(key: &str) -> Result<i64, HostError> {
     })
 }
 
-fn read(key: &str) -> Result<String, HostError> {
+fn path(key: &str) -> String {
     let swapped: String = key
         .chars()
         .map(|c| match c {
@@ -174,7 +199,11 @@ fn read(key: &str) -> Result<String, HostError> {
             other => other,
         })
         .collect();
-    match fs::read_to_string(format!("/proc/sys/{swapped}")) {
+    format!("/proc/sys/{swapped}")
+}
+
+fn read(key: &str) -> Result<String, HostError> {
+    match fs::read_to_string(path(key)) {
         Ok(value) => Ok(value.trim().to_owned()),
         Err(reason) => Err(HostError::Setting {
             key: key.to_owned(),

@@ -19,7 +19,7 @@ use tokio::{io::Interest, net::TcpStream, select, time::sleep};
 
 use self::{socket::Facts, terms::Peers};
 pub(super) use self::{
-    socket::{segment_size, tell_write_seq, unread},
+    socket::{peer_scale, segment_size, tell_write_seq, unread},
     terms::{NotHandedOff, Terms},
 };
 use super::{Proxy, shared::Woken, socket as sockets};

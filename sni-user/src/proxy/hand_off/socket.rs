@@ -107,6 +107,11 @@ pub(in crate::proxy) fn segment_size(stream: &TcpStream) -> io::Result<u32> {
     Ok(SockRef::from(stream).tcp_mss()? + options)
 }
 
+/// The window scale that the peer has announced; 0 for none.
+pub(in crate::proxy) fn peer_scale(stream: &TcpStream) -> io::Result<u8> {
+    Ok(info(stream)?.scales & 0x0f)
+}
+
 /// Whether the connection is gone: reset, or given up by the kernel.
 pub(super) fn is_gone(stream: &TcpStream) -> io::Result<bool> {
     const CLOSED: u8 = 7;

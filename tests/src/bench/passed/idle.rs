@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::memory::Reading;
 use super::report::{left_out_as_json, print_left_out};
-use super::stand::{LeftOut, Stand, topology};
+use super::stand::{LeftOut, Stand, Terms};
 use super::system::{SYSTEMS, System};
 use crate::Lab;
 use crate::peers::Size;
@@ -73,14 +73,15 @@ pub fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Measured
     let mut rows = Vec::new();
     let mut left_out = Vec::new();
     // Links have no part in this; XDP is on every kernel that snigate runs on.
-    for system in SYSTEMS.into_iter().filter(|system| !system.offloads) {
+    let systems = SYSTEMS.into_iter();
+    for system in systems.filter(|system| !system.offloads && !system.binds()) {
         progress(&format!("starting {}", system.name));
-        let lab = Lab::new("bench-idle", &topology(&system))?;
-        let size = Size {
+        let terms = Terms::plain(Size {
             workers: options.workers,
             connections: options.connections + SPARE,
-        };
-        match Stand::start(&lab, system, size)? {
+        });
+        let lab = Lab::new("bench-idle", &terms.topology(&system))?;
+        match Stand::start(&lab, system, terms)? {
             Ok(stand) => {
                 let row = measure(&stand, options, &mut progress);
                 rows.push(row.with_context(|| system.name)?);

@@ -1,11 +1,16 @@
-//! Connections that are passed through, once their ClientHello is: what carries the bytes, and what an idle connection takes.
+//! Connections that are passed through: what it takes until they stand, what carries the bytes afterwards, and what an idle one takes.
 
 pub mod idle;
 mod memory;
 pub mod relay;
 mod report;
+mod rounds;
+pub mod setup;
 mod stand;
 mod system;
+mod work;
 
+pub use self::report::{as_json, print};
+pub use self::rounds::{Measured, Options};
 pub use self::stand::LeftOut;
 pub use self::system::System;

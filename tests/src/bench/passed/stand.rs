@@ -1,12 +1,14 @@
 //! One system under measurement, with its partner and its Edge.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use super::super::config::{self, PASSED, edge_address};
 use super::system::{System, Through};
-use crate::addresses::{SIP_TLS, VIP_1};
+use crate::addresses::{SIP_TLS, VIP_1, partner};
 use crate::deadline::Deadline;
 use crate::gateway::{Gateway, Tuning};
 use crate::peers::{Opener, Proxy, Size, StreamEdge, Way};
@@ -20,6 +22,7 @@ pub(super) struct Stand<'lab> {
     pub(super) system: System,
     pub(super) lab: &'lab Lab,
     pub(super) running: Running<'lab>,
+    terms: Terms,
     /// The gateway's sockets without a connection.
     sockets: u64,
     _edge: StreamEdge,
@@ -40,11 +43,54 @@ pub struct LeftOut {
     pub reason: String,
 }
 
-pub(super) fn topology(system: &System) -> Topology {
-    Topology {
-        offloads: system.offloads,
-        capture: false,
-        ..Topology::default()
+/// What a bench wants of its stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) size: Size,
+    pub(super) source: Source,
+    /// So many addresses of the partner.
+    pub(super) partners: u8,
+}
+
+/// `source` of snigate's Edge.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source {
+    /// The gateway's address, as the other proxies have it toward the Edge.
+    Gateway,
+    /// The client's address and port: a flow that has ended keeps its port for a minute, and the gateway's own are too few for a minute of this.
+    Preserve,
+}
+
+impl Source {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Preserve => "preserve",
+        }
+    }
+}
+
+impl Terms {
+    /// One partner with one address, and the gateway's own toward the Edge.
+    pub(super) fn plain(size: Size) -> Self {
+        Self {
+            size,
+            source: Source::Gateway,
+            partners: 1,
+        }
+    }
+
+    pub(super) fn topology(&self, system: &System) -> Topology {
+        Topology {
+            offloads: system.offloads,
+            capture: false,
+            partner_addresses: self.partners,
+            ..Topology::default()
+        }
+    }
+
+    fn partners(&self) -> impl Iterator<Item = Ipv4Addr> {
+        (0..self.partners).map(|n| partner(n).v4)
     }
 }
 
@@ -53,17 +99,19 @@ impl<'lab> Stand<'lab> {
     pub(super) fn start(
         lab: &'lab Lab,
         system: System,
-        size: Size,
+        terms: Terms,
     ) -> Result<Result<Self, LeftOut>> {
-        // Connections that have ended leave their ports in TIME_WAIT, for a minute each.
+        // Connections that have ended leave their ports in TIME_WAIT, for a minute each; and the kernel would cut that short for some of them, but
+        // only where there are many.
         for machine in [&lab.partner, &lab.gateway] {
             machine.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
             machine.sysctl("net/ipv4/ip_local_port_range", "10000 65000")?;
+            machine.sysctl("net/ipv4/tcp_max_tw_buckets", "1000000")?;
         }
         let edge = StreamEdge::start(&lab.edge_a, SIP_TLS)?;
         let running = match system.through {
             Through::Routing => Running::Nothing,
-            Through::Snigate { .. } => match snigate(lab, system, size) {
+            Through::Snigate { .. } => match snigate(lab, system, terms) {
                 Ok(gateway) => Running::Snigate(gateway),
                 Err(error) => {
                     return Ok(Err(LeftOut {
@@ -76,7 +124,14 @@ impl<'lab> Stand<'lab> {
                 let routes = [(PASSED, edge_address())];
                 let way = Way::PassThrough(&routes);
                 let address = (VIP_1.v4, SIP_TLS).into();
-                Running::Proxy(Proxy::start(lab, make, &lab.gateway, address, size, &way)?)
+                Running::Proxy(Proxy::start(
+                    lab,
+                    make,
+                    &lab.gateway,
+                    address,
+                    terms.size,
+                    &way,
+                )?)
             }
         };
         let stand = Self {
@@ -84,6 +139,7 @@ impl<'lab> Stand<'lab> {
             sockets: lab.gateway.tcp_sockets()?,
             lab,
             running,
+            terms,
             _edge: edge,
         };
         stand
@@ -97,7 +153,21 @@ impl<'lab> Stand<'lab> {
             Running::Nothing => edge_address(),
             _ => (VIP_1.v4, SIP_TLS).into(),
         };
-        Opener::new(&self.lab.partner, address, PASSED)
+        let opener = Opener::new(&self.lab.partner, address, PASSED)?;
+        Ok(opener.from_each_of(self.terms.partners().map(IpAddr::from).collect()))
+    }
+
+    /// How many connections the agent has had so far; none where there is no agent.
+    pub(super) fn agents(&self) -> Result<u64> {
+        let Running::Snigate(gateway) = &self.running else {
+            return Ok(0);
+        };
+        let status = gateway.agent()?;
+        let counters = status.get("counters").and_then(Value::as_object);
+        let counters = counters.with_context(|| status.to_string())?;
+        // Nothing is listed before it has happened.
+        let count = counters.get("accepted").map_or(Some(0), Value::as_u64);
+        count.with_context(|| status.to_string())
     }
 
     /// The sockets that the gateway has now for its connections.
@@ -132,22 +202,43 @@ impl<'lab> Stand<'lab> {
         Ok(())
     }
 
-    /// One connection: its bytes come back, and the gateway has the sockets that it should have, none for what is handed off.
+    /// One connection: its bytes come back, the gateway has the sockets that it should have, none for what is bound or handed off, and it is in
+    /// the datapath the way it should be.
+    ///
+    /// The first connection has no part in that: while the Edge's hardware address is unknown, the agent takes what the datapath can't bind.
     fn prove(&self) -> Result<()> {
-        let mut streams = self.opener()?.echoing(1)?;
+        let opener = self.opener()?;
+        drop(opener.echoing(1)?);
+        self.drain(OPENING)?;
+        let mut streams = opener.echoing(1)?;
         self.settle(streams.len(), OPENING)?;
         for stream in &mut streams {
             stream.ping()?;
+            self.ensure_way(stream.local()?)?;
         }
         drop(streams);
         self.drain(OPENING)
     }
+
+    /// That this client's connection is in the datapath as it should be.
+    fn ensure_way(&self, client: SocketAddr) -> Result<()> {
+        let (Running::Snigate(gateway), Some(by)) = (&self.running, self.system.by()) else {
+            return Ok(());
+        };
+        let flows = gateway.json(&["flow", "ls", "--client", &client.to_string()])?;
+        let ways = flows.as_array().context("flows")?.iter();
+        let ways: Vec<_> = ways.map(|flow| flow["way"].as_str()).collect();
+        let way = by.way();
+        ensure!(ways == [Some(way)], "not {way}: {flows}");
+        Ok(())
+    }
 }
 
-fn snigate<'lab>(lab: &'lab Lab, system: System, size: Size) -> Result<Gateway<'lab>> {
+fn snigate<'lab>(lab: &'lab Lab, system: System, terms: Terms) -> Result<Gateway<'lab>> {
     let Through::Snigate { hook, by } = system.through else {
         anyhow::bail!("{} is not snigate", system.name);
     };
+    let Terms { size, source, .. } = terms;
     ensure!(
         size.connections <= 1_000_000,
         "more connections than snigate takes"
@@ -159,7 +250,8 @@ fn snigate<'lab>(lab: &'lab Lab, system: System, size: Size) -> Result<Gateway<'
         hook: Some(hook),
     };
     let gateway = format!("max_connections = {}", size.connections);
-    let tables = config::tables("source = \"gateway\"", by.key(), "");
+    let edge = format!("source = \"{}\"", source.key());
+    let tables = config::tables(&edge, by.keys(), "");
     Gateway::start_tuned(lab, tuning, &gateway, &tables)
 }
 

@@ -16,11 +16,11 @@ pub struct System {
 pub(super) enum Through {
     /// The kernel's routing: what the network, the partner and the Edge take by themselves.
     Routing,
-    /// snigate, with its own address toward the Edge, as the other proxies have.
+    /// snigate.
     Snigate {
         /// `hook` of `[gateway]`.
         hook: &'static str,
-        /// Who carries the bytes.
+        /// Who connects to the Edge, and who carries the bytes.
         by: By,
     },
     Proxy(Make),
@@ -28,18 +28,30 @@ pub(super) enum Through {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
-    /// The datapath, and the agent has no socket any more.
-    Datapath,
-    /// The agent.
+    /// The datapath does both, and the agent knows nothing of it.
+    Binding,
+    /// The agent connects, then the datapath carries, and the agent has no socket any more.
+    HandOff,
+    /// The agent does both.
     Agent,
 }
 
 impl By {
     /// What the IP set says for it.
-    pub(super) fn key(self) -> &'static str {
+    pub(super) fn keys(self) -> &'static str {
         match self {
-            Self::Datapath => "hand_off = true",
+            Self::Binding => "bind = true",
+            Self::HandOff => "bind = false\nhand_off = true",
             Self::Agent => "hand_off = false",
+        }
+    }
+
+    /// The way of such a connection in `snigate flow ls`.
+    pub(super) fn way(self) -> &'static str {
+        match self {
+            Self::Binding => "bound",
+            Self::HandOff => "handed-off",
+            Self::Agent => "relayed",
         }
     }
 }
@@ -58,14 +70,16 @@ const fn snigate(hook: &'static str, by: By) -> Through {
 
 /// Native XDP on veth needs the links without offloads, and TCX is for links that have them; so each is compared with what the others do on the
 /// same links.
-pub(super) const SYSTEMS: [System; 10] = [
+pub(super) const SYSTEMS: [System; 12] = [
     system("routing", true, Through::Routing),
-    system("hand-off, TCX", true, snigate("tcx", By::Datapath)),
+    system("binding, TCX", true, snigate("tcx", By::Binding)),
+    system("hand-off, TCX", true, snigate("tcx", By::HandOff)),
     system("relay", true, snigate("tcx", By::Agent)),
     system("haproxy", true, Through::Proxy(Make::Haproxy)),
     system("nginx", true, Through::Proxy(Make::Nginx)),
     system("routing", false, Through::Routing),
-    system("hand-off, XDP", false, snigate("xdp", By::Datapath)),
+    system("binding, XDP", false, snigate("xdp", By::Binding)),
+    system("hand-off, XDP", false, snigate("xdp", By::HandOff)),
     system("relay", false, snigate("xdp", By::Agent)),
     system("haproxy", false, Through::Proxy(Make::Haproxy)),
     system("nginx", false, Through::Proxy(Make::Nginx)),
@@ -89,23 +103,28 @@ impl System {
         matches!(self.through, Through::Proxy(Make::Haproxy))
     }
 
-    /// Whether it is what the aims are set for.
+    pub(super) fn binds(&self) -> bool {
+        self.by() == Some(By::Binding)
+    }
+
     pub(super) fn hands_off(&self) -> bool {
-        matches!(
-            self.through,
-            Through::Snigate {
-                by: By::Datapath,
-                ..
-            }
-        )
+        self.by() == Some(By::HandOff)
+    }
+
+    pub(super) fn by(&self) -> Option<By> {
+        match self.through {
+            Through::Snigate { by, .. } => Some(by),
+            Through::Routing | Through::Proxy(_) => None,
+        }
     }
 
     /// The sockets that the gateway has for each connection.
     pub(super) fn sockets(&self) -> u64 {
         match self.through {
-            Through::Routing => 0,
-            Through::Snigate {
-                by: By::Datapath, ..
+            Through::Routing
+            | Through::Snigate {
+                by: By::Binding | By::HandOff,
+                ..
             } => 0,
             Through::Snigate { by: By::Agent, .. } | Through::Proxy(_) => 2,
         }

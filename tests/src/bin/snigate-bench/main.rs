@@ -2,8 +2,8 @@
 
 mod datapath;
 mod idle;
+mod passed;
 mod proxy;
-mod relay;
 
 use std::io::Write as _;
 
@@ -24,8 +24,10 @@ enum Command {
     Datapath(datapath::Options),
     /// Handshakes, throughput and latency of inspected connections, beside HAProxy and nginx.
     Proxy(proxy::Options),
+    /// Setting passed connections up, and the CPU of it: binding, hand-off, relay, HAProxy, nginx, routing.
+    Setup(passed::Options),
     /// Latency, messages, throughput and CPU of passed connections once they stand: hand-off, relay, HAProxy, nginx, routing.
-    Relay(relay::Options),
+    Relay(passed::Options),
     /// Memory and sockets of silent connections: hand-off, relay, HAProxy, nginx.
     Idle(idle::Options),
 }
@@ -39,7 +41,8 @@ fn main() -> Result<()> {
     match arguments.command {
         Command::Datapath(options) => datapath::run(&options),
         Command::Proxy(options) => proxy::run(&options),
-        Command::Relay(options) => relay::run(&options),
+        Command::Setup(options) => passed::set_up(&options),
+        Command::Relay(options) => passed::relay(&options),
         Command::Idle(options) => idle::run(&options),
     }
 }

@@ -59,6 +59,13 @@ pub struct SmoltcpReport {
 }
 
 impl Smoltcp {
+    /// The MAC address of the host with these addresses: locally administered (IEEE 802), and not that of the kernel's interface.
+    #[must_use]
+    pub fn mac(addresses: Host) -> [u8; 6] {
+        let [.., low] = addresses.v4.octets();
+        [2, 0, 0, 0, 0x5e, low]
+    }
+
     /// A host with `addresses`, that reaches everything by way of `router`.
     ///
     /// # Errors
@@ -74,9 +81,7 @@ impl Smoltcp {
         namespace.ip("link set dev eth0 gro_max_size 1")?;
         let line = namespace.run(|| line::open_incoming("eth0"))?;
         let mut device = Link::new(line);
-        // Locally administered (IEEE 802), and not that of the kernel's interface.
-        let [.., low] = addresses.v4.octets();
-        let mut config = Config::new(EthernetAddress([2, 0, 0, 0, 0x5e, low]).into());
+        let mut config = Config::new(EthernetAddress(Self::mac(addresses)).into());
         config.random_seed = fastrand::u64(..);
         let mut interface = Interface::new(config, &mut device, Instant::now());
         let mut full = false;

@@ -201,7 +201,9 @@ client_roots = "{roots}"
 /// The inspected IP set.
 fn ip_set() -> String {
     let (v4, v6) = (VIP_1.v4, VIP_1.v6);
-    format!("\n[[ip_set]]\nname = \"shared\"\naddresses = [\"{v4}\", \"{v6}\"]\ninspect = true\n")
+    format!(
+        "\n[[ip_set]]\nname = \"shared\"\naddresses = [\"{v4}\", \"{v6}\"]\ninspect = true\nbind = false\n"
+    )
 }
 
 fn edge_table(name: &str, address: &str, source: &str, verified: &str, roots: &Path) -> String {

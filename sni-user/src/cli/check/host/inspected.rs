@@ -2,7 +2,7 @@
 
 use super::{Findings, Outcome};
 use crate::{
-    agent::{Needs, RETURN, open_files},
+    agent::{Needs, RETURN, SETTINGS, Setting, binds, open_files},
     config::Config,
     net::{Network, host},
 };
@@ -22,9 +22,34 @@ impl Findings {
             ),
             Some(sentence) => self.add("open files", Outcome::Warning, sentence),
         }
+        if binds(config) {
+            for setting in &SETTINGS {
+                self.setting(setting);
+            }
+        }
         if needs.transparent {
             self.way_back(config, network).await;
         }
+    }
+
+    /// What binding needs; without it everything goes by the agent.
+    fn setting(&mut self, setting: &Setting) {
+        let Setting { key, value, .. } = *setting;
+        let (outcome, message) = match host::setting(key) {
+            Ok(found) if found == value => (Outcome::Ok, format!("{key} is {value}")),
+            Ok(found) if host::is_settable(key) => (
+                Outcome::Ok,
+                format!("{key} is {found}; the agent sets it to {value} while it runs"),
+            ),
+            Ok(found) => (
+                Outcome::Warning,
+                format!(
+                    "{key} is {found} and can't be set by this process: the datapath binds nothing before it is {value} (`sysctl -w {key}={value}`)"
+                ),
+            ),
+            Err(error) => (Outcome::Warning, error.to_string()),
+        };
+        self.add("binding", outcome, message);
     }
 
     /// The way of Edges' answers to the agent's transparent sockets.

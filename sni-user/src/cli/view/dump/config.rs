@@ -7,8 +7,8 @@ use serde::Serialize;
 use sni_common::{
     Address,
     contract::{
-        ABI_VERSION, AclAction, CONTROL_ABI, CONTROL_FLAGS, CONTROL_GENERATION,
-        CONTROL_LISTENER_PORT, LabelKey, LabelKind, Settings, bank,
+        ABI_VERSION, AclAction, Announced, CONTROL_ABI, CONTROL_ANNOUNCED, CONTROL_FLAGS,
+        CONTROL_GENERATION, CONTROL_LISTENER_PORT, LabelKey, LabelKind, Settings, bank,
     },
 };
 
@@ -43,6 +43,13 @@ pub(in crate::cli) fn control(values: &[u64]) -> Vec<ControlEntry> {
             ),
             CONTROL_GENERATION => ("active generation", format!("bank {}", bank(*value as u32))),
             CONTROL_LISTENER_PORT => ("the listener's own port", String::new()),
+            CONTROL_ANNOUNCED => (
+                "what SYN-ACKs of the datapath announce",
+                Announced::from_slot(*value).map_or_else(
+                    || "none: it answers no SYNs".into(),
+                    |announced| status::AnnouncedLine::from(announced).to_string(),
+                ),
+            ),
             CONTROL_FLAGS => ("feature flags", status::flags(*value).join(" ")),
             _ => ("unused", String::new()),
         };
@@ -83,6 +90,12 @@ pub(in crate::cli) struct SettingsEntry {
     /// 0 sets no limit.
     syn_per_second: f64,
     syn_burst: u32,
+    syn_prefix_per_second: f64,
+    syn_prefix_burst: u32,
+    hello_per_second: f64,
+    hello_burst: u32,
+    hello_prefix_per_second: f64,
+    hello_prefix_burst: u32,
     first_port: u16,
     ports: u16,
     acl_prefixes: u32,
@@ -94,13 +107,32 @@ pub(in crate::cli) fn settings(banks: &[Settings], generation: u32) -> Vec<Setti
         bank: number,
         active: is_active(number, generation),
         seed: settings.seed,
-        syn_per_second: f64::from(settings.syn_millirate) / 1000.0,
+        syn_per_second: per_second(settings.syn_millirate),
         syn_burst: settings.syn_burst,
+        syn_prefix_per_second: per_second(settings.syn_prefix_millirate),
+        syn_prefix_burst: settings.syn_prefix_burst,
+        hello_per_second: per_second(settings.hello_millirate),
+        hello_burst: settings.hello_burst,
+        hello_prefix_per_second: per_second(settings.hello_prefix_millirate),
+        hello_prefix_burst: settings.hello_prefix_burst,
         first_port: settings.first_port,
         ports: settings.ports,
         acl_prefixes: settings.acl_prefixes,
     };
     (0..).zip(banks).map(entry).collect()
+}
+
+fn per_second(millirate: u32) -> f64 {
+    f64::from(millirate) / 1000.0
+}
+
+/// A rate as tables show it.
+fn rate_cell(per_second: f64) -> String {
+    if per_second == 0.0 {
+        "no limit".into()
+    } else {
+        per_second.to_string()
+    }
 }
 
 pub(super) fn is_active(number: u32, generation: u32) -> bool {
@@ -122,6 +154,8 @@ impl Row for SettingsEntry {
         Column::left("SEED").spare(1),
         Column::right("SYN/S"),
         Column::right("BURST"),
+        Column::right("OF PREFIX").spare(2),
+        Column::right("HELLO/S").spare(3),
         Column::left("OWN PORTS"),
         Column::right("PREFIXES"),
     ];
@@ -138,12 +172,10 @@ impl Row for SettingsEntry {
         vec![
             bank_cell(self.bank, self.active),
             format!("{:016x}", self.seed),
-            if self.syn_per_second == 0.0 {
-                "no limit".into()
-            } else {
-                self.syn_per_second.to_string()
-            },
+            rate_cell(self.syn_per_second),
             self.syn_burst.to_string(),
+            rate_cell(self.syn_prefix_per_second),
+            rate_cell(self.hello_per_second),
             ports,
             units::count(self.acl_prefixes.into()),
         ]

@@ -3,6 +3,7 @@
 mod config;
 mod hand_over;
 mod names;
+mod pending;
 mod steering;
 mod traffic;
 
@@ -10,6 +11,7 @@ pub(in crate::cli) use self::{
     config::{acl, control, filter, labels, settings},
     hand_over::{accounts, handing_off, syns},
     names::{learned, listeners, routes},
+    pending::{hellos, pending},
     steering::{edges, maglev, pools, services},
     traffic::{budget, links, stats},
 };

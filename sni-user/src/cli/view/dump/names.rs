@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use sni_common::contract::{
-    Learned, LearnedKey, Matched, NO_POOL, ROUTE_CONDITIONAL, RouteAction, SniRoute, SniRouteKey,
+    Learned, LearnedKey, Matched, NO_POOL, ROUTE_AGENT, ROUTE_CONDITIONAL, RouteAction, SniRoute,
+    SniRouteKey,
 };
 
 use crate::cli::{
@@ -42,8 +43,12 @@ pub(in crate::cli) struct RouteEntry {
     action: String,
     /// The name alone does not decide.
     conditional: bool,
+    /// Only the agent can take connections to the pool.
+    agent: bool,
     pool_v4: Option<RoutePool>,
     pool_v6: Option<RoutePool>,
+    /// By which flows and accounts refer to it, in hexadecimal digits.
+    route: String,
 }
 
 /// SNI_ROUTES.
@@ -57,6 +62,8 @@ pub(in crate::cli) fn routes(
         name: key.name.to_string(),
         action: action(route.action),
         conditional: route.flags & ROUTE_CONDITIONAL != 0,
+        agent: route.flags & ROUTE_AGENT != 0,
+        route: format!("{:016x}", route.route),
         pool_v4: pool(route.pool_v4, key.generation, names),
         pool_v6: pool(route.pool_v6, key.generation, names),
     };
@@ -78,7 +85,7 @@ impl Row for RouteEntry {
             self.generation.to_string(),
             self.name.clone(),
             self.action.clone(),
-            if self.conditional {
+            if self.conditional || self.agent {
                 "agent".into()
             } else {
                 "name".into()
@@ -99,6 +106,10 @@ pub(in crate::cli) struct LearnedEntry {
     /// `None` where the connection was refused.
     action: Option<String>,
     conditional: bool,
+    /// Only the agent can take connections to the pool.
+    agent: bool,
+    /// The number of the configured name that decided, in hexadecimal digits; `None` where none did.
+    route: Option<String>,
     generation: u32,
     pool_v4: Option<RoutePool>,
     pool_v6: Option<RoutePool>,
@@ -122,6 +133,8 @@ pub(in crate::cli) fn learned(
             .map_or_else(|e| e.to_string(), |matched| matched.to_string()),
         action: (learned.action != 0).then(|| action(learned.action)),
         conditional: learned.flags & ROUTE_CONDITIONAL != 0,
+        agent: learned.flags & ROUTE_AGENT != 0,
+        route: (learned.route != 0).then(|| format!("{:016x}", learned.route)),
         generation: learned.generation,
         pool_v4: pool(learned.pool_v4, learned.generation, names),
         pool_v6: pool(learned.pool_v6, learned.generation, names),

@@ -28,6 +28,8 @@ pub(in crate::cli) struct ServiceEntry {
     port: u16,
     protocol: u8,
     mode: String,
+    /// The datapath may bind.
+    bind: bool,
     pool: Option<u32>,
     ip_set: String,
 }
@@ -43,6 +45,7 @@ pub(in crate::cli) fn services(
         port: u16::from_be(key.port_be),
         protocol: key.protocol,
         mode: service::mode(value),
+        bind: service::binds(value),
         pool: (value.mode != Mode::Vip as u8 && value.pool < MAX_POOLS).then_some(value.pool),
         ip_set: names.ip_set(value.ip_set),
     };
@@ -68,7 +71,7 @@ impl Row for ServiceEntry {
             self.address.to_string(),
             self.port.to_string(),
             self.protocol.to_string(),
-            self.mode.clone(),
+            service::mode_cell(&self.mode, self.bind),
             self.pool
                 .map_or_else(|| "-".into(), |pool| pool.to_string()),
             self.ip_set.clone(),

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 use sni_common::{
-    Address,
-    contract::{Counter, DropReason, Link, Stats},
+    contract::{BudgetKey, BudgetKind, Counter, DropReason, Link, Stats},
     token_bucket::TokenBucket,
 };
 
@@ -19,31 +18,45 @@ use crate::cli::{
 #[derive(Clone, Debug, Serialize)]
 pub(in crate::cli) struct BudgetEntry {
     source: String,
-    /// SYNs that the source may send at once.
+    /// What it may begin.
+    what: &'static str,
+    /// How many of them at once.
     tokens: f64,
     refilled_ms: u64,
 }
 
 /// BUDGET.
-pub(in crate::cli) fn budget(entries: &[(Address, TokenBucket)], now_ns: u64) -> Vec<BudgetEntry> {
+pub(in crate::cli) fn budget(
+    entries: &[(BudgetKey, TokenBucket)],
+    now_ns: u64,
+) -> Vec<BudgetEntry> {
     let mut entries = entries.to_vec();
-    entries.sort_by_key(|(source, _)| IpAddr::from(*source));
-    let entry = |(source, bucket): &(Address, TokenBucket)| BudgetEntry {
-        // See `Address::source_group`.
-        source: if source.is_v4() {
-            source.to_string()
-        } else {
-            format!("{source}/64")
-        },
+    entries.sort_by_key(|(key, _)| (IpAddr::from(key.source), key.kind));
+    let entry = |(key, bucket): &(BudgetKey, TokenBucket)| BudgetEntry {
+        source: source(key),
+        what: BudgetKind::try_from(key.kind).map_or("?", BudgetKind::name),
         tokens: bucket.millitokens as f64 / 1000.0,
         refilled_ms: now_ns.saturating_sub(bucket.refilled_ns) / 1_000_000,
     };
     entries.iter().map(entry).collect()
 }
 
+/// See [`sni_common::Address::source_group`] and [`sni_common::Address::source_prefix`].
+fn source(key: &BudgetKey) -> String {
+    let of_prefix = [BudgetKind::SynPrefix, BudgetKind::HelloPrefix].map(|kind| kind as u32);
+    let source = key.source;
+    match (of_prefix.contains(&key.kind), source.is_v4()) {
+        (false, true) => source.to_string(),
+        (false, false) => format!("{source}/64"),
+        (true, true) => format!("{source}/24"),
+        (true, false) => format!("{source}/48"),
+    }
+}
+
 impl Row for BudgetEntry {
     const COLUMNS: &'static [Column] = &[
         Column::left("SOURCE"),
+        Column::left("WHAT"),
         Column::right("TOKENS"),
         Column::right("REFILLED"),
     ];
@@ -52,6 +65,7 @@ impl Row for BudgetEntry {
         let ago = units::duration(std::time::Duration::from_millis(self.refilled_ms));
         vec![
             self.source.clone(),
+            self.what.to_owned(),
             format!("{:.1}", self.tokens),
             format!("{ago} ago"),
         ]

@@ -1,11 +1,11 @@
-//! Carrying the bytes of connections that are passed through.
+//! Connections that are passed through: setting them up, and carrying their bytes.
 
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
-use snigate_tests::bench::passed::relay;
+use snigate_tests::bench::passed::{self, Measured, relay, setup};
 
 use crate::{kernel, progress};
 
@@ -14,7 +14,7 @@ pub(crate) struct Options {
     /// Print JSON instead of tables.
     #[arg(long)]
     json: bool,
-    /// Measure only tables whose name in the JSON contains this: "offloads-off/", "bulk-8", "offloads-on/ping".
+    /// Measure only tables whose name in the JSON contains this: "offloads-off/", "bulk-8", "offloads-on/parallel-1".
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// Measure everything this many times, one system after the other, and take the medians.
@@ -28,22 +28,39 @@ pub(crate) struct Options {
     quick: bool,
 }
 
-pub(crate) fn run(options: &Options) -> Result<()> {
+/// How long each sample of each bench takes.
+const SETUP: Duration = Duration::from_secs(2);
+const RELAY: Duration = Duration::from_millis(1500);
+const QUICK: Duration = Duration::from_millis(300);
+
+pub(crate) fn set_up(options: &Options) -> Result<()> {
+    run(options, SETUP, |how| setup::run(how, progress))
+}
+
+pub(crate) fn relay(options: &Options) -> Result<()> {
+    run(options, RELAY, |how| relay::run(how, progress))
+}
+
+fn run(
+    options: &Options,
+    sample: Duration,
+    measure: impl FnOnce(&passed::Options) -> Result<Measured>,
+) -> Result<()> {
     let cpus = available_parallelism().context("the number of CPUs")?.get();
     let workers = options.workers.map_or(cpus, usize::from);
     let (rounds, sample) = if options.quick {
-        (1, Duration::from_millis(300))
+        (1, QUICK)
     } else {
-        (5, Duration::from_millis(1500))
+        (5, sample)
     };
     let rounds = options.rounds.unwrap_or(rounds);
-    let how = relay::Options {
+    let how = passed::Options {
         rounds,
         sample,
         workers,
         only: options.only.clone(),
     };
-    let measured = relay::run(&how, progress)?;
+    let measured = measure(&how)?;
     progress("");
     if options.json {
         let all = json!({
@@ -52,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "workers": workers,
             "rounds": rounds,
             "sample_ms": sample.as_millis(),
-            "measured": relay::as_json(&measured),
+            "measured": passed::as_json(&measured),
         });
         println!("{all:#}");
     } else {
@@ -62,7 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
              Medians of the rounds; CPU is the whole machine's, and over routing what is left of it without routing's in the same round.",
             kernel(),
         );
-        relay::print(&measured);
+        passed::print(&measured);
     }
     Ok(())
 }
