@@ -188,15 +188,15 @@ impl Options {
         };
     }
 
-    /// Those of any other segment: timestamps, or nothing.
+    /// Those of any other segment: timestamps, where `options` has them.
     #[inline(always)]
-    pub fn of_segment(&mut self, timestamps: Option<(u32, u32)>) {
+    pub fn of_segment(&mut self, options: u8, timestamps: (u32, u32)) {
         self.words = [0; MAX_OPTIONS / 4];
         self.length = 0;
-        if let Some((value, echo)) = timestamps {
+        if options & client_options::TIMESTAMPS != 0 {
             self.words[0] = ALIGNED_TIMESTAMPS;
-            self.words[1] = value.to_be();
-            self.words[2] = echo.to_be();
+            self.words[1] = timestamps.0.to_be();
+            self.words[2] = timestamps.1.to_be();
             self.length = 12;
         }
     }

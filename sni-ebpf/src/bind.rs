@@ -9,7 +9,7 @@ use sni_common::{
     contract::{
         BudgetKind, CONTROL_GENERATION, Counter, Direction, DropReason, EventKind, Flow, FlowKey,
         HelloEvent, Learned, LearnedKey, Matched, NO_POOL, ROUTE_AGENT, ROUTE_CONDITIONAL,
-        RouteAction, Settings, SniName, SniRouteKey, Stage, Way, bank, client_options,
+        RouteAction, Settings, SniRoute, SniRouteKey, Stage, Way, bank, client_options,
     },
     hello,
     maglev::NO_EDGE,
@@ -18,7 +18,6 @@ use sni_common::{
 
 use crate::{
     admit, cookie,
-    deliver::NS_PER_S,
     finish::count,
     forward,
     frame::Frame,
@@ -27,7 +26,7 @@ use crate::{
     outgoing,
     packet::Packet,
     pending, port,
-    scratch::scratch,
+    scratch::{Scratch, copy, scratch},
     steer, stream,
     verdict::Outcome,
 };
@@ -58,6 +57,18 @@ pub fn is_known(packet: &Packet) -> bool {
     look_up(packet) != 0
 }
 
+/// The entry of exactly the name that the walk has found. Its key is SNI_LEARNED's but for the number, which is put back.
+#[inline(always)]
+fn configured(scratch: &mut Scratch) -> Option<&'static SniRoute> {
+    const _: () = assert!(size_of::<LearnedKey>() == size_of::<SniRouteKey>());
+    let key = &mut scratch.hello.key;
+    key.ip_set = scratch.choice.generation;
+    // SAFETY: both keys are a number and a name; a value is never changed while its generation is active.
+    let route = unsafe { SNI_ROUTES.get(&*(&raw const *key).cast::<SniRouteKey>()) };
+    key.ip_set = scratch.pending.ip_set;
+    route
+}
+
 /// Looks the name up that the walk has found, and leaves in SCRATCH's `choice` where it goes; 0 where only the agent knows. The name's own entry comes
 /// first; what the agent has learned of it holds for the configuration that it was learned under.
 #[inline(never)]
@@ -65,13 +76,7 @@ fn look_up(packet: &Packet) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let generation = control(CONTROL_GENERATION) as u32;
     scratch.choice.generation = generation;
-    let key = &mut scratch.hello.key;
-    // Both keys are a number and a name.
-    const _: () = assert!(size_of::<LearnedKey>() == size_of::<SniRouteKey>());
-    key.ip_set = generation;
-    // SAFETY: the same layout, as asserted; a value is never changed while its generation is active.
-    let route = unsafe { SNI_ROUTES.get(&*(&raw const *key).cast::<SniRouteKey>()) };
-    key.ip_set = scratch.pending.ip_set;
+    let route = configured(scratch);
     let (pool, action, flags) = if let Some(route) = route {
         scratch.choice.route = route.route;
         scratch.choice.matched = Matched::Exact as u32;
@@ -82,7 +87,7 @@ fn look_up(packet: &Packet) -> u32 {
         };
         (pool, route.action, route.flags)
     } else {
-        let Some(learned) = SNI_LEARNED.get_ptr(&*key) else {
+        let Some(learned) = SNI_LEARNED.get_ptr(&scratch.hello.key) else {
             return 0;
         };
         // SAFETY: a live map value; the agent replaces it as a whole.
@@ -200,7 +205,7 @@ fn open(ctx: &impl Frame, packet: &Packet, avoid: u32) -> Result<(), DropReason>
     let edge = EDGES.get(entry.edge.into()).ok_or(DropReason::Incoherent)?;
     let client = scratch.pending.options;
     // Its segments would have no timestamps, which all systems but Linux would drop (RFC 7323, 3.2).
-    if u64::from(edge.no_timestamps_until_s) > forward::now() / NS_PER_S
+    if u64::from(edge.no_timestamps_until_s) > forward::now_s()
         && client & client_options::TIMESTAMPS != 0
         && client & client_options::LINUX == 0
     {
@@ -257,15 +262,11 @@ fn send_syn(ctx: &impl Frame, packet: &Packet) -> Result<(), DropReason> {
     }
     let pending = &scratch.pending;
     let out = &mut scratch.outgoing;
-    port::copy_key(&mut out.key, &flow.rewrite);
+    copy(&mut out.key, &flow.rewrite);
     out.seq = pending.client_isn;
     out.ack = 0;
     out.flags = SYN.into();
-    out.window = if pending.window > u32::from(u16::MAX) {
-        u16::MAX.into()
-    } else {
-        pending.window
-    };
+    out.window = pending.window.min(u16::MAX.into());
     out.hops = u32::from(packet.hops) - 1;
     out.payload = 0;
     out.payload_sum = 0;
@@ -322,7 +323,7 @@ pub fn half_open(ctx: &impl Frame, packet: &Packet, entry: &Flow) -> Outcome {
         return Outcome::ANEW;
     };
     // SAFETY: a live map value.
-    pending::copy(&mut scratch.pending, unsafe { &*pending });
+    copy(&mut scratch.pending, unsafe { &*pending });
     let offset = cookie::stream_offset(&segment, &scratch.pending);
     if segment.flags & RST != 0 {
         if offset > u32::from(scratch.pending.received) {
@@ -404,32 +405,24 @@ pub fn again(ctx: &impl Frame, packet: &Packet, edge: u32) -> Outcome {
 fn learned() -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let now = forward::now();
-    let (key, choice) = (&scratch.hello.key, &scratch.choice);
-    if let Some(learned) = SNI_LEARNED.get_ptr_mut(key) {
+    let generation = scratch.choice.generation;
+    let (mut hits, mut first_seen_ns) = (0, now);
+    if let Some(learned) = SNI_LEARNED.get_ptr_mut(&scratch.hello.key) {
         // SAFETY: a live map value; a hit may be lost where two CPUs, or the agent, count at once.
         let learned = unsafe { &mut *learned };
-        if learned.generation == choice.generation {
+        if learned.generation == generation {
             learned.hits += 1;
             learned.last_seen_ns = now;
             return 0;
         }
+        (hits, first_seen_ns) = (learned.hits, learned.first_seen_ns);
     }
-    // SAFETY: a live map value.
-    let before = SNI_LEARNED
-        .get_ptr(key)
-        .map(|it| unsafe { ((*it).hits, (*it).first_seen_ns) });
-    let (hits, first_seen_ns) = before.unwrap_or((0, now));
-    let route_key = &mut scratch.hello.key;
-    let ip_set = route_key.ip_set;
-    route_key.ip_set = choice.generation;
-    // SAFETY: as in `look_up`.
-    let route = unsafe { SNI_ROUTES.get(&*(&raw const *route_key).cast::<SniRouteKey>()) };
-    route_key.ip_set = ip_set;
+    let route = configured(scratch);
     if let Some(route) = route {
         let entry = Learned {
-            generation: choice.generation,
+            generation,
             action: route.action,
-            matched: choice.matched as u8,
+            matched: Matched::Exact as u8,
             flags: route.flags,
             padding: 0,
             pool_v4: route.pool_v4,
@@ -464,20 +457,14 @@ fn hello_event(ctx: &impl Frame, packet: &Packet) -> u32 {
     unsafe {
         (*event).event.kind = EventKind::HelloBound as u32;
         (*event).event.reason = 0;
-        port::copy_key(&mut (*event).event.key, &packet.key);
+        copy(&mut (*event).event.key, &packet.key);
         (*event).event.ifindex = ctx.interface();
         (*event).event.edge = scratch.entry.edge.into();
         (*event).event.padding = 0;
         (*event).event.at_ns = now;
         (*event).ip_set = scratch.hello.key.ip_set;
         (*event).matched = scratch.choice.matched;
-        let from: *const u64 = (&raw const scratch.hello.key.name).cast();
-        let to: *mut u64 = (&raw mut (*event).name).cast();
-        let mut word = 0;
-        while word < size_of::<SniName>() / size_of::<u64>() {
-            to.add(word).write_volatile(from.add(word).read_unaligned());
-            word += 1;
-        }
+        copy(&mut (*event).name, &scratch.hello.key.name);
     }
     record.submit(0);
     0

@@ -29,7 +29,7 @@ use crate::{
     frame::Frame,
     maps::CLIENT_SYNS,
     outgoing,
-    packet::{Packet, Segment},
+    packet::{Packet, Segment, masked},
     scratch::{Scratch, scratch},
     splice,
 };
@@ -103,7 +103,13 @@ pub fn answer(ctx: &impl Frame, packet: &Packet, announced: u64) -> Result<(), D
 ///
 /// `behind` is how many bytes of the stream come before it: not none for a segment that has overtaken others.
 #[inline(never)]
-pub fn accept(ctx: &impl Frame, packet: &Packet, behind: u32) -> Result<(), DropReason> {
+pub fn accept(
+    ctx: &impl Frame,
+    packet: &Packet,
+    announced: u64,
+    behind: u32,
+) -> Result<(), DropReason> {
+    let announced = Announced::from_slot(announced).ok_or(DropReason::Incoherent)?;
     let segment = packet.segment(ctx)?;
     let scratch = scratch().ok_or(DropReason::Incoherent)?;
     load_header(ctx, packet, scratch)?;
@@ -133,6 +139,7 @@ pub fn accept(ctx: &impl Frame, packet: &Packet, behind: u32) -> Result<(), Drop
         client_isn: isn,
         cookie,
         stage: Stage::Acknowledged as u8,
+        own_scale: announced.scale,
         ..Pending::default()
     };
     note(ctx, packet)?;
@@ -204,12 +211,7 @@ pub fn remember(key: &FlowKey, pending: &Pending) {
 #[inline(never)]
 pub fn read_syn(ctx: &impl Frame, packet: &Packet) -> Result<(), DropReason> {
     let scratch = scratch().ok_or(DropReason::Incoherent)?;
-    let mut length = u64::from(scratch.header.length) - tcp::HEADER_LEN as u64;
-    // Hidden from the optimiser, as in `splice`.
-    // SAFETY: a mask.
-    unsafe {
-        core::arch::asm!("{length} &= 63", length = inout(reg) length, options(pure, nomem, nostack))
-    };
+    let length = masked::<63>(scratch.header.length - tcp::HEADER_LEN as u32);
     if length > MAX_OPTIONS as u64 {
         return Err(DropReason::BadDataOffset);
     }
@@ -243,11 +245,7 @@ pub fn load_header(
     scratch: &mut Scratch,
 ) -> Result<u32, DropReason> {
     let header = &mut scratch.header;
-    let mut length = u64::from(packet.header_length(ctx)?);
-    // SAFETY: a mask.
-    unsafe {
-        core::arch::asm!("{length} &= 63", length = inout(reg) length, options(pure, nomem, nostack))
-    };
+    let length = masked::<63>(packet.header_length(ctx)?);
     if length < tcp::HEADER_LEN as u64 {
         return Err(DropReason::BadDataOffset);
     }

@@ -10,8 +10,8 @@ use aya_ebpf::{
 };
 use sni_common::{
     contract::{
-        Announced, CONTROL_ANNOUNCED, CONTROL_GENERATION, Counter, DropReason, Flow, FlowKey, Pool,
-        Stage, Way, client_options, limits::MAX_POOLS,
+        CONTROL_GENERATION, Counter, DropReason, Flow, FlowKey, Pool, Stage, client_options,
+        limits::MAX_POOLS,
     },
     tcp::{self, ACK, PSH, RST, SYN, state},
     translate::{self, Leg, Timestamps},
@@ -28,8 +28,7 @@ use crate::{
     maps::{EDGES, FLOWS, HALF_OPEN, HELLOS, PENDING, POOLS, control},
     outgoing,
     packet::{Kind, Packet, Segment, parse},
-    pending, port,
-    scratch::scratch,
+    scratch::{copy, scratch},
     stream,
     verdict::{Outcome, Step},
 };
@@ -41,7 +40,6 @@ const MIN_SEGMENT: u32 = 512;
 
 /// How long an Edge that has answered without timestamps is taken to have none, in seconds: then a client finds out again.
 const NO_TIMESTAMPS_S: u64 = 60;
-pub const NS_PER_S: u64 = 1_000_000_000;
 
 /// What of a hello is yet to be sent; part of SCRATCH.
 #[repr(C, align(8))]
@@ -64,16 +62,6 @@ pub fn early(segment: &Segment, entry: &mut Flow) -> Option<Step> {
     let _ = PENDING.remove(&client);
     let _ = HELLOS.remove(&client);
     None
-}
-
-/// Whether a packet from an Edge may be an answer to a bound flow.
-#[inline(always)]
-pub fn concerns(key: &FlowKey) -> bool {
-    match HALF_OPEN.get_ptr(key).or_else(|| FLOWS.get_ptr(key)) {
-        // SAFETY: a live map value.
-        Some(flow) => unsafe { (*flow).way == Way::Bound as u8 },
-        None => false,
-    }
 }
 
 /// The answer of an Edge, as the program before has left it.
@@ -110,12 +98,19 @@ fn edge_answers(ctx: &TcContext, packet: &Packet) -> Outcome {
         return Outcome::drop(DropReason::LateAnswer);
     };
     // SAFETY: a live map value.
-    pending::copy(&mut scratch.pending, unsafe { &*pending });
+    copy(&mut scratch.pending, unsafe { &*pending });
     let is_ours =
         segment.flags & ACK != 0 && segment.ack == scratch.pending.client_isn.wrapping_add(1);
+    let is_syn_ack = is_ours && segment.flags & SYN != 0;
+    if is_syn_ack
+        && (cookie::load_header(ctx, packet, scratch).is_err()
+            || cookie::read_syn(ctx, packet).is_err())
+    {
+        return Outcome::drop(DropReason::BadDataOffset);
+    }
     if half_open.is_none() {
         // The hello, or its acknowledgement, was lost.
-        return if is_ours && segment.flags & SYN != 0 {
+        return if is_syn_ack {
             Outcome::AGAIN
         } else {
             Outcome::drop(DropReason::NoFlow)
@@ -131,7 +126,7 @@ fn edge_answers(ctx: &TcContext, packet: &Packet) -> Outcome {
     if segment.flags & ACK == 0 {
         return Outcome::drop(DropReason::NoFlow);
     }
-    if segment.flags & SYN == 0 || !is_ours {
+    if !is_syn_ack {
         // A socket that is left of an earlier connection (RFC 9293, 3.10.7.4 and 3.5.2). The client's next repetition finds it gone.
         return Outcome::reset(DropReason::StaleEdge);
     }
@@ -152,13 +147,11 @@ fn edge_answers(ctx: &TcContext, packet: &Packet) -> Outcome {
     }
 }
 
-/// The handshake with the Edge is complete: makes the flow. The SYN-ACK's options stand in SCRATCH's `syn` then.
+/// The handshake with the Edge is complete: makes the flow. The SYN-ACK's options stand in SCRATCH's `syn`.
 #[inline(never)]
 fn establish(ctx: &TcContext, packet: &Packet, client: &FlowKey) -> Result<(), DropReason> {
     let segment = packet.segment(ctx)?;
     let scratch = scratch().ok_or(DropReason::Incoherent)?;
-    cookie::load_header(ctx, packet, scratch)?;
-    cookie::read_syn(ctx, packet)?;
     let to_client = HALF_OPEN
         .get_ptr_mut(&packet.key)
         .ok_or(DropReason::NoFlow)?;
@@ -172,8 +165,7 @@ fn establish(ctx: &TcContext, packet: &Packet, client: &FlowKey) -> Result<(), D
         if let Some(edge) = EDGES.get_ptr_mut(to_edge_entry.edge.into()) {
             // SAFETY: a live map value; one word.
             unsafe {
-                (*edge).no_timestamps_until_s =
-                    (forward::now() / NS_PER_S + NO_TIMESTAMPS_S) as u32;
+                (*edge).no_timestamps_until_s = (forward::now_s() + NO_TIMESTAMPS_S) as u32;
             }
         }
         // All systems but Linux would drop what the Edge sends (RFC 7323, 3.2).
@@ -181,10 +173,12 @@ fn establish(ctx: &TcContext, packet: &Packet, client: &FlowKey) -> Result<(), D
             return Err(DropReason::NoTimestamps);
         }
     }
-    let announced = Announced::from_slot(control(CONTROL_ANNOUNCED)).unwrap_or_default();
     let is_scaled = pending.options & client_options::SCALE != 0;
-    let timestamps = |own, peer, there: bool| {
-        if there {
+    // On one leg alone they are as good as on none.
+    let has_both = both & client_options::TIMESTAMPS != 0;
+    // Not `then_some`: the verifier would see what is in none of the cases read.
+    let timestamps = |own, peer| {
+        if has_both {
             Some(Timestamps { own, peer })
         } else {
             None
@@ -193,20 +187,16 @@ fn establish(ctx: &TcContext, packet: &Packet, client: &FlowKey) -> Result<(), D
     let client_leg = Leg {
         write_seq: pending.cookie.wrapping_add(1),
         read_seq: pending.client_isn.wrapping_add(1),
-        timestamps: timestamps(pending.ts_echo, pending.ts_value, has_timestamps),
+        timestamps: timestamps(pending.ts_echo, pending.ts_value),
         sack: pending.options & client_options::SACK != 0,
         peer_scale: if is_scaled { pending.scale } else { 0 },
-        own_scale: if is_scaled { announced.scale } else { 0 },
+        own_scale: if is_scaled { pending.own_scale } else { 0 },
     };
     let edge_is_scaled = both & client_options::SCALE != 0;
     let edge_leg = Leg {
         write_seq: pending.client_isn.wrapping_add(1),
         read_seq: segment.seq.wrapping_add(1),
-        timestamps: timestamps(
-            pending.ts_value,
-            syn.ts_value,
-            both & client_options::TIMESTAMPS != 0,
-        ),
+        timestamps: timestamps(pending.ts_value, syn.ts_value),
         sack: both & client_options::SACK != 0,
         peer_scale: if edge_is_scaled { syn.scale } else { 0 },
         own_scale: if edge_is_scaled { pending.scale } else { 0 },
@@ -229,7 +219,7 @@ fn establish(ctx: &TcContext, packet: &Packet, client: &FlowKey) -> Result<(), D
     Ok(())
 }
 
-/// Turns an Edge's SYN-ACK into the segments that acknowledge it and carry the hello.
+/// Turns an Edge's SYN-ACK, whose options stand in SCRATCH's `syn`, into the segments that acknowledge it and carry the hello.
 #[inline(never)]
 fn send(ctx: &TcContext, packet: &mut Packet) -> Outcome {
     let (Ok(segment), Some(scratch), Some(entry)) =
@@ -239,10 +229,6 @@ fn send(ctx: &TcContext, packet: &mut Packet) -> Outcome {
     };
     // SAFETY: a live map value.
     let client = &unsafe { (*entry).rewrite.reversed() };
-    if cookie::load_header(ctx, packet, scratch).is_err() || cookie::read_syn(ctx, packet).is_err()
-    {
-        return Outcome::drop(DropReason::BadDataOffset);
-    }
     let Some(flow) = FLOWS.get_ptr_mut(client) else {
         return Outcome::drop(DropReason::NoFlow);
     };
@@ -254,7 +240,7 @@ fn send(ctx: &TcContext, packet: &mut Packet) -> Outcome {
     }
     let (pending, syn, out) = (&scratch.pending, &scratch.syn, &mut scratch.outgoing);
     let both = pending.options & syn.options;
-    port::copy_key(&mut out.key, &flow.rewrite);
+    copy(&mut out.key, &flow.rewrite);
     out.seq = pending.client_isn.wrapping_add(1);
     out.ack = segment.seq.wrapping_add(1);
     out.hops = HOPS.into();
@@ -263,33 +249,20 @@ fn send(ctx: &TcContext, packet: &mut Packet) -> Outcome {
     } else {
         0
     };
-    let window = pending.window >> scale;
-    out.window = if window > u32::from(u16::MAX) {
-        u16::MAX.into()
-    } else {
-        window
-    };
+    out.window = (pending.window >> scale).min(u16::MAX.into());
     out.options
-        .of_segment(if both & client_options::TIMESTAMPS != 0 {
-            Some((pending.ts_value, syn.ts_value))
-        } else {
-            None
-        });
+        .of_segment(both, (pending.ts_value, syn.ts_value));
     let headers = if packet.v4 { 40 } else { 60 };
     let mut largest = u32::from(syn.mss);
     let mtu = flow.next_hop.mtu;
     if mtu > headers && mtu - headers < largest {
         largest = mtu - headers;
     }
-    largest = largest.saturating_sub(out.options.length) & !3;
+    let segment_size = (largest.saturating_sub(out.options.length) & !3).max(MIN_SEGMENT);
     scratch.delivery = Delivery {
         at: 0,
         left: pending.received.into(),
-        segment: if largest < MIN_SEGMENT {
-            MIN_SEGMENT
-        } else {
-            largest
-        },
+        segment: segment_size,
         padding: 0,
     };
     let mut number = 0;
@@ -328,7 +301,7 @@ fn write(ctx: &TcContext) -> Result<(), DropReason> {
     let Delivery {
         at, left, segment, ..
     } = scratch.delivery;
-    let length = if left < segment { left } else { segment };
+    let length = left.min(segment);
     scratch.outgoing.payload_sum = stream::sum(at, length)?;
     let out = &mut scratch.outgoing;
     out.payload = length;
@@ -336,7 +309,7 @@ fn write(ctx: &TcContext) -> Result<(), DropReason> {
     outgoing::write(ctx)?;
     let ip = if out.key.source.is_v4() { 20 } else { 40 };
     let payload = out.network + ip + tcp::HEADER_LEN as u32 + out.options.length;
-    let (from, size) = stream::masked(at, length);
+    let (from, size) = (stream::within(at), stream::within(length));
     if size == 0 {
         return Err(DropReason::Incoherent);
     }
@@ -378,7 +351,7 @@ fn refused(ctx: &TcContext, packet: &Packet, client: &FlowKey) -> Outcome {
     if !outgoing::begin(ctx, packet, out) {
         return Outcome::drop(DropReason::Unanswerable);
     }
-    port::copy_key(&mut out.key, &flow.rewrite);
+    copy(&mut out.key, &flow.rewrite);
     out.seq = pending.cookie.wrapping_add(1);
     out.ack = pending
         .client_isn
@@ -387,7 +360,7 @@ fn refused(ctx: &TcContext, packet: &Packet, client: &FlowKey) -> Outcome {
     out.flags = (RST | ACK).into();
     out.window = 0;
     out.hops = HOPS.into();
-    out.options.of_segment(None);
+    out.options.of_segment(0, (0, 0));
     let hop = flow.next_hop;
     if outgoing::write(ctx).is_err() || ctx.set_ethernet(packet, &hop).is_err() {
         return Outcome::drop(DropReason::NoRoom);

@@ -40,6 +40,12 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
+/// The same in seconds.
+#[inline(always)]
+pub fn now_s() -> u64 {
+    now() / 1_000_000_000
+}
+
 /// Why a packet can't leave.
 pub enum Refusal {
     /// It has run out of hops.

@@ -19,7 +19,7 @@ use sni_common::{
 use crate::{
     answer::{Ipv4Words, Ipv6Words, PROTOCOL_TCP, ipv4_header, ipv6_header, pseudo_header},
     frame::Frame,
-    packet::{Packet, at, store},
+    packet::{Packet, at, masked, store},
     scratch::scratch,
 };
 
@@ -80,12 +80,7 @@ pub fn write(ctx: &impl Frame) -> Result<(), DropReason> {
     let out = &mut scratch.outgoing;
     let v4 = out.key.source.is_v4();
     let ip = if v4 { Ipv4Hdr::LEN } else { Ipv6Hdr::LEN };
-    let mut header = u64::from(out.options.length) + tcp::HEADER_LEN as u64;
-    // Hidden from the optimiser, which would drop the mask that the verifier wants to see.
-    // SAFETY: a mask.
-    unsafe {
-        core::arch::asm!("{header} &= 63", header = inout(reg) header, options(pure, nomem, nostack))
-    };
+    let header = masked::<63>(out.options.length + tcp::HEADER_LEN as u32);
     if header < tcp::HEADER_LEN as u64 {
         return Err(DropReason::Incoherent);
     }

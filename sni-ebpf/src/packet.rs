@@ -107,6 +107,23 @@ pub fn at<T>(ctx: &impl Frame, offset: usize) -> Option<*mut T> {
     (start + size_of::<T>() <= end).then_some(start as *mut T)
 }
 
+/// A number within a mask that the verifier sees. Hidden from the optimiser, which often knows the range and would drop the mask, while for the verifier
+/// nothing is known of what has been to memory.
+#[inline(always)]
+pub fn masked<const MASK: u32>(number: u32) -> u64 {
+    let mut number = u64::from(number);
+    // SAFETY: a mask.
+    unsafe {
+        core::arch::asm!(
+            "{number} &= {mask}",
+            number = inout(reg) number,
+            mask = const MASK,
+            options(pure, nomem, nostack)
+        )
+    };
+    number
+}
+
 /// Reads a field of any alignment: BPF loads need none on the machines this runs on, and a bytewise read would cost four loads.
 ///
 /// # Safety

@@ -17,7 +17,7 @@ use crate::{
     maps::{HELLOS, PENDING, control},
     outgoing,
     packet::{Packet, Segment},
-    scratch::scratch,
+    scratch::{copy, scratch},
     socket, splice,
     steer::admit_source,
     stream,
@@ -122,12 +122,12 @@ fn mid_stream(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Outcom
 /// answer that with a reset. The first one is as long as we have announced.
 #[inline(always)]
 fn accept(ctx: &impl Frame, packet: &Packet, segment: &Segment) -> Result<(), DropReason> {
-    let first = cookie::accept(ctx, packet, 0);
+    let slot = control(CONTROL_ANNOUNCED);
+    let first = cookie::accept(ctx, packet, slot, 0);
     if first.is_ok() || segment.len == 0 {
         return first;
     }
-    let announced =
-        Announced::from_slot(control(CONTROL_ANNOUNCED)).ok_or(DropReason::Incoherent)?;
+    let announced = Announced::from_slot(slot).ok_or(DropReason::Incoherent)?;
     let mss = if packet.v4 {
         announced.mss_v4
     } else {
@@ -139,13 +139,7 @@ fn accept(ctx: &impl Frame, packet: &Packet, segment: &Segment) -> Result<(), Dr
     } else {
         0
     };
-    cookie::accept(ctx, packet, u32::from(mss).wrapping_sub(options))
-}
-
-/// Copies what is pending; a function of its own for the reason that `port` has one.
-#[inline(always)]
-pub fn copy(to: &mut Pending, from: &Pending) {
-    *to = *from;
+    cookie::accept(ctx, packet, slot, u32::from(mss).wrapping_sub(options))
 }
 
 /// Writes what is pending.
@@ -241,7 +235,7 @@ fn collect(ctx: &impl Frame, packet: &Packet, segment: &Segment) -> Collected {
     if stream::load(ctx, packet, offset, length).is_err() {
         return Collected::Left;
     }
-    if scratch.outgoing.unfinished == 0 && stream::verify(packet, offset, length).is_err() {
+    if stream::verify(packet, offset, length).is_err() {
         return Collected::Damaged;
     }
     let pending = &mut scratch.pending;
@@ -290,7 +284,7 @@ pub fn append(ctx: &impl Frame, packet: &Packet, offset: u32, length: u32) -> bo
         || offset + length > HELLO_ROOM as u32
         || !stream::recall(&packet.key)
         || stream::load(ctx, packet, offset, length).is_err()
-        || (scratch.outgoing.unfinished == 0 && stream::verify(packet, offset, length).is_err())
+        || stream::verify(packet, offset, length).is_err()
         || !stream::keep(&packet.key)
     {
         return false;

@@ -10,7 +10,6 @@ use aya_ebpf::{
     helpers::generated::bpf_loop,
 };
 use sni_common::{
-    Address,
     contract::{Counter, DropReason, Edge, FlowKey, Settings, SourceMode},
     maglev,
 };
@@ -20,7 +19,7 @@ use crate::{
     frame::Frame,
     lookup,
     maps::{FLOWS, HALF_OPEN},
-    scratch::{Scratch, scratch},
+    scratch::{Scratch, copy, scratch},
     socket,
 };
 
@@ -117,18 +116,6 @@ unsafe extern "C" fn try_one(attempt: u32, _: *mut c_void) -> i64 {
     }
     count(Counter::PortCollisions, 1);
     0
-}
-
-/// Copies an address. A function, because only from arguments does LLVM know that they do not overlap; else it makes a bytewise loop.
-#[inline(always)]
-fn copy(to: &mut Address, from: &Address) {
-    *to = *from;
-}
-
-/// Likewise a tuple.
-#[inline(always)]
-pub fn copy_key(to: &mut FlowKey, from: &FlowKey) {
-    *to = *from;
 }
 
 /// Whether a tuple of the Edge leg is taken by a flow other than the one of `key`.

@@ -1,5 +1,7 @@
 //! What the work on one packet needs: more than the stack's 512 bytes.
 
+use core::ptr;
+
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use sni_common::{
     contract::{Flow, FlowKey, Pending, SynSeen},
@@ -79,6 +81,23 @@ pub fn scratch() -> Option<&'static mut Scratch> {
     SCRATCH
         .get_ptr_mut(0)
         .map(|scratch| unsafe { &mut *scratch })
+}
+
+/// Copies a value, word by word: of an assignment of more than a few words LLVM makes a call of a bytewise `memmove`. Both must be aligned to words, and
+/// as long as some.
+#[inline(always)]
+pub fn copy<T: Copy>(to: &mut T, from: &T) {
+    const { assert!(size_of::<T>().is_multiple_of(size_of::<u32>())) };
+    let (to, from) = (
+        ptr::from_mut(to).cast::<u32>(),
+        ptr::from_ref(from).cast::<u32>(),
+    );
+    let mut word = 0;
+    while word < size_of::<T>() / size_of::<u32>() {
+        // SAFETY: within both values.
+        unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
+        word += 1;
+    }
 }
 
 /// The search for a tuple of the Edge leg (see `port`).

@@ -20,7 +20,7 @@ use crate::{
     finish::emit,
     frame::Frame,
     maps::{CLIENT_SYNS, EDGE_SYN_ACKS, HANDING_OFF},
-    packet::{Packet, Segment, at, load, store},
+    packet::{Packet, Segment, at, load, masked, store},
     rewrite,
     scratch::{Scratch, scratch},
     socket,
@@ -168,12 +168,7 @@ pub fn read_options(
     length: u32,
     ack: bool,
 ) -> Result<u32, DropReason> {
-    let mut length = u64::from(length);
-    // Hidden from the optimiser, which knows the range, drops the mask, and leaves the verifier without one.
-    // SAFETY: a mask.
-    unsafe {
-        core::arch::asm!("{length} &= 63", length = inout(reg) length, options(pure, nomem, nostack))
-    };
+    let length = masked::<63>(length);
     if length == 0 || length > MAX_OPTIONS as u64 {
         return Err(DropReason::BadDataOffset);
     }

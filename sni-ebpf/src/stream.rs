@@ -18,7 +18,7 @@ use crate::{
     answer::{PROTOCOL_TCP, pseudo_header},
     frame::Frame,
     maps::HELLOS,
-    packet::Packet,
+    packet::{Packet, masked},
     scratch::{Scratch, scratch},
 };
 
@@ -27,7 +27,7 @@ const CHUNK: u32 = 512;
 /// Chunks of the longest stream.
 const CHUNKS: u32 = (HELLO_ROOM as u32).div_ceil(CHUNK) + 1;
 
-/// A sum over a part of SCRATCH's `stream`, or of its `header`; part of SCRATCH.
+/// A sum over a part of SCRATCH's `stream`; part of SCRATCH.
 #[repr(C, align(8))]
 pub struct Summing {
     at: u32,
@@ -41,7 +41,7 @@ pub struct Summing {
 pub fn load(ctx: &impl Frame, packet: &Packet, offset: u32, length: u32) -> Result<(), DropReason> {
     let scratch = scratch().ok_or(DropReason::Incoherent)?;
     let payload = packet.transport + scratch.header.length as usize;
-    let (offset, length) = masked(offset, length);
+    let (offset, length) = (within(offset), within(length));
     if length == 0 || length > HELLO_ROOM as u64 {
         return Err(DropReason::Incoherent);
     }
@@ -55,9 +55,12 @@ pub fn load(ctx: &impl Frame, packet: &Packet, offset: u32, length: u32) -> Resu
 }
 
 /// Checks the TCP checksum of a segment whose header stands in SCRATCH, and whose payload of `length` bytes at the stream's `offset`. Where a device
-/// finishes it, there is none to be checked.
+/// finishes it (see [`crate::outgoing::begin`]), there is none to be checked.
 #[inline(always)]
 pub fn verify(packet: &Packet, offset: u32, length: u32) -> Result<(), DropReason> {
+    if self::scratch().is_none_or(|scratch| scratch.outgoing.unfinished != 0) {
+        return Ok(());
+    }
     let payload = sum(offset, length)?;
     let scratch = scratch().ok_or(DropReason::Incoherent)?;
     let header = scratch.header.length;
@@ -84,7 +87,7 @@ pub fn verify(packet: &Packet, offset: u32, length: u32) -> Result<(), DropReaso
 pub fn sum(offset: u32, length: u32) -> Result<u64, DropReason> {
     let scratch = scratch().ok_or(DropReason::Incoherent)?;
     // Sums are over whole words: zeros stand behind the last byte meanwhile.
-    let (end, _) = masked(offset + length, 0);
+    let end = within(offset + length);
     // SAFETY: within, by the mask.
     let behind = unsafe {
         scratch
@@ -118,8 +121,7 @@ unsafe extern "C" fn chunk(_: u32, _: *mut c_void) -> i64 {
         return 1;
     }
     let length = if left < CHUNK { left } else { CHUNK };
-    let (offset, size) = masked(at, (length + 3) & !3);
-    let size = size & 0x3ff;
+    let (offset, size) = (within(at), masked::<0x3ff>((length + 3) & !3));
     // SAFETY: within, by the masks.
     let from = unsafe { scratch.stream.as_mut_ptr().add(offset as usize) };
     // SAFETY: as many bytes as are given.
@@ -133,22 +135,10 @@ unsafe extern "C" fn chunk(_: u32, _: *mut c_void) -> i64 {
     0
 }
 
-/// An offset into the stream and a length, within what the verifier takes: hidden from the optimiser, which would drop the masks.
+/// An offset into the stream, or a length of it, within what the verifier takes.
 #[inline(always)]
-pub fn masked(offset: u32, length: u32) -> (u64, u64) {
-    let (mut offset, mut length) = (u64::from(offset), u64::from(length));
-    // SAFETY: masks.
-    unsafe {
-        core::arch::asm!(
-            "{offset} &= {mask}",
-            "{length} &= {mask}",
-            offset = inout(reg) offset,
-            length = inout(reg) length,
-            mask = const hello::ROOM - 1,
-            options(pure, nomem, nostack)
-        )
-    };
-    (offset, length)
+pub fn within(number: u32) -> u64 {
+    masked::<{ hello::ROOM as u32 - 1 }>(number)
 }
 
 /// Keeps the stream in HELLOS; `false` where there is no room.

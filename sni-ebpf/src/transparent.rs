@@ -27,8 +27,8 @@ use sni_common::{
 use crate::{
     deliver,
     finish::count_drop,
-    lookup::in_filter,
-    maps::{FLOWS, HANDING_OFF},
+    lookup::{self, in_filter},
+    maps::HANDING_OFF,
     packet::{
         ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, ICMP, ICMPV6, TCP,
         is_icmp_error, is_icmpv6_error,
@@ -65,29 +65,22 @@ pub fn mark(ctx: &TcContext) -> i32 {
     {
         return TC_ACT_UNSPEC;
     }
-    if packet.is_tcp && from_edge && deliver::concerns(key) {
-        return deliver::answer(ctx);
-    }
-    if is_late(key) {
-        count_drop(DropReason::GivenUp);
-        return TC_ACT_SHOT;
+    if let Some(flow) = lookup::flow(key) {
+        // SAFETY: a live map value.
+        let way = unsafe { (*flow).way };
+        if way == Way::Bound as u8 && packet.is_tcp && from_edge {
+            return deliver::answer(ctx);
+        }
+        // Of a handed-off flow whose sockets are gone.
+        if way == Way::HandedOff as u8 && HANDING_OFF.get_ptr(key).is_none() {
+            count_drop(DropReason::GivenUp);
+            return TC_ACT_SHOT;
+        }
     }
     if from_edge {
         mark_for_socket(ctx, &packet);
     }
     TC_ACT_UNSPEC
-}
-
-/// Whether a packet is of a handed-off flow whose sockets are gone.
-#[inline(always)]
-fn is_late(key: &FlowKey) -> bool {
-    match FLOWS.get_ptr(key) {
-        // SAFETY: a live map value.
-        Some(flow) if unsafe { (*flow).way } == Way::HandedOff as u8 => {
-            HANDING_OFF.get_ptr(key).is_none()
-        }
-        _ => false,
-    }
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ pub const HELLO_ROOM: usize = 3072;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
-    /// When the entry was made, and when a SYN first went to the Edge of choice; monotonic clock, nanoseconds.
+    /// When the entry was made; once there is an Edge, when a SYN first went there. Monotonic clock, nanoseconds.
     pub since_ns: u64,
     /// The client's initial sequence number, which the Edge sees as well; host byte order, as all numbers here.
     pub client_isn: u32,
@@ -41,8 +41,10 @@ pub struct Pending {
     pub ip_set: u32,
     /// Pool number within the active generation, once there is one.
     pub pool: u32,
+    /// Window scale that the client was announced.
+    pub own_scale: u8,
     /// Zero.
-    pub padding: u32,
+    pub padding: [u8; 3],
 }
 wire_struct!(Pending, 56);
 
