@@ -3,11 +3,12 @@
 //! [`OpensslClient`], [`OpensslServer`], [`GnutlsClient`], [`KamailioEdge`], [`KamailioPartner`] and [`sipp`] are real peers
 //! that know nothing of this project. [`Partner`] and [`Edge`] are threads of the test itself, for what those cannot do:
 //! bulk both ways with hashes, half-close, resets, hundreds of connections at once, and in a [`Storm`] thousands one after
-//! the other. [`Smoltcp`] is an endpoint on either side whose TCP is not Linux's. A [`Stream`] to a [`StreamEdge`] is raw
-//! bytes after a ClientHello, for benches. [`replay`] sends what another program has written, and a [`Proxy`] is what the
+//! the other. An [`EchoEdge`] does not care what it is sent. [`Smoltcp`] is an endpoint on either side whose TCP is not
+//! Linux's. A [`Stream`] to a [`StreamEdge`] is raw bytes after a ClientHello, for benches. [`replay`] sends what another program has written, and a [`Proxy`] is what the
 //! gateway is compared with.
 
 mod channel;
+mod echo_edge;
 mod edge;
 mod gnutls;
 mod kamailio;
@@ -27,11 +28,12 @@ mod stream;
 mod stream_edge;
 mod tls;
 
+pub use echo_edge::{EchoEdge, Introduction};
 pub use edge::{Edge, End, Report};
 pub use gnutls::{GnutlsClient, GnutlsSession};
 pub use kamailio::{KamailioEdge, KamailioPartner, SeenRequest};
 pub use openssl::{OpenSession, OpensslClient, OpensslServer, Session};
-pub use partner::{Connection, Conversation, Partner};
+pub use partner::{Connection, Conversation, Partner, open_socket};
 pub use pattern::Hash;
 pub use proxies::{Make, Proxy, Size, Upstream, Way};
 pub use replay::{Answer, Segments, captured_hellos, in_records, replay, send_in_segments};

@@ -122,7 +122,7 @@ fn flooded(
     let (count, longest) = real(scene.lab, || false)?;
     eprintln!("{what}: then {count} connections, setup {longest:?} at most");
     for address in vips() {
-        scene.reaches(address, NAME, 'a', BOUND)?;
+        scene.reaches(address, NAME, "a", BOUND)?;
     }
     for client in held {
         client.ping().context("established before the flood")?;

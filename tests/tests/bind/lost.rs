@@ -129,7 +129,7 @@ fn happens(scene: &Scene<'_>, address: SocketAddr, hello: &[u8], case: &Case) ->
     client.ping()?;
     wire.acquit();
     ensure!(happened.load(Ordering::Relaxed), "it has not happened");
-    scene.goes(&client, 'a', BOUND)?;
+    scene.goes(&client, "a", BOUND)?;
     client.close()
 }
 
@@ -275,7 +275,7 @@ fn the_second_segment_is_the_first_that_arrives() {
                 }
             });
             let mut client = scene.open(address, &hello).with_context(|| scene.told())?;
-            scene.goes(&client, 'a', BOUND)?;
+            scene.goes(&client, "a", BOUND)?;
             client.ping()?;
             client.close()?;
         }

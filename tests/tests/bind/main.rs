@@ -4,7 +4,6 @@
 
 mod agent;
 mod client;
-mod echo;
 mod edges;
 mod fallback;
 mod flood;
@@ -29,10 +28,10 @@ use snigate_tests::{
     deadline::Deadline,
     gateway::{Gateway, Tuning},
     lab_test,
-    peers::{Segments, client_hello},
+    peers::{EchoEdge, Segments, client_hello},
 };
 
-use crate::{client::Client, echo::EchoEdge};
+use crate::client::Client;
 
 /// The hooks that the datapath can be attached by.
 const HOOKS: [&str; 2] = ["xdp", "tcx"];
@@ -150,8 +149,8 @@ impl Scene<'_> {
     /// An Edge in each of the two namespaces; they call themselves `a` and `b`.
     fn edges(&self) -> Result<[EchoEdge; 2]> {
         Ok([
-            EchoEdge::start(&self.lab.edge_a, b'a')?,
-            EchoEdge::start(&self.lab.edge_b, b'b')?,
+            EchoEdge::start(&self.lab.edge_a, "a")?,
+            EchoEdge::start(&self.lab.edge_b, "b")?,
         ])
     }
 
@@ -169,7 +168,7 @@ impl Scene<'_> {
     }
 
     /// A connection that asks for `name`, reaches the Edge `edge`, goes this way, and goes on well.
-    fn reaches(&self, address: SocketAddr, name: &str, edge: char, way: &str) -> Result<()> {
+    fn reaches(&self, address: SocketAddr, name: &str, edge: &str, way: &str) -> Result<()> {
         let what = || format!("{name} at {address}, {way}");
         let mut client = self
             .open(address, &client_hello(name)?)
@@ -180,7 +179,7 @@ impl Scene<'_> {
     }
 
     /// That an open connection has come to this Edge, and goes this way.
-    fn goes(&self, client: &Client, edge: char, way: &str) -> Result<()> {
+    fn goes(&self, client: &Client, edge: &str, way: &str) -> Result<()> {
         ensure!(client.edge() == edge, "to Edge {}", client.edge());
         let mut last = Value::Null;
         let is_so = || {

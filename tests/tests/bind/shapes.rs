@@ -21,7 +21,7 @@ fn arrives(
         let what = || format!("{what} to {address}, {way}");
         let opened = Client::open(&scene.lab.partner, None, address, hello, segments);
         let mut client = opened.with_context(what)?;
-        scene.goes(&client, 'a', way).with_context(what)?;
+        scene.goes(&client, "a", way).with_context(what)?;
         client.ping().with_context(what)?;
         client.close().with_context(what)?;
     }

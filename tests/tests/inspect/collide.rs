@@ -8,12 +8,12 @@ use snigate_tests::{
     addresses::{EDGE_A, Host, PARTNER, VIP_1, VIP_2},
     gateway::Gateway,
     lab_test,
-    peers::Segments,
+    peers::{EchoEdge, Segments},
 };
 
 use crate::{
     THREE_DOMAINS, at,
-    echo::{EchoEdge, connect, say_on},
+    echo::{connect, say_on},
     ensure_counted,
     hellos::asking_for,
     shared,

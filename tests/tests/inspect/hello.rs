@@ -13,13 +13,13 @@ use snigate_tests::{
     addresses::{SIP_TLS, VIP_1},
     gateway::Gateway,
     lab_test,
-    peers::{Answer, OpensslServer, Segments, in_records, replay},
+    peers::{Answer, EchoEdge, OpensslServer, Segments, in_records, replay},
     pki::Pki,
 };
 
 use crate::{
     THREE_DOMAINS, TIMEOUT, at_once, both, counted,
-    echo::{EchoEdge, connect, say},
+    echo::{connect, say},
     ensure_counted,
     hellos::{all_captured, asking_for, captured, padded, vector, with_server_name},
     quiet, shared,

@@ -12,12 +12,12 @@ use snigate_tests::{
     addresses::{VIP_1, partner},
     gateway::Gateway,
     lab_test,
-    peers::Segments,
+    peers::{EchoEdge, Segments},
 };
 
 use crate::{
     THREE_DOMAINS, both, counted,
-    echo::{EchoEdge, connect, say, say_on},
+    echo::{connect, say, say_on},
     ensure_counted,
     hellos::asking_for,
     is_reset, quiet, shared,

@@ -13,16 +13,11 @@ use snigate_tests::{
     deadline::Deadline,
     gateway::Gateway,
     lab_test,
-    peers::{Edge, EdgeTls, End, Partner, PartnerTls, Segments},
+    peers::{EchoEdge, Edge, EdgeTls, End, Partner, PartnerTls, Segments},
     pki::Pki,
 };
 
-use crate::{
-    THREE_DOMAINS, TIMEOUT, at, both,
-    echo::{EchoEdge, say},
-    hellos::asking_for,
-    quiet, shared, tcp,
-};
+use crate::{THREE_DOMAINS, TIMEOUT, at, both, echo::say, hellos::asking_for, quiet, shared, tcp};
 
 /// Everything that an agent may change, as `ip` shows it.
 fn configuration(namespace: &Namespace) -> Result<String> {

@@ -7,13 +7,15 @@ use snigate_tests::{
     addresses::{SIP_TLS, VIP_1},
     gateway::Gateway,
     lab_test,
-    peers::{Answer, GnutlsClient, OpensslClient, OpensslServer, Segments, TlsVersion, replay},
+    peers::{
+        Answer, EchoEdge, GnutlsClient, OpensslClient, OpensslServer, Segments, TlsVersion, replay,
+    },
     pki::Pki,
 };
 
 use crate::{
     THREE_DOMAINS, TIMEOUT, both,
-    echo::{EchoEdge, say},
+    echo::say,
     ensure_counted,
     hellos::{asking_for, captured},
     quiet, shared,

@@ -9,12 +9,12 @@ use snigate_tests::{
     faults,
     gateway::Gateway,
     lab_test,
-    peers::{Answer, Segments, replay},
+    peers::{Answer, EchoEdge, Segments, replay},
 };
 
 use crate::{
     TIMEOUT, at, at_once, both,
-    echo::{EchoEdge, connect, say, say_on},
+    echo::{connect, say, say_on},
     ensure_counted,
     hellos::asking_for,
     quiet,

@@ -12,12 +12,12 @@ use snigate_tests::{
     addresses::{GATEWAY_LAN_A, PARTNER, SIP_TLS, VIP_1, partner},
     gateway::Gateway,
     lab_test,
-    peers::Segments,
+    peers::{EchoEdge, Segments},
 };
 
 use crate::{
     THREE_DOMAINS, TIMEOUT, at, both,
-    echo::{EchoEdge, connect, say, say_on},
+    echo::{connect, say, say_on},
     ensure_counted,
     hellos::asking_for,
     is_reset, quiet, shared,
