@@ -10,6 +10,7 @@
 mod channel;
 mod echo_edge;
 mod edge;
+mod failure;
 mod gnutls;
 mod kamailio;
 mod openssl;
@@ -30,13 +31,16 @@ mod tls;
 
 pub use echo_edge::{EchoEdge, Introduction};
 pub use edge::{Edge, End, Report};
+pub use failure::{is_of_kind, is_reset};
 pub use gnutls::{GnutlsClient, GnutlsSession};
 pub use kamailio::{KamailioEdge, KamailioPartner, SeenRequest};
 pub use openssl::{OpenSession, OpensslClient, OpensslServer, Session};
 pub use partner::{Connection, Conversation, Partner, open_socket};
 pub use pattern::Hash;
 pub use proxies::{Make, Proxy, Size, Upstream, Way};
-pub use replay::{Answer, Segments, captured_hellos, in_records, replay, send_in_segments};
+pub use replay::{
+    Answer, Segments, captured_hello, captured_hellos, in_records, replay, send_in_segments,
+};
 pub use request::{Action, PAUSE, Request};
 pub use sip::{Method, SipConnection};
 pub use sipp::sipp;

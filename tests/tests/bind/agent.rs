@@ -9,14 +9,15 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use snigate_tests::{
-    addresses::SIP_TLS,
+    addresses::{SIP_TLS, vips},
     deadline::Deadline,
-    peers::{Connection, Edge, Introduction, Limit, Partner, PartnerTls, Storm, client_hello},
+    peers::{
+        Connection, Edge, Introduction, Limit, Partner, PartnerTls, Storm, client_hello, is_reset,
+    },
 };
 
 use crate::{
-    BOUND, HANDED_OFF, NAME, Scene, TIMEOUT, client::connect_within, client::is_reset, in_scenes,
-    on_hooks, quiet, vips,
+    BOUND, HANDED_OFF, NAME, Scene, TIMEOUT, client::connect_within, in_scenes, on_hooks, quiet,
 };
 
 /// For what is not to happen.

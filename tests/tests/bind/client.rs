@@ -1,7 +1,7 @@
 //! A client that knows what comes back from an [`EchoEdge`](snigate_tests::peers::EchoEdge), and can end in any way.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     os::fd::AsRawFd as _,
     time::{Duration, Instant},
@@ -187,19 +187,4 @@ pub(crate) fn connect_within(
 pub(crate) fn end(address: SocketAddr, port: u16) -> SocketAddr {
     let [v4, v6] = PARTNER.both();
     SocketAddr::new(if address.is_ipv4() { v4 } else { v6 }, port)
-}
-
-/// Whether it was a reset, or a refusal.
-pub(crate) fn is_reset(error: &anyhow::Error) -> bool {
-    let kind = error.downcast_ref().map(std::io::Error::kind);
-    // Whether the RST is met by a read or by the write before it.
-    matches!(
-        kind,
-        Some(
-            ErrorKind::ConnectionReset
-                | ErrorKind::ConnectionRefused
-                | ErrorKind::BrokenPipe
-                | ErrorKind::NotConnected
-        )
-    )
 }

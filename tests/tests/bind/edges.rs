@@ -1,7 +1,7 @@
 //! Edges that do not answer, refuse, or remember an earlier connection with the same port.
 
 use std::{
-    io,
+    io::ErrorKind::AddrNotAvailable,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
@@ -10,15 +10,17 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use snigate_tests::{
     Lab,
+    addresses::vips,
+    at_once,
     deadline::Deadline,
     faults,
-    peers::{EchoEdge, Segments, client_hello},
+    peers::{EchoEdge, Segments, client_hello, is_of_kind, is_reset},
 };
 
 use crate::{
-    BOUND, EITHER, NAME, at_once,
-    client::{Client, end, is_reset},
-    in_scenes, on_hooks, quiet, vips,
+    BOUND, EITHER, NAME,
+    client::{Client, end},
+    in_scenes, on_hooks, quiet,
 };
 
 /// Enough that each Edge of a pool is some client's first.
@@ -169,7 +171,7 @@ fn a_port_is_used_again_however_its_last_connection_ended() {
                     // The last acknowledgement may still be on its way: until then the client's kernel keeps the port.
                     let opened = Deadline::after(AT_ONCE).poll("the port", || {
                         match Client::open(partner, from, address, &hello, Segments::Few) {
-                            Err(error) if is_taken(&error) => Ok(None),
+                            Err(error) if is_of_kind(&error, &[AddrNotAvailable]) => Ok(None),
                             opened => opened.map(Some),
                         }
                     });
@@ -194,14 +196,6 @@ fn a_port_is_used_again_however_its_last_connection_ended() {
         }
         Ok(())
     });
-}
-
-/// Whether the client's own kernel has no such port to give.
-fn is_taken(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// The Edge has connections that the datapath knows nothing of, and answers a SYN for one with an acknowledgement (RFC 5961, 4.2).

@@ -2,16 +2,18 @@
 
 use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
-    addresses::SIP_TLS,
+    addresses::{SIP_TLS, vips},
     gateway::{Gateway, Tuning},
     lab_test,
-    peers::{Answer, Edge, EdgeTls, Partner, PartnerTls, Segments, client_hello, replay},
+    peers::{
+        Answer, Edge, EdgeTls, Partner, PartnerTls, Segments, captured_hello, client_hello, replay,
+    },
     pki::Pki,
 };
 
 use crate::{
-    BOUND, DOMAINS, HANDED_OFF, HOOKS, NAME, OTHER, SOURCES, Scene, TIMEOUT, captured, config,
-    in_scenes, on_hooks, quiet, vips,
+    BOUND, DOMAINS, HANDED_OFF, HOOKS, NAME, OTHER, SOURCES, Scene, TIMEOUT, config, in_scenes,
+    on_hooks, quiet,
 };
 
 /// A wildcard beside the exact names.
@@ -98,7 +100,7 @@ fn what_names_nobody_or_is_no_hello_is_left_to_the_agent() {
         scene.configure("default = \"edges-b\"", DOMAINS)?;
         for address in vips() {
             for program in ["openssl-no-name", "gnutls-no-name"] {
-                let hello = captured(program)?;
+                let hello = captured_hello(program)?;
                 counting(scene, "left-hello", || {
                     let mut client = scene.open(address, &hello)?;
                     scene.goes(&client, "b", HANDED_OFF)?;

@@ -5,14 +5,14 @@ use std::{io::Write as _, net::SocketAddr};
 use anyhow::{Context as _, ensure};
 use snigate_tests::{
     Topology,
-    addresses::{EDGE_A, Host, PARTNER, VIP_1, VIP_2},
+    addresses::{EDGE_A, Host, PARTNER, VIP_1, VIP_2, at},
     gateway::Gateway,
     lab_test,
     peers::{EchoEdge, Segments},
 };
 
 use crate::{
-    THREE_DOMAINS, at,
+    THREE_DOMAINS,
     echo::{connect, say_on},
     ensure_counted,
     hellos::asking_for,

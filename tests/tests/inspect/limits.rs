@@ -12,7 +12,7 @@ use snigate_tests::{
     addresses::{VIP_1, partner},
     gateway::Gateway,
     lab_test,
-    peers::{EchoEdge, Segments},
+    peers::{EchoEdge, Segments, is_reset},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     echo::{connect, say, say_on},
     ensure_counted,
     hellos::asking_for,
-    is_reset, quiet, shared,
+    quiet, shared,
 };
 
 /// For what is not to happen.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
     Lab, Namespace,
-    addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1, VIP_2},
+    addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1, VIP_2, at},
     deadline::Deadline,
     gateway::Gateway,
     lab_test,
@@ -17,7 +17,7 @@ use snigate_tests::{
     pki::Pki,
 };
 
-use crate::{THREE_DOMAINS, TIMEOUT, at, both, echo::say, hellos::asking_for, quiet, shared, tcp};
+use crate::{THREE_DOMAINS, TIMEOUT, both, echo::say, hellos::asking_for, quiet, shared, tcp};
 
 /// Everything that an agent may change, as `ip` shows it.
 fn configuration(namespace: &Namespace) -> Result<String> {
