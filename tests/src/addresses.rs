@@ -9,7 +9,7 @@
 //!                                 2001:db8:b::/64
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The port of SIP federation.
 pub const SIP_TLS: u16 = 5061;
@@ -52,6 +52,24 @@ impl Host {
     pub fn both(&self) -> [IpAddr; 2] {
         [self.v4.into(), self.v6.into()]
     }
+
+    /// Likewise, with the port of SIP federation.
+    #[must_use]
+    pub fn sip(&self) -> [SocketAddr; 2] {
+        self.both().map(at)
+    }
+}
+
+/// The port of SIP federation at this address.
+#[must_use]
+pub fn at(address: IpAddr) -> SocketAddr {
+    SocketAddr::new(address, SIP_TLS)
+}
+
+/// Where clients of the first IP set connect to, IPv4 first.
+#[must_use]
+pub fn vips() -> [SocketAddr; 2] {
+    VIP_1.sip()
 }
 
 /// The router between the gateway and the partner, on the gateway's side, in a lab that has one.

@@ -29,6 +29,7 @@
 //! Addresses are documentation addresses, and nothing is ever configured in the root namespace.
 
 pub mod addresses;
+mod at_once;
 pub mod bench;
 pub mod bpffs;
 mod capture;
@@ -51,6 +52,7 @@ mod topology;
 mod vlan;
 mod wire;
 
+pub use at_once::at_once;
 pub use lab::{Lab, lab_test};
 pub use netns::Namespace;
 pub use process::{Process, output_within};

@@ -3,12 +3,14 @@
 //! [`OpensslClient`], [`OpensslServer`], [`GnutlsClient`], [`KamailioEdge`], [`KamailioPartner`] and [`sipp`] are real peers
 //! that know nothing of this project. [`Partner`] and [`Edge`] are threads of the test itself, for what those cannot do:
 //! bulk both ways with hashes, half-close, resets, hundreds of connections at once, and in a [`Storm`] thousands one after
-//! the other. [`Smoltcp`] is an endpoint on either side whose TCP is not Linux's. A [`Stream`] to a [`StreamEdge`] is raw
-//! bytes after a ClientHello, for benches. [`replay`] sends what another program has written, and a [`Proxy`] is what the
+//! the other. An [`EchoEdge`] does not care what it is sent. [`Smoltcp`] is an endpoint on either side whose TCP is not
+//! Linux's. A [`Stream`] to a [`StreamEdge`] is raw bytes after a ClientHello, for benches. [`replay`] sends what another program has written, and a [`Proxy`] is what the
 //! gateway is compared with.
 
 mod channel;
+mod echo_edge;
 mod edge;
+mod failure;
 mod gnutls;
 mod kamailio;
 mod openssl;
@@ -27,14 +29,18 @@ mod stream;
 mod stream_edge;
 mod tls;
 
+pub use echo_edge::{EchoEdge, Introduction};
 pub use edge::{Edge, End, Report};
+pub use failure::{is_of_kind, is_reset};
 pub use gnutls::{GnutlsClient, GnutlsSession};
 pub use kamailio::{KamailioEdge, KamailioPartner, SeenRequest};
 pub use openssl::{OpenSession, OpensslClient, OpensslServer, Session};
-pub use partner::{Connection, Conversation, Partner};
+pub use partner::{Connection, Conversation, Partner, open_socket};
 pub use pattern::Hash;
 pub use proxies::{Make, Proxy, Size, Upstream, Way};
-pub use replay::{Answer, Segments, captured_hellos, in_records, replay, send_in_segments};
+pub use replay::{
+    Answer, Segments, captured_hello, captured_hellos, in_records, replay, send_in_segments,
+};
 pub use request::{Action, PAUSE, Request};
 pub use sip::{Method, SipConnection};
 pub use sipp::sipp;

@@ -332,8 +332,11 @@ impl Partner<'_> {
     }
 }
 
-/// Connects over TCP in the caller's own namespace.
-pub(super) fn open_socket(
+/// Connects over TCP in the caller's own namespace, from this address, and this port where it is not 0.
+///
+/// # Errors
+/// The kernel's.
+pub fn open_socket(
     source: Option<SocketAddr>,
     address: SocketAddr,
     timeout: Duration,

@@ -80,11 +80,24 @@ pub fn replay(
     receive(&mut socket, deadline)
 }
 
-/// The files in `directory`, which hold one captured hello each, by their names.
+/// Where the hellos that real clients have sent are.
+const CAPTURED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sni-user/tests/hellos");
+
+/// A captured hello, by the name of its file without the ending: that of a program. It asks for `sip.fabrikam.example`.
+///
+/// # Errors
+/// There is none of this name.
+pub fn captured_hello(program: &str) -> Result<Vec<u8>> {
+    let path = Path::new(CAPTURED).join(program).with_extension("bin");
+    fs::read(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// All captured hellos, by their files.
 ///
 /// # Errors
 /// There are none, or they could not be read.
-pub fn captured_hellos(directory: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+pub fn captured_hellos() -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let directory = Path::new(CAPTURED);
     let reading = || format!("reading {}", directory.display());
     let mut hellos = fs::read_dir(directory)
         .with_context(reading)?

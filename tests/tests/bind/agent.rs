@@ -9,14 +9,15 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use snigate_tests::{
-    addresses::SIP_TLS,
+    addresses::{SIP_TLS, vips},
     deadline::Deadline,
-    peers::{Connection, Edge, Limit, Partner, PartnerTls, Storm, client_hello},
+    peers::{
+        Connection, Edge, Introduction, Limit, Partner, PartnerTls, Storm, client_hello, is_reset,
+    },
 };
 
 use crate::{
-    BOUND, HANDED_OFF, NAME, Scene, TIMEOUT, client::connect_within, client::is_reset, in_scenes,
-    on_hooks, quiet, vips,
+    BOUND, HANDED_OFF, NAME, Scene, TIMEOUT, client::connect_within, in_scenes, on_hooks, quiet,
 };
 
 /// For what is not to happen.
@@ -46,7 +47,7 @@ fn without_an_agent_known_names_are_bound_and_others_wait_for_the_next_one() {
         let _edges = scene.edges()?;
         scene.configure("default = \"edges-b\"", crate::DOMAINS)?;
         let learned = "learned.example";
-        scene.reaches(vips()[0], learned, 'b', HANDED_OFF)?;
+        scene.reaches(vips()[0], learned, "b", HANDED_OFF)?;
         let hello = client_hello(NAME)?;
         let mut held = vips()
             .into_iter()
@@ -55,8 +56,8 @@ fn without_an_agent_known_names_are_bound_and_others_wait_for_the_next_one() {
         scene.gateway.borrow_mut().kill()?;
         for address in vips() {
             for _ in 0..5 {
-                scene.reaches(address, NAME, 'a', BOUND)?;
-                scene.reaches(address, learned, 'b', BOUND)?;
+                scene.reaches(address, NAME, "a", BOUND)?;
+                scene.reaches(address, learned, "b", BOUND)?;
             }
         }
         let mut waiting = Vec::new();
@@ -73,18 +74,16 @@ fn without_an_agent_known_names_are_bound_and_others_wait_for_the_next_one() {
         }
         scene.gateway.borrow_mut().run(&[])?;
         for mut stream in waiting {
-            let mut edge = [0];
             stream.set_read_timeout(Some(TIMEOUT))?;
-            stream
-                .read_exact(&mut edge)
+            let by = Introduction::read(&mut stream)
                 .context("of the next agent, by one that has waited")?;
-            ensure!(edge == *b"b", "{edge:?}");
+            ensure!(by.edge == "b", "{by:?}");
         }
         for client in &mut held {
             client.ping()?;
         }
         for address in vips() {
-            scene.reaches(address, NAME, 'a', BOUND)?;
+            scene.reaches(address, NAME, "a", BOUND)?;
         }
         Ok(())
     });
@@ -105,7 +104,7 @@ fn without_a_listener_known_names_are_bound_and_others_are_refused() {
         })?;
         for address in vips() {
             scene
-                .reaches(address, NAME, 'a', BOUND)
+                .reaches(address, NAME, "a", BOUND)
                 .with_context(|| scene.told())?;
         }
         for address in vips() {
@@ -120,9 +119,9 @@ fn without_a_listener_known_names_are_bound_and_others_are_refused() {
         }
         scene.gateway.borrow_mut().run(&[])?;
         for address in vips() {
-            scene.reaches(address, NAME, 'a', BOUND)?;
+            scene.reaches(address, NAME, "a", BOUND)?;
         }
-        scene.reaches(vips()[0], "any.example", 'b', HANDED_OFF)
+        scene.reaches(vips()[0], "any.example", "b", HANDED_OFF)
     });
 }
 

@@ -1,7 +1,7 @@
-//! A client that knows what comes back from an [`EchoEdge`](crate::echo::EchoEdge), and can end in any way.
+//! A client that knows what comes back from an [`EchoEdge`](snigate_tests::peers::EchoEdge), and can end in any way.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     os::fd::AsRawFd as _,
     time::{Duration, Instant},
@@ -12,9 +12,9 @@ use snigate_tests::{
     Namespace,
     addresses::PARTNER,
     deadline::Deadline,
-    peers::{Segments, send_in_segments},
+    peers::{Introduction, Segments, open_socket, send_in_segments},
 };
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
 /// How long a connection may take: where much is lost, retransmission timers become long.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Client {
     stream: TcpStream,
     local: SocketAddr,
-    edge: u8,
+    introduction: Introduction,
     setup: Duration,
     pings: u8,
 }
@@ -53,8 +53,7 @@ impl Client {
         let started = Instant::now();
         let mut stream = connect(namespace, from, address)?;
         send_in_segments(&mut stream, hello, segments, Deadline::after(PATIENCE))?;
-        let mut edge = [0];
-        stream.read_exact(&mut edge).context("the Edge's name")?;
+        let introduction = Introduction::read(&mut stream)?;
         let setup = started.elapsed();
         let mut echo = vec![0; hello.len()];
         stream.read_exact(&mut echo).context("the hello's echo")?;
@@ -62,7 +61,7 @@ impl Client {
         Ok(Self {
             local: stream.local_addr()?,
             stream,
-            edge: edge[0],
+            introduction,
             setup,
             pings: 0,
         })
@@ -72,11 +71,17 @@ impl Client {
         self.local
     }
 
-    pub(crate) fn edge(&self) -> char {
-        self.edge.into()
+    /// The Edge's name.
+    pub(crate) fn edge(&self) -> &str {
+        &self.introduction.edge
     }
 
-    /// From the SYN to the Edge's first byte.
+    /// Whom the Edge sees.
+    pub(crate) fn seen(&self) -> SocketAddr {
+        self.introduction.peer
+    }
+
+    /// From the SYN to the Edge's name.
     pub(crate) fn setup(&self) -> Duration {
         self.setup
     }
@@ -170,16 +175,7 @@ pub(crate) fn connect_within(
     address: SocketAddr,
     timeout: Duration,
 ) -> Result<TcpStream> {
-    let stream = namespace.run(|| {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        if let Some(from) = from {
-            // It may have been used before.
-            socket.set_reuse_address(true)?;
-            socket.bind(&from.into())?;
-        }
-        socket.connect_timeout(&address.into(), timeout)?;
-        Ok(TcpStream::from(socket))
-    });
+    let stream = namespace.run(|| Ok(open_socket(from, address, timeout)?));
     let stream = stream.with_context(|| format!("connecting to {address}"))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -191,19 +187,4 @@ pub(crate) fn connect_within(
 pub(crate) fn end(address: SocketAddr, port: u16) -> SocketAddr {
     let [v4, v6] = PARTNER.both();
     SocketAddr::new(if address.is_ipv4() { v4 } else { v6 }, port)
-}
-
-/// Whether it was a reset, or a refusal.
-pub(crate) fn is_reset(error: &anyhow::Error) -> bool {
-    let kind = error.downcast_ref().map(std::io::Error::kind);
-    // Whether the RST is met by a read or by the write before it.
-    matches!(
-        kind,
-        Some(
-            ErrorKind::ConnectionReset
-                | ErrorKind::ConnectionRefused
-                | ErrorKind::BrokenPipe
-                | ErrorKind::NotConnected
-        )
-    )
 }

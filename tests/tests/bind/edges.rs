@@ -1,7 +1,7 @@
 //! Edges that do not answer, refuse, or remember an earlier connection with the same port.
 
 use std::{
-    io,
+    io::ErrorKind::AddrNotAvailable,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
@@ -10,16 +10,17 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use snigate_tests::{
     Lab,
+    addresses::vips,
+    at_once,
     deadline::Deadline,
     faults,
-    peers::{Segments, client_hello},
+    peers::{EchoEdge, Segments, client_hello, is_of_kind, is_reset},
 };
 
 use crate::{
-    BOUND, EITHER, NAME, at_once,
-    client::{Client, end, is_reset},
-    echo::EchoEdge,
-    in_scenes, on_hooks, quiet, vips,
+    BOUND, EITHER, NAME,
+    client::{Client, end},
+    in_scenes, on_hooks, quiet,
 };
 
 /// Enough that each Edge of a pool is some client's first.
@@ -46,7 +47,7 @@ fn all_reach_b(lab: &Lab, within: Duration) -> Result<()> {
     let hello = client_hello(EITHER)?;
     at_once(&everybody(), |address| {
         let mut client = open(lab, *address, &hello)?;
-        ensure!(client.edge() == 'b', "Edge {}", client.edge());
+        ensure!(client.edge() == "b", "Edge {}", client.edge());
         ensure!(client.setup() < within, "after {:?}", client.setup());
         client.ping()?;
         client.close()
@@ -103,7 +104,7 @@ fn where_all_edges_are_silent_the_client_is_reset() {
             faults::stop_losing(edge)?;
         }
         for address in vips() {
-            scene.reaches(address, NAME, 'a', BOUND)?;
+            scene.reaches(address, NAME, "a", BOUND)?;
         }
         Ok(())
     });
@@ -113,7 +114,7 @@ fn where_all_edges_are_silent_the_client_is_reset() {
 fn another_edge_of_the_pool_takes_over_from_one_that_refuses() {
     in_scenes("refusing", &quiet(), |scene| {
         // Without a listener edge-a's host sends RST.
-        let _edge = EchoEdge::start(&scene.lab.edge_b, b'b')?;
+        let _edge = EchoEdge::start(&scene.lab.edge_b, "b")?;
         all_reach_b(scene.lab, AT_ONCE)?;
         let refused = scene.drops("edge-refused")?;
         ensure!(refused > 0, "nobody was sent to edge-a");
@@ -134,7 +135,7 @@ fn where_all_edges_refuse_the_client_is_reset() {
         eprintln!("a pool of one, which refuses: reset after {took:?} at most");
         let _edges = scene.edges()?;
         for address in vips() {
-            scene.reaches(address, NAME, 'a', BOUND)?;
+            scene.reaches(address, NAME, "a", BOUND)?;
         }
         Ok(())
     });
@@ -170,13 +171,13 @@ fn a_port_is_used_again_however_its_last_connection_ended() {
                     // The last acknowledgement may still be on its way: until then the client's kernel keeps the port.
                     let opened = Deadline::after(AT_ONCE).poll("the port", || {
                         match Client::open(partner, from, address, &hello, Segments::Few) {
-                            Err(error) if is_taken(&error) => Ok(None),
+                            Err(error) if is_of_kind(&error, &[AddrNotAvailable]) => Ok(None),
                             opened => opened.map(Some),
                         }
                     });
                     let mut client = opened.with_context(what)?;
                     ensure!(client.setup() < AT_ONCE, "{}: {:?}", what(), client.setup());
-                    scene.goes(&client, 'a', BOUND).with_context(what)?;
+                    scene.goes(&client, "a", BOUND).with_context(what)?;
                     client.ping().with_context(what)?;
                     match ending {
                         Ending::Reset => client.reset()?,
@@ -186,10 +187,7 @@ fn a_port_is_used_again_however_its_last_connection_ended() {
                             thread::sleep(Duration::from_millis(1200));
                         }
                         Ending::EdgeFirst => {
-                            let flow = scene.flow(client.local())?;
-                            let peer = flow["edge_source"].as_str();
-                            let peer = peer.map_or(Ok(client.local()), str::parse)?;
-                            edge_a.close(peer).with_context(what)?;
+                            edge_a.close(client.seen()).with_context(what)?;
                             client.ended().with_context(what)?;
                         }
                     }
@@ -198,14 +196,6 @@ fn a_port_is_used_again_however_its_last_connection_ended() {
         }
         Ok(())
     });
-}
-
-/// Whether the client's own kernel has no such port to give.
-fn is_taken(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// The Edge has connections that the datapath knows nothing of, and answers a SYN for one with an acknowledgement (RFC 5961, 4.2).
@@ -233,7 +223,7 @@ fn an_edge_that_remembers_an_earlier_connection_is_told_to_forget_it() {
             let opened = Client::open(partner, Some(*from), *address, &hello, Segments::Few);
             let mut client = opened.with_context(|| from.to_string())?;
             ensure!(client.setup() < AT_ONCE, "{:?}", client.setup());
-            scene.goes(&client, 'a', BOUND)?;
+            scene.goes(&client, "a", BOUND)?;
             client.ping()?;
             client.close()?;
         }

@@ -2,16 +2,18 @@
 
 use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
-    addresses::SIP_TLS,
+    addresses::{SIP_TLS, vips},
     gateway::{Gateway, Tuning},
     lab_test,
-    peers::{Answer, Edge, EdgeTls, Partner, PartnerTls, Segments, client_hello, replay},
+    peers::{
+        Answer, Edge, EdgeTls, Partner, PartnerTls, Segments, captured_hello, client_hello, replay,
+    },
     pki::Pki,
 };
 
 use crate::{
-    BOUND, DOMAINS, HANDED_OFF, HOOKS, NAME, OTHER, SOURCES, Scene, TIMEOUT, captured, config,
-    in_scenes, on_hooks, quiet, vips,
+    BOUND, DOMAINS, HANDED_OFF, HOOKS, NAME, OTHER, SOURCES, Scene, TIMEOUT, config, in_scenes,
+    on_hooks, quiet,
 };
 
 /// A wildcard beside the exact names.
@@ -38,12 +40,12 @@ fn names_that_are_not_in_the_maps_are_the_agents_until_it_has_learned_them() {
         let tables = format!("{DOMAINS}{WILDCARD}");
         scene.configure("default = \"edges-a\"", &tables)?;
         for address in vips() {
-            counting(scene, "bound", || scene.reaches(address, NAME, 'a', BOUND))?;
-            counting(scene, "bound", || scene.reaches(address, OTHER, 'b', BOUND))?;
+            counting(scene, "bound", || scene.reaches(address, NAME, "a", BOUND))?;
+            counting(scene, "bound", || scene.reaches(address, OTHER, "b", BOUND))?;
         }
         // What is learned holds for both families.
         for (address, number) in vips().into_iter().zip([1, 2]) {
-            for (stem, edge) in [("litware.example", 'b'), ("unheard-of.example", 'a')] {
+            for (stem, edge) in [("litware.example", "b"), ("unheard-of.example", "a")] {
                 let name = format!("n{number}.{stem}");
                 counting(scene, "left-name", || {
                     scene.reaches(address, &name, edge, HANDED_OFF)
@@ -70,7 +72,7 @@ fn options_survive_the_cookie() {
             let unknown = client_hello(&format!("options-{number}.example"))?;
             for (hello, way) in [(unknown, HANDED_OFF), (client_hello(NAME)?, BOUND)] {
                 let mut client = scene.open(address, &hello)?;
-                scene.goes(&client, 'a', way)?;
+                scene.goes(&client, "a", way)?;
                 let options = client.options()?;
                 ensure!(
                     options.timestamps && options.sack && options.scaling,
@@ -98,10 +100,10 @@ fn what_names_nobody_or_is_no_hello_is_left_to_the_agent() {
         scene.configure("default = \"edges-b\"", DOMAINS)?;
         for address in vips() {
             for program in ["openssl-no-name", "gnutls-no-name"] {
-                let hello = captured(program)?;
+                let hello = captured_hello(program)?;
                 counting(scene, "left-hello", || {
                     let mut client = scene.open(address, &hello)?;
-                    scene.goes(&client, 'b', HANDED_OFF)?;
+                    scene.goes(&client, "b", HANDED_OFF)?;
                     client.ping()?;
                     client.close()
                 })
@@ -130,7 +132,7 @@ fn what_names_nobody_or_is_no_hello_is_left_to_the_agent() {
                 .with_context(|| format!("{:?} to {address}", String::from_utf8_lossy(bytes)))?;
             }
             // And what is known is bound all the while.
-            scene.reaches(address, NAME, 'a', BOUND)?;
+            scene.reaches(address, NAME, "a", BOUND)?;
         }
         Ok(())
     });
@@ -152,18 +154,18 @@ fn a_changed_route_holds_for_the_next_connection() {
         for address in vips() {
             held.push(scene.open(address, &client_hello(NAME)?)?);
         }
-        scene.reaches(vips()[0], learned, 'b', HANDED_OFF)?;
+        scene.reaches(vips()[0], learned, "b", HANDED_OFF)?;
         for address in vips() {
-            scene.reaches(address, NAME, 'a', BOUND)?;
-            scene.reaches(address, learned, 'b', BOUND)?;
+            scene.reaches(address, NAME, "a", BOUND)?;
+            scene.reaches(address, learned, "b", BOUND)?;
         }
         // Both go elsewhere; what was learned is worth nothing any more.
         let moved = wildcard("edges-a").replacen("\"edges-a\"", "\"edges-b\"", 1);
         scene.configure("", &moved)?;
-        scene.reaches(vips()[0], learned, 'a', HANDED_OFF)?;
+        scene.reaches(vips()[0], learned, "a", HANDED_OFF)?;
         for address in vips() {
-            scene.reaches(address, NAME, 'b', BOUND)?;
-            scene.reaches(address, learned, 'a', BOUND)?;
+            scene.reaches(address, NAME, "b", BOUND)?;
+            scene.reaches(address, learned, "a", BOUND)?;
         }
         // Neither is there any more.
         let (_, others) = DOMAINS.split_once("\n\n").context("several domains")?;
@@ -174,7 +176,7 @@ fn a_changed_route_holds_for_the_next_connection() {
                 let answer = replay(&scene.lab.partner, address, &hello, Segments::Few, TIMEOUT)?;
                 ensure!(answer == Answer::UNRECOGNIZED_NAME, "{name}: {answer:?}");
             }
-            scene.reaches(address, OTHER, 'b', BOUND)?;
+            scene.reaches(address, OTHER, "b", BOUND)?;
         }
         for (client, address) in held.iter_mut().zip(vips()) {
             client
@@ -190,7 +192,7 @@ fn without_bind_nothing_is_bound() {
     on_hooks("off", &quiet(), |scene| {
         let _edges = scene.edges()?;
         for address in vips() {
-            scene.reaches(address, NAME, 'a', BOUND)?;
+            scene.reaches(address, NAME, "a", BOUND)?;
         }
         for (mode, way) in [
             ("bind = false", HANDED_OFF),
@@ -199,14 +201,14 @@ fn without_bind_nothing_is_bound() {
             scene.configure(mode, DOMAINS)?;
             let before = (scene.counter("cookies")?, scene.counter("bound")?);
             for address in vips() {
-                scene.reaches(address, NAME, 'a', way)?;
+                scene.reaches(address, NAME, "a", way)?;
             }
             let after = (scene.counter("cookies")?, scene.counter("bound")?);
             ensure!(before == after, "{mode}: {before:?}, {after:?}");
         }
         scene.configure("", DOMAINS)?;
         for address in vips() {
-            scene.reaches(address, NAME, 'a', BOUND)?;
+            scene.reaches(address, NAME, "a", BOUND)?;
         }
         Ok(())
     });

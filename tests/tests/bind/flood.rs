@@ -12,12 +12,12 @@ use sni_common::contract::limits::{
 };
 use snigate_tests::{
     Lab,
-    addresses::{GATEWAY_WAN, PARTNER},
+    addresses::{GATEWAY_WAN, PARTNER, vips},
     flood::{Flood, FloodReport, kilobytes},
-    peers::{Segments, client_hello},
+    peers::{Segments, captured_hello, client_hello},
 };
 
-use crate::{BOUND, DOMAINS, EITHER, NAME, Scene, captured, client::Client, on_hooks, quiet, vips};
+use crate::{BOUND, DOMAINS, EITHER, NAME, Scene, client::Client, on_hooks, quiet};
 
 /// SYNs, and acknowledgements, in each family.
 const PACKETS: u32 = 100_000;
@@ -122,7 +122,7 @@ fn flooded(
     let (count, longest) = real(scene.lab, || false)?;
     eprintln!("{what}: then {count} connections, setup {longest:?} at most");
     for address in vips() {
-        scene.reaches(address, NAME, 'a', BOUND)?;
+        scene.reaches(address, NAME, "a", BOUND)?;
     }
     for client in held {
         client.ping().context("established before the flood")?;
@@ -157,7 +157,7 @@ fn a_flood_of_acknowledgements_without_a_cookie_leaves_nothing() {
         flooded(scene, "ACKs", &mut held, 0, |flood| {
             flood.acks(PACKETS, &[])
         })?;
-        let hello = captured("openssl-tls13")?;
+        let hello = captured_hello("openssl-tls13")?;
         flooded(scene, "hellos without a cookie", &mut held, 0, |flood| {
             flood.acks(PACKETS / 4, &hello)
         })?;

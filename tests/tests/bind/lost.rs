@@ -13,10 +13,12 @@ use anyhow::{Context as _, Result, ensure};
 use etherparse::{SlicedPacket, TransportSlice};
 use snigate_tests::{
     Fate, Lab, Topology, Toward, Wire,
-    peers::{Segments, client_hello},
+    addresses::vips,
+    at_once,
+    peers::{Segments, captured_hello, client_hello},
 };
 
-use crate::{BOUND, NAME, Scene, at_once, captured, client::Client, on_hooks, quiet, vips};
+use crate::{BOUND, NAME, Scene, client::Client, on_hooks, quiet};
 
 /// The repetition of a SYN comes after a second, that of anything else sooner; and a busy machine takes its time.
 const ONE_LOST: Duration = Duration::from_secs(8);
@@ -129,7 +131,7 @@ fn happens(scene: &Scene<'_>, address: SocketAddr, hello: &[u8], case: &Case) ->
     client.ping()?;
     wire.acquit();
     ensure!(happened.load(Ordering::Relaxed), "it has not happened");
-    scene.goes(&client, 'a', BOUND)?;
+    scene.goes(&client, "a", BOUND)?;
     client.close()
 }
 
@@ -137,7 +139,7 @@ fn happens(scene: &Scene<'_>, address: SocketAddr, hello: &[u8], case: &Case) ->
 fn any_one_packet_is_lost_doubled_or_overtaken() {
     on_hooks("one-lost", &wired(), |scene| {
         let _edges = scene.edges()?;
-        let (one, two) = (client_hello(NAME)?, captured("chromium")?);
+        let (one, two) = (client_hello(NAME)?, captured_hello("chromium")?);
         for (hello, segments, cases) in [
             (&one, 1, CASES.to_vec()),
             (&two, 2, [CASES, OF_TWO].concat()),
@@ -188,7 +190,10 @@ fn is_tcp(frame: &[u8]) -> bool {
 fn many_are_lost_and_every_connection_succeeds() {
     on_hooks("many-lost", &wired(), |scene| {
         let _edges = scene.edges()?;
-        let hellos = [("one", client_hello(NAME)?), ("two", captured("chromium")?)];
+        let hellos = [
+            ("one", client_hello(NAME)?),
+            ("two", captured_hello("chromium")?),
+        ];
         for (percent, each) in [(1, 40), (5, 20), (20, 4)] {
             for line in [Line::Wan, Line::Lan] {
                 for (segments, hello) in &hellos {
@@ -226,7 +231,10 @@ fn many_are_lost_and_every_connection_succeeds() {
 fn all_are_doubled_or_reordered_and_every_connection_succeeds() {
     on_hooks("disorder", &wired(), |scene| {
         let _edges = scene.edges()?;
-        let hellos = [("one", client_hello(NAME)?), ("two", captured("chromium")?)];
+        let hellos = [
+            ("one", client_hello(NAME)?),
+            ("two", captured_hello("chromium")?),
+        ];
         for (segments, hello) in &hellos {
             for line in [Line::Wan, Line::Lan] {
                 for (percent, fate) in [
@@ -258,7 +266,7 @@ fn all_are_doubled_or_reordered_and_every_connection_succeeds() {
 fn the_second_segment_is_the_first_that_arrives() {
     on_hooks("second-first", &wired(), |scene| {
         let _edges = scene.edges()?;
-        let hello = captured("chromium")?;
+        let hello = captured_hello("chromium")?;
         for address in vips() {
             let mut seen = (0, 0);
             Line::Wan.wire(scene.lab)?.judge(move |toward, frame| {
@@ -275,7 +283,7 @@ fn the_second_segment_is_the_first_that_arrives() {
                 }
             });
             let mut client = scene.open(address, &hello).with_context(|| scene.told())?;
-            scene.goes(&client, 'a', BOUND)?;
+            scene.goes(&client, "a", BOUND)?;
             client.ping()?;
             client.close()?;
         }

@@ -4,35 +4,26 @@
 
 mod agent;
 mod client;
-mod echo;
 mod edges;
 mod fallback;
 mod flood;
 mod lost;
 mod shapes;
 
-use std::{
-    cell::RefCell,
-    fs,
-    net::{IpAddr, SocketAddr},
-    panic::resume_unwind,
-    path::Path,
-    thread::{self, ScopedJoinHandle},
-    time::Duration,
-};
+use std::{cell::RefCell, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use snigate_tests::{
     Lab, Topology,
-    addresses::{EDGE_A, EDGE_B, SIP_TLS, VIP_1},
+    addresses::{EDGE_A, EDGE_B, VIP_1, at},
     deadline::Deadline,
     gateway::{Gateway, Tuning},
     lab_test,
-    peers::{Segments, client_hello},
+    peers::{EchoEdge, Segments, client_hello},
 };
 
-use crate::{client::Client, echo::EchoEdge};
+use crate::client::Client;
 
 /// The hooks that the datapath can be attached by.
 const HOOKS: [&str; 2] = ["xdp", "tcx"];
@@ -70,7 +61,7 @@ struct Scene<'lab> {
 /// Runs `body` as a lab test on each hook, with Edges that see the client's address.
 fn on_hooks(name: &str, topology: &Topology, body: impl Fn(&Scene<'_>) -> Result<()>) {
     for hook in HOOKS {
-        in_scene(name, topology, hook, SOURCES[0], DOMAINS, &body);
+        in_scene(name, topology, hook, SOURCES[0], &body);
     }
 }
 
@@ -78,18 +69,17 @@ fn on_hooks(name: &str, topology: &Topology, body: impl Fn(&Scene<'_>) -> Result
 fn in_scenes(name: &str, topology: &Topology, body: impl Fn(&Scene<'_>) -> Result<()>) {
     for hook in HOOKS {
         for source in SOURCES {
-            in_scene(name, topology, hook, source, DOMAINS, &body);
+            in_scene(name, topology, hook, source, &body);
         }
     }
 }
 
-/// Runs `body` on one hook, in one source mode, with these tables behind the pools and the IP set.
+/// Runs `body` on one hook, in one source mode.
 fn in_scene(
     name: &str,
     topology: &Topology,
     hook: &'static str,
     source: &'static str,
-    tables: &str,
     body: impl Fn(&Scene<'_>) -> Result<()>,
 ) {
     let name = format!("bind-{name}-{hook}-{source}");
@@ -98,7 +88,7 @@ fn in_scene(
             hook: Some(hook),
             ..Tuning::default()
         };
-        let tables = config(source, "", tables);
+        let tables = config(source, "", DOMAINS);
         let scene = Scene {
             lab,
             gateway: RefCell::new(Gateway::start_tuned(lab, tuning, "", &tables)?),
@@ -150,8 +140,8 @@ impl Scene<'_> {
     /// An Edge in each of the two namespaces; they call themselves `a` and `b`.
     fn edges(&self) -> Result<[EchoEdge; 2]> {
         Ok([
-            EchoEdge::start(&self.lab.edge_a, b'a')?,
-            EchoEdge::start(&self.lab.edge_b, b'b')?,
+            EchoEdge::start(&self.lab.edge_a, "a")?,
+            EchoEdge::start(&self.lab.edge_b, "b")?,
         ])
     }
 
@@ -169,7 +159,7 @@ impl Scene<'_> {
     }
 
     /// A connection that asks for `name`, reaches the Edge `edge`, goes this way, and goes on well.
-    fn reaches(&self, address: SocketAddr, name: &str, edge: char, way: &str) -> Result<()> {
+    fn reaches(&self, address: SocketAddr, name: &str, edge: &str, way: &str) -> Result<()> {
         let what = || format!("{name} at {address}, {way}");
         let mut client = self
             .open(address, &client_hello(name)?)
@@ -180,7 +170,7 @@ impl Scene<'_> {
     }
 
     /// That an open connection has come to this Edge, and goes this way.
-    fn goes(&self, client: &Client, edge: char, way: &str) -> Result<()> {
+    fn goes(&self, client: &Client, edge: &str, way: &str) -> Result<()> {
         ensure!(client.edge() == edge, "to Edge {}", client.edge());
         let mut last = Value::Null;
         let is_so = || {
@@ -254,35 +244,4 @@ impl Scene<'_> {
             .poll("nothing to be pending", is_empty)
             .with_context(|| last)
     }
-}
-
-/// A thread for each item, and the first error of any.
-fn at_once<T: Sync>(items: &[T], body: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
-    thread::scope(|scope| {
-        let body = &body;
-        let start = |item| scope.spawn(move || body(item));
-        let threads: Vec<_> = items.iter().map(start).collect();
-        let result = |thread: ScopedJoinHandle<'_, Result<()>>| {
-            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
-        };
-        threads.into_iter().try_for_each(result)
-    })
-}
-
-/// A captured hello of this program, which asks for [`NAME`].
-fn captured(program: &str) -> Result<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../sni-user/tests/hellos")
-        .join(program)
-        .with_extension("bin");
-    fs::read(&path).with_context(|| format!("reading {}", path.display()))
-}
-
-fn at(address: IpAddr) -> SocketAddr {
-    SocketAddr::new(address, SIP_TLS)
-}
-
-/// The inspected address, in both families.
-fn vips() -> [SocketAddr; 2] {
-    VIP_1.both().map(at)
 }

@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use snigate_tests::peers::{Segments, client_hello, in_records};
+use snigate_tests::peers::{Segments, captured_hello, client_hello, in_records};
 
-use crate::{
-    BOUND, HANDED_OFF, NAME, Scene, captured, client::Client, in_scenes, on_hooks, quiet, vips,
-};
+use crate::{BOUND, HANDED_OFF, NAME, Scene, client::Client, in_scenes, on_hooks, quiet};
 
 /// That a hello in these segments reaches its Edge in both families, by this way.
 fn arrives(
@@ -21,7 +19,7 @@ fn arrives(
         let what = || format!("{what} to {address}, {way}");
         let opened = Client::open(&scene.lab.partner, None, address, hello, segments);
         let mut client = opened.with_context(what)?;
-        scene.goes(&client, 'a', way).with_context(what)?;
+        scene.goes(&client, "a", way).with_context(what)?;
         client.ping().with_context(what)?;
         client.close().with_context(what)?;
     }
@@ -42,7 +40,7 @@ fn captured_hellos_are_bound() {
     in_scenes("captured", &quiet(), |scene| {
         let _edges = scene.edges()?;
         for program in PROGRAMS {
-            let hello = captured(program)?;
+            let hello = captured_hello(program)?;
             arrives(scene, program, &hello, Segments::Few, BOUND)?;
         }
         Ok(())
@@ -54,7 +52,7 @@ fn hellos_of_several_records_are_the_agents() {
     on_hooks("records", &quiet(), |scene| {
         let _edges = scene.edges()?;
         for program in ["openssl-split", "openssl-tls13", "chromium"] {
-            let hello = captured(program)?;
+            let hello = captured_hello(program)?;
             for size in [1, 16, 100, 200] {
                 let what = format!("{program} in records of {size}");
                 let records = in_records(&hello, size)?;
@@ -71,9 +69,9 @@ fn hellos_in_any_segments_arrive_byte_for_byte() {
         let _edges = scene.edges()?;
         for (what, hello) in [
             ("rustls", client_hello(NAME)?),
-            ("openssl-tls13", captured("openssl-tls13")?),
-            ("gnutls-default", captured("gnutls-default")?),
-            ("chromium", captured("chromium")?),
+            ("openssl-tls13", captured_hello("openssl-tls13")?),
+            ("gnutls-default", captured_hello("gnutls-default")?),
+            ("chromium", captured_hello("chromium")?),
         ] {
             for size in [1, 40, 100, 200, 400, 1000] {
                 for pause in [0, 3] {

@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use snigate_tests::{
     Topology,
-    addresses::{EDGE_A, EDGE_B, SIP_TLS, VIP_1, VIP_2, VIP_3},
+    addresses::{EDGE_A, EDGE_B, SIP_TLS, VIP_1, VIP_2, VIP_3, at},
     deadline::Deadline,
-    peers::{Connection, Edge, EdgeTls, Partner, PartnerTls},
+    peers::{Connection, Edge, EdgeTls, Partner, PartnerTls, captured_hello},
     pki::Pki,
 };
 
-use crate::{HELLO, NAME, Scene, TIMEOUT, at, hello, in_scenes_with};
+use crate::{HELLO, NAME, Scene, TIMEOUT, in_scenes_with};
 
 /// The name whose TLS ends at the gateway.
 const TERMINATED: &str = "sip.tailspin.example";
@@ -239,7 +239,7 @@ impl Open {
         let (before, greeting) = if way == "terminated" {
             (0, 0)
         } else {
-            (hello(HELLO)?.len() as u64, GREETING)
+            (captured_hello(HELLO)?.len() as u64, GREETING)
         };
         Ok(Self {
             sent: [before + REQUEST + PING, greeting + PING],

@@ -5,10 +5,11 @@ use std::{thread, time::Duration};
 use anyhow::{Result, ensure};
 use snigate_tests::{
     Topology,
+    addresses::vips,
     peers::{Connection, Limit, Partner, Storm},
 };
 
-use crate::{HANDED_OFF, Scene, TIMEOUT, in_scenes, in_scenes_by, vips};
+use crate::{HANDED_OFF, Scene, TIMEOUT, in_scenes, in_scenes_by};
 
 /// Connections that are open all the time, in each family.
 const OPEN: usize = 10;

@@ -3,12 +3,12 @@
 use anyhow::ensure;
 use snigate_tests::{
     Topology,
-    addresses::SIP_TLS,
+    addresses::{SIP_TLS, vips},
     peers::{Edge, EdgeTls, PartnerTls, TlsVersion},
     pki::Pki,
 };
 
-use crate::{MEGABYTE, NAME, in_scenes, vips};
+use crate::{MEGABYTE, NAME, in_scenes};
 
 const BULK: u64 = 50 * MEGABYTE;
 

@@ -3,10 +3,11 @@
 use anyhow::{Result, ensure};
 use snigate_tests::{
     Topology,
+    addresses::vips,
     peers::{Edge, End},
 };
 
-use crate::{MEGABYTE, Scene, TIMEOUT, in_scenes, vips};
+use crate::{MEGABYTE, Scene, TIMEOUT, in_scenes};
 
 #[test]
 fn connections_end_the_way_their_ends_want() {

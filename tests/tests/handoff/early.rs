@@ -3,10 +3,11 @@
 use anyhow::{Result, ensure};
 use snigate_tests::{
     Topology,
-    peers::{Edge, End, PartnerTls},
+    addresses::vips,
+    peers::{Edge, End, PartnerTls, captured_hello},
 };
 
-use crate::{HANDED_OFF, HELLO, TIMEOUT, hello, in_scenes, vips};
+use crate::{HANDED_OFF, HELLO, TIMEOUT, in_scenes};
 
 const EARLY: u64 = 200_000;
 
@@ -17,7 +18,7 @@ fn a_client_that_says_much_before_any_answer() {
         for address in vips() {
             // Of one segment, of two, and of two records.
             for program in ["openssl-tls12", HELLO, "chromium", "openssl-split"] {
-                let replayed = PartnerTls::replayed(hello(program)?);
+                let replayed = PartnerTls::replayed(captured_hello(program)?);
                 let partner = scene.partner_with(&replayed);
                 // In the segments of the hello.
                 scene.cleanly(&format!("{address}, with the hello of {program}"), || {

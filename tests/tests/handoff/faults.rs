@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use snigate_tests::{Disturbance, Topology, Wire, WireCounts, faults};
+use snigate_tests::{Disturbance, Topology, Wire, WireCounts, addresses::vips, faults};
 
-use crate::{BOUND, MEGABYTE, Scene, in_scenes, vips};
+use crate::{BOUND, MEGABYTE, Scene, in_scenes};
 
 #[test]
 fn loss() {

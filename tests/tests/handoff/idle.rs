@@ -3,10 +3,10 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Result, ensure};
-use snigate_tests::{Topology, peers::Connection};
+use snigate_tests::{Topology, addresses::vips, peers::Connection};
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::{TIMEOUT, in_scenes, vips};
+use crate::{TIMEOUT, in_scenes};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Several probes from either side.

@@ -19,13 +19,7 @@ mod smoltcp;
 mod vlan;
 mod windows;
 
-use std::{
-    cell::RefCell,
-    fs,
-    net::{IpAddr, SocketAddr},
-    path::Path,
-    time::Duration,
-};
+use std::{cell::RefCell, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
@@ -35,7 +29,7 @@ use snigate_tests::{
     deadline::Deadline,
     gateway::{Gateway, Tuning, two_pools},
     lab_test,
-    peers::{Conversation, Edge, End, Partner, PartnerTls, Report},
+    peers::{Conversation, Edge, End, Partner, PartnerTls, Report, captured_hello},
 };
 
 /// The hooks that the datapath can be attached by.
@@ -160,7 +154,7 @@ impl<'lab> Scene<'lab> {
                 &tables(pools, binding(way)),
             )?),
             pools: pools.to_owned(),
-            replayed: PartnerTls::replayed(hello(HELLO)?),
+            replayed: PartnerTls::replayed(captured_hello(HELLO)?),
             lab,
             hook,
             way,
@@ -378,22 +372,4 @@ fn assert_way(gateway: &Gateway<'_>, client: SocketAddr, expected: &str) -> Resu
                 .then_some(()))
         })
         .context(last)
-}
-
-/// A captured hello of this program, which asks for [`NAME`].
-fn hello(program: &str) -> Result<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../sni-user/tests/hellos")
-        .join(program)
-        .with_extension("bin");
-    fs::read(&path).with_context(|| format!("reading {}", path.display()))
-}
-
-fn at(address: IpAddr) -> SocketAddr {
-    SocketAddr::new(address, SIP_TLS)
-}
-
-/// The inspected address, in both families.
-fn vips() -> [SocketAddr; 2] {
-    VIP_1.both().map(at)
 }

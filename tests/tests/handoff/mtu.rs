@@ -2,7 +2,7 @@
 
 use snigate_tests::Topology;
 
-use crate::{MEGABYTE, in_scenes, vips};
+use crate::{MEGABYTE, in_scenes};
 
 const SMALL: u32 = 1400;
 

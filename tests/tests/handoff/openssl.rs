@@ -3,12 +3,12 @@
 use anyhow::ensure;
 use snigate_tests::{
     Topology,
-    addresses::SIP_TLS,
+    addresses::{SIP_TLS, vips},
     peers::{OpensslClient, OpensslServer, TlsVersion},
     pki::Pki,
 };
 
-use crate::{NAME, TIMEOUT, in_scenes, vips};
+use crate::{NAME, TIMEOUT, in_scenes};
 
 #[test]
 fn openssl_on_both_ends() {

@@ -1,9 +1,9 @@
 //! TCP options that one side, the other, or neither has.
 
 use anyhow::{Context as _, Result};
-use snigate_tests::{Namespace, Topology};
+use snigate_tests::{Namespace, Topology, addresses::vips};
 
-use crate::{MEGABYTE, in_scenes, vips};
+use crate::{MEGABYTE, in_scenes};
 
 /// Timestamps last: that an Edge has none is remembered for a minute, in which clients that are not known for Linux go by the agent.
 const OPTIONS: [&str; 3] = ["tcp_sack", "tcp_window_scaling", TIMESTAMPS];

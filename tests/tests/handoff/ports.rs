@@ -1,9 +1,9 @@
 //! Flows without a socket keep their ports: the agent connects to Edges by others.
 
 use anyhow::{Context as _, Result};
-use snigate_tests::{Topology, gateway::two_pools, lab_test, peers::Connection};
+use snigate_tests::{Topology, addresses::vips, gateway::two_pools, lab_test, peers::Connection};
 
-use crate::{HANDED_OFF, HOOKS, Scene, vips};
+use crate::{HANDED_OFF, HOOKS, Scene};
 
 /// All that the gateway may use, for each family.
 const RANGE: &str = "40000 40063";

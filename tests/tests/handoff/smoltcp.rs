@@ -5,12 +5,12 @@ use std::{panic::resume_unwind, thread, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
     Lab, Topology,
-    addresses::{FOREIGN_EDGE, FOREIGN_PARTNER, GATEWAY_LAN_A, GATEWAY_WAN, SIP_TLS},
+    addresses::{FOREIGN_EDGE, FOREIGN_PARTNER, GATEWAY_LAN_A, GATEWAY_WAN, SIP_TLS, vips},
     deadline::Deadline,
-    peers::{Action, End, Smoltcp, SmoltcpReport},
+    peers::{Action, End, Smoltcp, SmoltcpReport, captured_hello},
 };
 
-use crate::{HELLO, MEGABYTE, SOURCES, TIMEOUT, hello, in_scenes, in_scenes_with, vips};
+use crate::{HELLO, MEGABYTE, SOURCES, TIMEOUT, in_scenes, in_scenes_with};
 
 const BYTES: u64 = 3 * MEGABYTE;
 
@@ -33,8 +33,13 @@ fn a_partner_that_is_not_linux() {
                 for (action, bytes) in WAYS {
                     let what = format!("{address}, {action:?}, timestamps {timestamps}");
                     scene.cleanly(&what, || {
-                        let seen =
-                            partner.ask(address, &hello(HELLO)?, action, bytes, deadline())?;
+                        let seen = partner.ask(
+                            address,
+                            &captured_hello(HELLO)?,
+                            action,
+                            bytes,
+                            deadline(),
+                        )?;
                         check(&seen, action, bytes, action == Action::Reset)?;
                         let report = edge.report(TIMEOUT)?;
                         let end = match action {
@@ -126,8 +131,13 @@ fn neither_end_is_linux() {
                 for address in vips() {
                     for (action, bytes) in WAYS {
                         let seen = beside(&mut edge, || {
-                            let seen =
-                                partner.ask(address, &hello(HELLO)?, action, bytes, deadline())?;
+                            let seen = partner.ask(
+                                address,
+                                &captured_hello(HELLO)?,
+                                action,
+                                bytes,
+                                deadline(),
+                            )?;
                             check(&seen, action, bytes, action == Action::Reset)
                         })
                         .with_context(|| format!("{address}, {action:?}"))?;

@@ -1,8 +1,8 @@
 //! Partners, and Edges, behind VLAN tags.
 
-use snigate_tests::{Tags, Topology};
+use snigate_tests::{Tags, Topology, addresses::vips};
 
-use crate::{MEGABYTE, closing::all_ends, in_scenes, vips};
+use crate::{MEGABYTE, closing::all_ends, in_scenes};
 
 #[test]
 fn tagged_partners_and_edges() {

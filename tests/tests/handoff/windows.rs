@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context as _, Result, bail, ensure};
 use snigate_tests::{
     Namespace, Topology,
-    addresses::{GATEWAY_LAN_A, GATEWAY_WAN, Host, SIP_TLS, VIP_1},
+    addresses::{GATEWAY_LAN_A, GATEWAY_WAN, Host, SIP_TLS, VIP_1, vips},
     counters::TcpCounters,
 };
 
-use crate::{MEGABYTE, TIMEOUT, in_scenes, vips};
+use crate::{MEGABYTE, TIMEOUT, in_scenes};
 
 const BYTES: u64 = 4 * MEGABYTE;
 /// More than the buffers of both ends and the gateway hold.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::Value;
 use snigate_tests::{
     Lab,
-    addresses::{EDGE_A, EDGE_B, Host, VIP_1, VIP_2},
+    addresses::{EDGE_A, EDGE_B, Host, VIP_1, VIP_2, at},
     deadline::Deadline,
     gateway::Gateway,
     lab_test,
@@ -14,7 +14,7 @@ use snigate_tests::{
 };
 
 use crate::{
-    TIMEOUT, at, both,
+    TIMEOUT, both,
     federation::{Federation, INSPECT, NEXT, OTHER, RELAY, domain, ip_set},
     quiet, tcp,
 };

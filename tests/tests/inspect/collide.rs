@@ -5,15 +5,15 @@ use std::{io::Write as _, net::SocketAddr};
 use anyhow::{Context as _, ensure};
 use snigate_tests::{
     Topology,
-    addresses::{EDGE_A, Host, PARTNER, VIP_1, VIP_2},
+    addresses::{EDGE_A, Host, PARTNER, VIP_1, VIP_2, at},
     gateway::Gateway,
     lab_test,
-    peers::Segments,
+    peers::{EchoEdge, Segments},
 };
 
 use crate::{
-    THREE_DOMAINS, at,
-    echo::{EchoEdge, connect, say_on},
+    THREE_DOMAINS,
+    echo::{connect, say_on},
     ensure_counted,
     hellos::asking_for,
     shared,

@@ -9,13 +9,13 @@ use std::{
 use anyhow::Result;
 use snigate_tests::{
     Lab,
-    addresses::{EDGE_A, EDGE_B, Host, SIP_TLS},
+    addresses::{EDGE_A, EDGE_B, Host, SIP_TLS, at},
     deadline::Deadline,
     peers::{Connection, Edge, EdgeTls, Partner, PartnerTls, Report},
     pki::{Identity, Pki},
 };
 
-use crate::{TIMEOUT, at, both, tcp};
+use crate::{TIMEOUT, both, tcp};
 
 /// An address that the host does not have by itself.
 pub(crate) const OTHER: Host = Host {

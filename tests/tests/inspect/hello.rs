@@ -11,17 +11,18 @@ use anyhow::{Result, ensure};
 use snigate_tests::{
     Lab,
     addresses::{SIP_TLS, VIP_1},
+    at_once,
     gateway::Gateway,
     lab_test,
-    peers::{Answer, OpensslServer, Segments, in_records, replay},
+    peers::{Answer, EchoEdge, OpensslServer, Segments, captured_hello, in_records, replay},
     pki::Pki,
 };
 
 use crate::{
-    THREE_DOMAINS, TIMEOUT, at_once, both, counted,
-    echo::{EchoEdge, connect, say},
+    THREE_DOMAINS, TIMEOUT, both, counted,
+    echo::{connect, say},
     ensure_counted,
-    hellos::{all_captured, asking_for, captured, padded, vector, with_server_name},
+    hellos::{all_captured, asking_for, padded, vector, with_server_name},
     quiet, shared,
 };
 
@@ -77,7 +78,7 @@ fn chromiums_hello_is_answered_by_openssl() {
         let identity = pki.server("edge-a", &["sip.fabrikam.example"])?;
         let _server = OpensslServer::start(lab, "edge-a", &lab.edge_a, SIP_TLS, &identity, &pki)?;
         let _gateway = Gateway::start(lab, &shared("gateway", "", THREE_DOMAINS))?;
-        let hello = captured("chromium")?;
+        let hello = captured_hello("chromium")?;
         for address in both(VIP_1) {
             for segments in [Segments::Few, ONE_BYTE] {
                 let answer = replay(&lab.partner, address, &hello, segments, TIMEOUT)?;

@@ -1,9 +1,9 @@
 //! ClientHellos of real clients, as they are and changed.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
-use snigate_tests::peers::{captured_hellos, in_records};
+use anyhow::Result;
+use snigate_tests::peers::{captured_hello, captured_hellos, in_records};
 
 const RECORD_HEADER: usize = 5;
 const SERVER_NAME: u16 = 0;
@@ -11,22 +11,9 @@ const PADDING: u16 = 21;
 /// The greatest record (RFC 8446 section 5.1).
 const RECORD: usize = 1 << 14;
 
-fn directory() -> PathBuf {
-    PathBuf::from(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../sni-user/tests/hellos"
-    ))
-}
-
-/// One of the captured ones, by its file's name without the ending.
-pub(crate) fn captured(name: &str) -> Result<Vec<u8>> {
-    let path = directory().join(name).with_extension("bin");
-    fs::read(&path).with_context(|| format!("reading {}", path.display()))
-}
-
-/// All of them by name.
+/// All captured ones by name.
 pub(crate) fn all_captured() -> Result<Vec<(String, Vec<u8>)>> {
-    let hellos = captured_hellos(&directory())?;
+    let hellos = captured_hellos()?;
     let named = |(path, bytes): (PathBuf, Vec<u8>)| {
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into());
         (name.unwrap_or_default(), bytes)
@@ -52,7 +39,7 @@ pub(crate) fn padded(bytes: usize) -> Result<Vec<u8>> {
 
 /// OpenSSL's, with an extension in place of its own one of that type, or added.
 fn changed(extension: u16, content: &[u8]) -> Result<Vec<u8>> {
-    let hello = captured("openssl-tls13")?;
+    let hello = captured_hello("openssl-tls13")?;
     let message = &hello[RECORD_HEADER..];
     // Message header, version, random; then session id, cipher suites and compression methods (RFC 8446 section 4.1.2).
     let mut at = 4 + 2 + 32;

@@ -12,15 +12,15 @@ use snigate_tests::{
     addresses::{VIP_1, partner},
     gateway::Gateway,
     lab_test,
-    peers::Segments,
+    peers::{EchoEdge, Segments, is_reset},
 };
 
 use crate::{
     THREE_DOMAINS, both, counted,
-    echo::{EchoEdge, connect, say, say_on},
+    echo::{connect, say, say_on},
     ensure_counted,
     hellos::asking_for,
-    is_reset, quiet, shared,
+    quiet, shared,
 };
 
 /// For what is not to happen.

@@ -9,20 +9,15 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
     Lab, Namespace,
-    addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1, VIP_2},
+    addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1, VIP_2, at},
     deadline::Deadline,
     gateway::Gateway,
     lab_test,
-    peers::{Edge, EdgeTls, End, Partner, PartnerTls, Segments},
+    peers::{EchoEdge, Edge, EdgeTls, End, Partner, PartnerTls, Segments},
     pki::Pki,
 };
 
-use crate::{
-    THREE_DOMAINS, TIMEOUT, at, both,
-    echo::{EchoEdge, say},
-    hellos::asking_for,
-    quiet, shared, tcp,
-};
+use crate::{THREE_DOMAINS, TIMEOUT, both, echo::say, hellos::asking_for, quiet, shared, tcp};
 
 /// Everything that an agent may change, as `ip` shows it.
 fn configuration(namespace: &Namespace) -> Result<String> {

@@ -25,18 +25,12 @@ mod terminate;
 mod trace;
 mod watch;
 
-use std::{
-    io::ErrorKind,
-    net::{IpAddr, SocketAddr},
-    panic::resume_unwind,
-    thread::{self, ScopedJoinHandle},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use snigate_tests::{
     Lab, Topology,
-    addresses::{Host, SIP_TLS, VIP_1},
+    addresses::{Host, VIP_1},
     deadline::Deadline,
     gateway::{Gateway, two_pools},
     peers::Partner,
@@ -60,13 +54,9 @@ pub(crate) fn tcp(lab: &Lab) -> Partner<'_> {
     }
 }
 
-pub(crate) fn at(address: IpAddr) -> SocketAddr {
-    SocketAddr::new(address, SIP_TLS)
-}
-
 /// Both addresses of a host, at the port of SIP over TLS.
 pub(crate) fn both(host: Host) -> [SocketAddr; 2] {
-    host.both().map(at)
+    host.sip()
 }
 
 /// An inspected IP set on the first virtual addresses, two pools, each with an Edge of both families, and further tables. Its connections are the
@@ -126,27 +116,4 @@ pub(crate) fn ensure_counted(gateway: &Gateway<'_>, name: &str, expected: u64) -
     Deadline::after(TIMEOUT)
         .poll(&what, reached)
         .with_context(|| format!("{:?}", gateway.agent()))
-}
-
-/// Whether a connection was reset.
-pub(crate) fn is_reset(error: &anyhow::Error) -> bool {
-    let kind = error.downcast_ref().map(std::io::Error::kind);
-    // Whether the RST is met by a read or by the write before it.
-    matches!(
-        kind,
-        Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected)
-    )
-}
-
-/// A thread for each item, and the first error of any.
-pub(crate) fn at_once<T: Sync>(items: &[T], body: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
-    thread::scope(|scope| {
-        let body = &body;
-        let start = |item| scope.spawn(move || body(item));
-        let threads: Vec<_> = items.iter().map(start).collect();
-        let result = |thread: ScopedJoinHandle<'_, Result<()>>| {
-            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
-        };
-        threads.into_iter().try_for_each(result)
-    })
 }

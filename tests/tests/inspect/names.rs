@@ -7,16 +7,15 @@ use snigate_tests::{
     addresses::{SIP_TLS, VIP_1},
     gateway::Gateway,
     lab_test,
-    peers::{Answer, GnutlsClient, OpensslClient, OpensslServer, Segments, TlsVersion, replay},
+    peers::{
+        Answer, EchoEdge, GnutlsClient, OpensslClient, OpensslServer, Segments, TlsVersion,
+        captured_hello, replay,
+    },
     pki::Pki,
 };
 
 use crate::{
-    THREE_DOMAINS, TIMEOUT, both,
-    echo::{EchoEdge, say},
-    ensure_counted,
-    hellos::{asking_for, captured},
-    quiet, shared,
+    THREE_DOMAINS, TIMEOUT, both, echo::say, ensure_counted, hellos::asking_for, quiet, shared,
 };
 
 /// Wildcards of two lengths, an exact name below both, and one name that depends on the application protocol.
@@ -77,8 +76,8 @@ fn the_most_specific_rule_decides() {
             refused(lab, &asking_for(name)?, &Answer::UNRECOGNIZED_NAME)?;
         }
         // "sip.fabrikam.example", without application protocols and with "sip/2" among them.
-        goes(&captured("openssl-tls13")?, "a")?;
-        goes(&captured("openssl-alpn")?, "b")?;
+        goes(&captured_hello("openssl-tls13")?, "a")?;
+        goes(&captured_hello("openssl-alpn")?, "b")?;
         // Whose protocol is not offered does not go where a wider wildcard leads.
         let hello = asking_for("sip.west.contoso.example")?;
         refused(lab, &hello, &Answer::Alert(2, 120))?;

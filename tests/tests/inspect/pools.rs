@@ -5,16 +5,16 @@ use std::{io::Write as _, net::SocketAddr};
 use anyhow::{Result, ensure};
 use snigate_tests::{
     Lab,
-    addresses::{EDGE_A, EDGE_B, PARTNER, VIP_1, VIP_2},
-    faults,
+    addresses::{EDGE_A, EDGE_B, PARTNER, VIP_1, VIP_2, at},
+    at_once, faults,
     gateway::Gateway,
     lab_test,
-    peers::{Answer, Segments, replay},
+    peers::{Answer, EchoEdge, Segments, replay},
 };
 
 use crate::{
-    TIMEOUT, at, at_once, both,
-    echo::{EchoEdge, connect, say, say_on},
+    TIMEOUT, both,
+    echo::{connect, say, say_on},
     ensure_counted,
     hellos::asking_for,
     quiet,

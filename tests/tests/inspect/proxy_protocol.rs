@@ -9,18 +9,18 @@ use std::{
 use anyhow::ensure;
 use snigate_tests::{
     Topology,
-    addresses::{GATEWAY_LAN_A, PARTNER, SIP_TLS, VIP_1, partner},
+    addresses::{GATEWAY_LAN_A, PARTNER, SIP_TLS, VIP_1, at, partner},
     gateway::Gateway,
     lab_test,
-    peers::Segments,
+    peers::{EchoEdge, Segments, is_reset},
 };
 
 use crate::{
-    THREE_DOMAINS, TIMEOUT, at, both,
-    echo::{EchoEdge, connect, say, say_on},
+    THREE_DOMAINS, TIMEOUT, both,
+    echo::{connect, say, say_on},
     ensure_counted,
     hellos::asking_for,
-    is_reset, quiet, shared,
+    quiet, shared,
 };
 
 /// What version 2 begins with.

@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use snigate_tests::{
-    addresses::{EDGE_A, EDGE_B, VIP_1},
+    addresses::{EDGE_A, EDGE_B, VIP_1, at},
     deadline::Deadline,
     gateway::Gateway,
     lab_test,
 };
 
 use crate::{
-    TIMEOUT, at, both,
+    TIMEOUT, both,
     federation::{Federation, INSPECT, domain, ip_set},
     quiet,
 };

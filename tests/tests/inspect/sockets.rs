@@ -12,15 +12,12 @@ use snigate_tests::{
     addresses::{EDGE_A, VIP_1},
     gateway::Gateway,
     lab_test,
+    peers::EchoEdge,
 };
 use socket2::SockRef;
 
 use crate::{
-    THREE_DOMAINS, both,
-    echo::{EchoEdge, connect},
-    ensure_counted,
-    hellos::asking_for,
-    quiet, shared,
+    THREE_DOMAINS, both, echo::connect, ensure_counted, hellos::asking_for, quiet, shared,
 };
 
 #[test]

@@ -8,14 +8,14 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use snigate_tests::{
-    addresses::{EDGE_A, EDGE_B, PARTNER, VIP_1, VIP_2},
+    addresses::{EDGE_A, EDGE_B, PARTNER, VIP_1, VIP_2, at},
     gateway::Gateway,
     lab_test,
 };
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    TIMEOUT, at,
+    TIMEOUT,
     federation::{Federation, OTHER, domain, ip_set},
     quiet,
 };

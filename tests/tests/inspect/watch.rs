@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
 use snigate_tests::{
     Lab, Process, Topology,
-    addresses::{PARTNER, VIP_1, partner},
+    addresses::{PARTNER, VIP_1, at, partner},
     deadline::Deadline,
     gateway::Gateway,
     lab_test,
@@ -19,7 +19,7 @@ use snigate_tests::{
 };
 
 use crate::{
-    TIMEOUT, at, both,
+    TIMEOUT, both,
     federation::{Federation, domain, ip_set},
     quiet, tcp,
 };

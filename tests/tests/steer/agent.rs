@@ -8,14 +8,14 @@ use std::{
 use anyhow::{Result, ensure};
 use snigate_tests::{
     Topology,
-    addresses::{SIP_TLS, VIP_1},
+    addresses::{SIP_TLS, VIP_1, at},
     deadline::Deadline,
     gateway::{Gateway, binary, two_ip_sets},
     lab_test, output_within,
     peers::{Edge, End},
 };
 
-use crate::{MEGABYTE, TIMEOUT, at, quiet, tcp, vip};
+use crate::{MEGABYTE, TIMEOUT, quiet, tcp, vip};
 
 #[test]
 fn the_agent_may_die_while_traffic_flows() {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context as _, ensure};
 use snigate_tests::{
     Tags, Topology,
-    addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1, VIP_2},
+    addresses::{EDGE_A, PARTNER, SIP_TLS, VIP_1, VIP_2, at},
     faults,
     gateway::{Gateway, two_ip_sets, two_ip_sets_with_source},
     lab_test,
@@ -15,7 +15,7 @@ use snigate_tests::{
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    MEGABYTE, NAME, TIMEOUT, arrives, arrives_unchanged, at, count, count_of, drops, ends,
+    MEGABYTE, NAME, TIMEOUT, arrives, arrives_unchanged, count, count_of, drops, ends,
     finds_the_mtu, narrow_routes, quiet, start, tcp, vip,
 };
 

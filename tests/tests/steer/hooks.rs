@@ -20,7 +20,7 @@ use sni_user::{
 };
 use snigate_tests::{
     Lab, Tags, Topology,
-    addresses::{EDGE_A, GATEWAY_LAN_A, PARTNER, SIP_TLS, VIP_1},
+    addresses::{EDGE_A, GATEWAY_LAN_A, PARTNER, SIP_TLS, VIP_1, at},
     deadline::Deadline,
     gateway::{Gateway, two_ip_sets, two_ip_sets_with_source},
     lab_test,
@@ -28,7 +28,7 @@ use snigate_tests::{
 };
 
 use crate::{
-    MEGABYTE, TIMEOUT, arrives, arrives_unchanged, at, count, drops, ends, finds_the_mtu,
+    MEGABYTE, TIMEOUT, arrives, arrives_unchanged, count, drops, ends, finds_the_mtu,
     narrow_routes, start, tcp, vip,
 };
 

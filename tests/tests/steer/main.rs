@@ -31,12 +31,8 @@ pub(crate) fn tcp(lab: &Lab) -> Partner<'_> {
     }
 }
 
-pub(crate) fn at(address: IpAddr) -> SocketAddr {
-    SocketAddr::new(address, SIP_TLS)
-}
-
 pub(crate) fn vip(host: Host) -> [SocketAddr; 2] {
-    host.both().map(at)
+    host.sip()
 }
 
 pub(crate) fn quiet() -> Topology {

@@ -9,10 +9,12 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
-use snigate_tests::{Lab, deadline::Deadline, gateway::Gateway, lab_test, output_within};
+use snigate_tests::{
+    Lab, addresses::at, deadline::Deadline, gateway::Gateway, lab_test, output_within,
+};
 
 use super::{NAME, tables, until, wait_through, ways};
-use crate::{TIMEOUT, at, federation::Federation, federation::OTHER, quiet};
+use crate::{TIMEOUT, federation::Federation, federation::OTHER, quiet};
 
 const TOOK_OVER: &str = "took over the listening socket";
 

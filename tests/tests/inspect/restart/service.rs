@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
-    addresses::VIP_1,
+    addresses::{VIP_1, at},
     gateway::{Gateway, binary},
     lab_test,
     peers::{Limit, Partner, Storm},
@@ -16,7 +16,6 @@ use snigate_tests::{
 
 use super::{NAME, tables, until, wait_through};
 use crate::{
-    at,
     federation::{Federation, OTHER, ip_set},
     quiet, tcp,
 };

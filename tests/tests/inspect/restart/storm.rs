@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use snigate_tests::{
+    addresses::at,
     gateway::Gateway,
     lab_test,
     peers::{Limit, Partner, Storm, StormConnection},
@@ -11,7 +12,7 @@ use snigate_tests::{
 
 use super::{NAME, tables};
 use crate::{
-    TIMEOUT, at,
+    TIMEOUT,
     federation::{Federation, OTHER},
     quiet, tcp,
 };

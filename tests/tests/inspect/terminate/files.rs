@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
-    addresses::{SIP_TLS, VIP_1},
+    addresses::{SIP_TLS, VIP_1, at},
     deadline::Deadline,
     gateway::Gateway,
     lab_test,
@@ -11,7 +11,7 @@ use snigate_tests::{
 };
 
 use super::{CONTOSO, Scene, said, shown_for, wait_for_log};
-use crate::{TIMEOUT, at, quiet, tcp};
+use crate::{TIMEOUT, quiet, tcp};
 
 /// A configuration with a mistake in a file that it names, and what is said about it.
 struct Mistake {

@@ -5,7 +5,7 @@ use std::{fs::File, net::SocketAddr};
 use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
     Namespace, Process, Topology,
-    addresses::{EDGE_A, EDGE_B, PARTNER, SIP_TLS, VIP_1},
+    addresses::{EDGE_A, EDGE_B, PARTNER, SIP_TLS, VIP_1, at},
     gateway::Gateway,
     lab_test, output_within,
     peers::{KamailioEdge, KamailioPartner, Method, Partner, PartnerTls, TlsVersion, sipp},
@@ -13,7 +13,7 @@ use snigate_tests::{
 };
 
 use super::{CONTOSO, FABRIKAM, PARTNER_DOMAIN, PARTNER_NAME, Scene, crl_url, said};
-use crate::{TIMEOUT, at, both, quiet, tcp};
+use crate::{TIMEOUT, both, quiet, tcp};
 
 /// The subject that `snigate ca init` gives its authority.
 const MIRROR_CA: &str = "CN=snigate mirror CA";

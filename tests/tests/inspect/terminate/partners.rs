@@ -9,7 +9,7 @@ use snigate_tests::{
     lab_test,
     peers::{
         Answer, Connection, Edge, EdgeTls, Partner, PartnerTls, Segments, TlsVersion,
-        captured_hellos, replay,
+        captured_hello, replay,
     },
     pki::{Identity, Pki},
 };
@@ -186,16 +186,11 @@ fn old_versions_and_unknown_names_are_told_so() {
         let gateway = Gateway::start(lab, &scene.tables("preserve", &domains))?;
         let mut others = Others::open(&scene)?;
         let old = ["-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0"];
-        let hellos = concat!(env!("CARGO_MANIFEST_DIR"), "/../sni-user/tests/hellos");
-        let hellos = captured_hellos(hellos.as_ref())?;
-        let tls10 = hellos
-            .iter()
-            .find(|(path, _)| path.ends_with("openssl-tls10.bin"));
-        let (_, tls10) = tls10.context("the captured hello")?;
+        let tls10 = captured_hello("openssl-tls10")?;
         for address in both(VIP_1) {
             let told = alert(&scene.openssl(CONTOSO).options(&old), address)?;
             ensure!(told == PROTOCOL_VERSION, "{told}");
-            let answer = replay(&lab.partner, address, tls10, Segments::Few, TIMEOUT)?;
+            let answer = replay(&lab.partner, address, &tls10, Segments::Few, TIMEOUT)?;
             ensure!(answer == Answer::PROTOCOL_VERSION, "{answer:?}");
             let told = alert(&scene.openssl("sip.northwind.example"), address)?;
             ensure!(told == UNRECOGNIZED_NAME, "{told}");

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Stdio};
 use anyhow::{Context as _, Result, ensure};
 use rcgen::ExtendedKeyUsagePurpose;
 use snigate_tests::{
-    addresses::{SIP_TLS, VIP_1},
+    addresses::{SIP_TLS, VIP_1, at},
     deadline::Deadline,
     gateway::Gateway,
     lab_test, output_within,
@@ -14,7 +14,7 @@ use snigate_tests::{
 };
 
 use super::{CONTOSO, Scene, said};
-use crate::{TIMEOUT, at, quiet};
+use crate::{TIMEOUT, quiet};
 
 const TAILSPIN: &str = "sip.tailspin.example";
 

@@ -4,14 +4,14 @@ use std::{net::TcpListener, thread};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use snigate_tests::{
-    addresses::{EDGE_A, SIP_TLS, VIP_1},
+    addresses::{EDGE_A, SIP_TLS, VIP_1, at},
     gateway::Gateway,
     lab_test,
     peers::{Edge, EdgeTls, Partner, PartnerTls, TlsVersion},
 };
 
 use super::{CONTOSO, EDGE_NAME, Scene, alert, edge_table, ip_set, wait_for_log};
-use crate::{at, quiet, tcp};
+use crate::{quiet, tcp};
 
 const INTERNAL_ERROR: u8 = 80;
 

@@ -1,0 +1,5 @@
+//! Traces through made-up tables.
+
+mod names;
+mod packets;
+mod tables;
