@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use snigate_tests::addresses::{EDGE_A, EDGE_B, SIP_TLS, VIP_1};
 use snigate_tests::peers::{
     Answer, Edge, EdgeTls, GnutlsClient, Limit, Make, OpensslServer, Partner, PartnerTls, Proxy,
-    Segments, Size, Storm, TlsVersion, Upstream, Way, captured_hellos, in_records, replay,
+    Segments, Size, Storm, TlsVersion, Upstream, Way, in_records, replay,
 };
 use snigate_tests::pki::{Identity, Pki};
 use snigate_tests::{Lab, Topology, lab_test};
@@ -98,23 +98,15 @@ fn hellos_are_replayed_in_any_pieces() {
         let pki = Pki::new("federation", &lab.dir())?;
         let tls = EdgeTls::new(&pki.server("edge-a", &[NAME])?, &pki)?;
         let edge = Edge::start(&lab.edge_a, SIP_TLS, Some(&tls))?;
-        let directory = lab.dir().join("hellos");
-        std::fs::create_dir(&directory)?;
-        std::fs::write(directory.join("rustls.bin"), hello()?)?;
-        std::fs::write(directory.join("README.md"), "What they are.")?;
-
-        let hellos = captured_hellos(&directory)?;
-        let [(_, hello)] = hellos.as_slice() else {
-            anyhow::bail!("{hellos:?}");
-        };
+        let hello = hello()?;
         let address = SocketAddr::new(EDGE_A.v4.into(), SIP_TLS);
         let send = |bytes: &[u8], segments| replay(&lab.partner, address, bytes, segments, TIMEOUT);
         let single = Segments::Of(1, Duration::ZERO);
         for (bytes, segments) in [
             (hello.clone(), Segments::Few),
-            (in_records(hello, 1)?, Segments::Few),
+            (in_records(&hello, 1)?, Segments::Few),
             (
-                in_records(hello, 16)?,
+                in_records(&hello, 16)?,
                 Segments::Of(7, Duration::from_millis(1)),
             ),
         ] {
@@ -125,7 +117,7 @@ fn hellos_are_replayed_in_any_pieces() {
         }
         // One byte in each segment, as the kernel counts them.
         let before = lab.partner.tcp_counters()?;
-        let answer = send(hello, single)?;
+        let answer = send(&hello, single)?;
         ensure!(matches!(answer, Answer::ServerHello(_)), "{answer:?}");
         let segments = lab
             .partner
@@ -139,7 +131,7 @@ fn hellos_are_replayed_in_any_pieces() {
         let answer = send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", Segments::Few)?;
         ensure!(matches!(answer, Answer::Alert(2, _)), "{answer:?}");
         drop(edge);
-        ensure!(send(hello, Segments::Few).is_err());
+        ensure!(send(&hello, Segments::Few).is_err());
         Ok(())
     });
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use snigate_tests::peers::{Segments, captured_hello, client_hello, in_records};
+use snigate_tests::{
+    addresses::vips,
+    peers::{Segments, captured_hello, client_hello, in_records},
+};
 
 use crate::{BOUND, HANDED_OFF, NAME, Scene, client::Client, in_scenes, on_hooks, quiet};
 

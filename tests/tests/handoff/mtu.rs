@@ -1,6 +1,6 @@
 //! Packets that are too big for what lies behind an end.
 
-use snigate_tests::Topology;
+use snigate_tests::{Topology, addresses::vips};
 
 use crate::{MEGABYTE, in_scenes};
 

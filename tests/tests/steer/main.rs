@@ -4,10 +4,7 @@ mod agent;
 mod connections;
 mod hooks;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
