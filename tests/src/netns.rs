@@ -191,6 +191,35 @@ impl Namespace {
         tool(&mut command).map(drop)
     }
 
+    /// Has what its interfaces send wait for room at the other end, where a veth without a queueing discipline drops it: its ring of 256 packets is full
+    /// when a sender writes a whole window at once, which on a real line takes longer than to read it.
+    ///
+    /// # Errors
+    /// The kernel has no pfifo.
+    pub fn queue_before_links(&self) -> Result<()> {
+        for interface in self.interfaces()? {
+            let mut command = Command::new("tc");
+            command.args(["-netns", &self.name, "qdisc", "add", "dev", &interface]);
+            command.args(["root", "pfifo", "limit", "10000"]);
+            tool(&mut command)?;
+        }
+        Ok(())
+    }
+
+    /// How many packets its interfaces could not send, because there was no room at the other end.
+    ///
+    /// # Errors
+    /// The kernel's table could not be read.
+    pub fn unsent(&self) -> Result<u64> {
+        let text = self.read_proc("dev")?;
+        // Behind the name, eight numbers of what was received: bytes, packets, errs, drop, …, then as many of what was sent.
+        let dropped = |line: &str| {
+            let (_, numbers) = line.split_once(':')?;
+            numbers.split_whitespace().nth(8 + 3)?.parse::<u64>().ok()
+        };
+        Ok(text.lines().filter_map(dropped).sum())
+    }
+
     /// Its TCP counters, as `nstat` counts them.
     ///
     /// # Errors
