@@ -26,17 +26,35 @@ pub fn admit(source: &Address, generation: u32, settings: &Settings) -> Result<(
             None => {}
         }
     }
-    // The source's own first: one that has used its budget up takes nothing from its neighbours'.
-    if take(BudgetKind::Syn, source, settings) && take(BudgetKind::SynPrefix, source, settings) {
+    if take_both(BudgetKind::Syn, BudgetKind::SynPrefix, source, settings) {
         Ok(())
     } else {
         Err(DropReason::SynBudget)
     }
 }
 
+/// Takes from the budget of a source and from that of its prefix, or from neither; `false` when one of them is used up.
+#[inline(always)]
+pub fn take_both(
+    own: BudgetKind,
+    prefix: BudgetKind,
+    source: &Address,
+    settings: &Settings,
+) -> bool {
+    // The source's own first: one that has used its budget up takes nothing from its neighbours'.
+    if !take(own, source, settings) {
+        return false;
+    }
+    let admitted = take(prefix, source, settings);
+    if !admitted {
+        give_back(own, source, settings);
+    }
+    admitted
+}
+
 /// Takes from the budget of a source, or of the prefix that it is in; `false` when that is used up.
 #[inline(always)]
-pub fn take(kind: BudgetKind, source: &Address, settings: &Settings) -> bool {
+fn take(kind: BudgetKind, source: &Address, settings: &Settings) -> bool {
     let (millirate, burst) = rate(kind, settings);
     if millirate == 0 {
         return true;

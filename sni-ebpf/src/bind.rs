@@ -160,10 +160,7 @@ pub fn begin(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Outcome
 fn admit_hello(packet: &Packet, generation: u32) -> Result<(), DropReason> {
     let settings = settings(generation)?;
     let source = &packet.key.source;
-    // The source's own first: one that has used its budget up takes nothing from its neighbours'.
-    if admit::take(BudgetKind::Hello, source, settings)
-        && admit::take(BudgetKind::HelloPrefix, source, settings)
-    {
+    if admit::take_both(BudgetKind::Hello, BudgetKind::HelloPrefix, source, settings) {
         Ok(())
     } else {
         Err(DropReason::HelloBudget)

@@ -280,20 +280,9 @@ impl Datapath {
     /// At the front: like XDP it comes before what others do with packets, and before the classifier of Edges' answers.
     fn attach_tcx(&mut self, seat: &Seat, pin: &Path) -> Result<(), DatapathError> {
         let program: &mut SchedClassifier = program(&mut self.ebpf, TC_PROGRAM)?;
-        let adopted = adopt(pin, |link| {
-            let id = program.attach_to_link(SchedClassifierLink::try_from(link)?)?;
-            program.take_link(id)?;
-            Ok(())
-        })?;
-        if adopted {
-            return Ok(());
-        }
-        let front = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let id = program
-            .attach_with_options(&seat.interface, TcAttachType::Ingress, front)
-            .map_err(|error| not_attached(seat, error))?;
-        let link = program.take_link(id).map_err(|e| unpinned(pin, e))?;
-        pin_link(FdLink::try_from(link).map_err(|e| unpinned(pin, e))?, pin)
+        attach_tcx(program, &seat.interface, LinkOrder::first(), pin, |error| {
+            not_attached(seat, error)
+        })
     }
 
     /// A filter can't be pinned, and needs not: it stays until it is removed. A directory in the place of the pin says that it is there.
@@ -445,6 +434,37 @@ pub(super) fn adopt(
             source,
         }),
     }
+}
+
+/// Attaches a classifier to what comes in by an interface, with a link at `pin`, or adopts the link that is pinned there.
+///
+/// # Errors
+/// `refused` makes them of what the kernel says; or the link can't be pinned.
+pub(super) fn attach_tcx(
+    program: &mut SchedClassifier,
+    interface: &str,
+    order: LinkOrder,
+    pin: &Path,
+    refused: impl FnOnce(ProgramError) -> DatapathError,
+) -> Result<(), DatapathError> {
+    let adopted = adopt(pin, |link| {
+        let id = program.attach_to_link(SchedClassifierLink::try_from(link)?)?;
+        // The pin is another reference to the same link; this one may go.
+        program.take_link(id)?;
+        Ok(())
+    })?;
+    if adopted {
+        return Ok(());
+    }
+    let link = program
+        .attach_with_options(
+            interface,
+            TcAttachType::Ingress,
+            TcAttachOptions::TcxOrder(order),
+        )
+        .and_then(|id| program.take_link(id))
+        .map_err(refused)?;
+    pin_link(FdLink::try_from(link).map_err(|e| unpinned(pin, e))?, pin)
 }
 
 fn not_attached(seat: &Seat, error: ProgramError) -> DatapathError {

@@ -1,16 +1,13 @@
 //! The classifier of Edges' answers: it marks those to the agent's transparent sockets, and sends the ClientHellos of bound connections for the others.
 
-use std::path::Path;
-
 use aya::programs::{
     LinkOrder, SchedClassifier, TcAttachType,
-    links::FdLink,
-    tc::{NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions},
+    tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions},
 };
 
 use super::{
     AttachMode, Datapath, DatapathError,
-    attach::{adopt, pin_link, unpinned},
+    attach::attach_tcx,
     clsact,
     program::{LINKS_DIR, detach_pinned, pinned_files, program},
 };
@@ -79,7 +76,10 @@ impl Datapath {
             }
             let link = match hook {
                 ReturnHook::Tcx => {
-                    attach_pinned(program, &interface.0, &links.join(pin_of(interface)))?;
+                    let pin = links.join(pin_of(interface));
+                    attach_tcx(program, &interface.0, LinkOrder::last(), &pin, |e| {
+                        failed(&interface.0, e)
+                    })?;
                     None
                 }
                 ReturnHook::Clsact => Some(attach_filter(program, &interface.0)?),
@@ -96,28 +96,6 @@ const PIN: &str = "return:";
 /// The pin of an interface's link. A BPF filesystem takes no dots.
 fn pin_of((interface, ifindex): &(String, u32)) -> String {
     format!("{PIN}{ifindex}:{}", interface.replace('.', ":"))
-}
-
-fn attach_pinned(
-    program: &mut SchedClassifier,
-    interface: &str,
-    pin: &Path,
-) -> Result<(), DatapathError> {
-    let adopted = adopt(pin, |link| {
-        let id = program.attach_to_link(SchedClassifierLink::try_from(link)?)?;
-        // The pin is another reference to the same link; this one may go.
-        program.take_link(id)?;
-        Ok(())
-    })?;
-    if adopted {
-        return Ok(());
-    }
-    let last = TcAttachOptions::TcxOrder(LinkOrder::last());
-    let link = program
-        .attach_with_options(interface, TcAttachType::Ingress, last)
-        .and_then(|id| program.take_link(id))
-        .map_err(|e| failed(interface, e))?;
-    pin_link(FdLink::try_from(link).map_err(|e| unpinned(pin, e))?, pin)
 }
 
 fn attach_filter(
