@@ -7,9 +7,10 @@ use aya_ebpf::bindings::BPF_ANY;
 use sni_common::{
     Address,
     contract::{
-        BudgetKind, CONTROL_GENERATION, Counter, Direction, DropReason, EventKind, Flow, FlowKey,
-        HelloEvent, Learned, LearnedKey, Matched, NO_POOL, ROUTE_AGENT, ROUTE_CONDITIONAL,
-        RouteAction, Settings, SniRoute, SniRouteKey, Stage, Way, bank, client_options,
+        BudgetKind, CONTROL_GENERATION, CONTROL_TELL, Counter, Direction, DropReason, EventKind,
+        Flow, FlowKey, HelloEvent, Learned, LearnedKey, Matched, NO_POOL, ROUTE_AGENT,
+        ROUTE_CONDITIONAL, RouteAction, Settings, SniRoute, SniRouteKey, Stage, TELL_HELLOS, Way,
+        bank, client_options,
     },
     hello,
     maglev::NO_EDGE,
@@ -281,6 +282,7 @@ fn send_syn(ctx: &impl Frame, packet: &Packet) -> Result<(), DropReason> {
         .map_err(|_| DropReason::NoRoom)?;
     flow.last_seen_ns = now;
     flow.packets += 1;
+    flow.bytes += u64::from(headers - out.network + out.options.length);
     packet.leaves_by.set(flow.next_hop.ifindex);
     Ok(())
 }
@@ -434,11 +436,14 @@ fn learned() -> u32 {
     0
 }
 
-/// Tells the agent of a hello, unless there are too many.
+/// Tells the agent of a hello, where somebody wants to know, unless there are too many.
 #[inline(never)]
 fn hello_event(ctx: &impl Frame, packet: &Packet) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let now = forward::now();
+    if control(CONTROL_TELL) & TELL_HELLOS == 0 {
+        return 0;
+    }
     if !scratch
         .hello_budget
         .take(now, HELLO_EVENTS * 1000, HELLO_EVENTS)

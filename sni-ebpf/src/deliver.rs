@@ -57,6 +57,10 @@ pub fn early(segment: &Segment, entry: &mut Flow) -> Option<Step> {
     if segment.flags & (SYN | ACK) == SYN | ACK {
         return Some(Step::Pass(Counter::EdgeAnswers));
     }
+    // Nobody else's word is taken for it.
+    if !tcp::plausible(segment.seq, entry.next_seq) {
+        return None;
+    }
     entry.state &= !state::HELLO_KEPT;
     let client = entry.rewrite.reversed();
     let _ = PENDING.remove(&client);
@@ -275,7 +279,7 @@ fn send(ctx: &TcContext, packet: &mut Packet) -> Outcome {
             return Outcome::drop(reason);
         }
         flow.packets += 1;
-        flow.bytes += u64::from(headers);
+        flow.bytes += u64::from(headers + scratch.outgoing.options.length);
         if packet.tags != flow.next_hop.tags {
             // The outer one is the kernel's, beside the frame.
             packet.tags = flow.next_hop.tags;

@@ -2,7 +2,9 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use sni_common::{
-    contract::{Counter, Direction, DropReason, EventKind, Flow, Way},
+    contract::{
+        CONTROL_TELL, Counter, Direction, DropReason, EventKind, Flow, FlowKey, TELL_FLOWS, Way,
+    },
     tcp::{self, ACK, FIN, RST, SYN, state},
 };
 
@@ -10,7 +12,7 @@ use crate::{
     account, deliver,
     finish::{count, emit},
     frame::Frame,
-    maps::{FLOWS, HALF_OPEN},
+    maps::{FLOWS, HALF_OPEN, control},
     packet::{Packet, Segment},
     splice, steer,
     verdict::Step,
@@ -131,7 +133,15 @@ fn note(entry: &mut Flow, segment: &Segment) {
 
 #[inline(always)]
 fn closing(packet: &Packet, entry: &Flow) {
-    emit(EventKind::FlowClosing, 0, &packet.key, 0, entry.edge.into());
+    tell(EventKind::FlowClosing, &packet.key, 0, entry.edge.into());
+}
+
+/// Tells the agent of a flow, where somebody wants to know.
+#[inline(always)]
+fn tell(kind: EventKind, key: &FlowKey, ifindex: u32, edge: u32) {
+    if control(CONTROL_TELL) & TELL_FLOWS != 0 {
+        emit(kind, 0, key, ifindex, edge);
+    }
 }
 
 /// A packet of a flow whose handshake is not complete.
@@ -317,9 +327,8 @@ pub fn move_to_flows(ctx: &impl Frame, packet: &Packet, flow: *mut Flow) -> Resu
         let _ = FLOWS.remove(&reverse);
         return Err(DropReason::FlowTableFull);
     }
-    emit(
+    tell(
         EventKind::FlowOpened,
-        0,
         key,
         ctx.interface(),
         entry.edge.into(),

@@ -12,6 +12,7 @@ use sni_common::{
 
 use crate::{
     bind, cookie,
+    finish::count,
     frame::Frame,
     lookup::Inspecting,
     maps::{HELLOS, PENDING, control},
@@ -100,10 +101,14 @@ fn mid_stream(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Outcom
         return host;
     }
     if scratch.pending.stage == Stage::Host as u8 {
+        // Its socket knows the rest, once it is there.
+        if socket::state(ctx.as_ptr(), &packet.key).is_some() {
+            forget(packet);
+        }
         return host;
     }
     if scratch.pending.stage == Stage::Agent as u8 {
-        return left(ctx, packet, &segment, host);
+        return left(ctx, packet, &segment, Counter::Inspected);
     }
     if segment.len == 0 {
         return Outcome::keep(Counter::CookieAcks);
@@ -157,12 +162,13 @@ pub fn leave(ctx: &impl Frame, packet: &Packet, segment: &Segment, counter: Coun
         save(packet, &scratch.pending);
         let _ = HELLOS.remove(&packet.key);
     }
-    left(ctx, packet, segment, Outcome::pass(counter))
+    left(ctx, packet, segment, counter)
 }
 
 /// A segment of a connection that is the agent's.
 #[inline(always)]
-fn left(ctx: &impl Frame, packet: &Packet, segment: &Segment, host: Outcome) -> Outcome {
+fn left(ctx: &impl Frame, packet: &Packet, segment: &Segment, counter: Counter) -> Outcome {
+    let host = Outcome::pass(counter);
     let Some(scratch) = scratch() else {
         return host;
     };
@@ -178,6 +184,10 @@ fn left(ctx: &impl Frame, packet: &Packet, segment: &Segment, host: Outcome) -> 
     // The host would answer it with a reset, as long as there is no socket.
     if socket::state(ctx.as_ptr(), &packet.key).is_some() {
         return host;
+    }
+    // Left by this one, although an earlier one is what passes.
+    if counter as u32 != Counter::Inspected as u32 {
+        count(counter, 1);
     }
     Outcome::drop(DropReason::EarlyData)
 }

@@ -178,16 +178,19 @@ impl Namespace {
             .collect())
     }
 
-    /// Has the first processor work on all that its interfaces receive (RPS, Documentation/networking/scaling.rst of the kernel). A veth has no
+    /// Has one processor, counted from 0, work on all that its interfaces receive (RPS, Documentation/networking/scaling.rst of the kernel). A veth has no
     /// hardware that would keep to one: there, two processors put segments of one connection in another order, whoever forwards them.
     ///
     /// # Errors
     /// The kernel has no RPS.
-    pub fn receive_on_one_processor(&self) -> Result<()> {
+    pub fn receive_on(&self, processor: u32) -> Result<()> {
         // `ip netns exec` because it mounts a `/sys` with this namespace's interfaces.
-        let script = "for queue in /sys/class/net/*/queues/rx-*; do echo 1 > $queue/rps_cpus || exit 1; done";
+        let script = format!(
+            "for queue in /sys/class/net/*/queues/rx-*; do echo {:x} > $queue/rps_cpus || exit 1; done",
+            1 << processor
+        );
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, "sh", "-c", script]);
+        command.args(["netns", "exec", &self.name, "sh", "-c", &script]);
         tool(&mut command).map(drop)
     }
 

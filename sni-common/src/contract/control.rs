@@ -14,8 +14,15 @@ pub const CONTROL_FLAGS: u32 = 2;
 pub const CONTROL_LISTENER_PORT: u32 = 3;
 /// Slot of CONTROL: what SYN-ACKs of the datapath announce, an [`Announced`]; 0 where the datapath answers no SYNs.
 pub const CONTROL_ANNOUNCED: u32 = 4;
+/// Slot of CONTROL: which of the events that only people want somebody wants now. Each wakes the agent, which costs more than the packet that it tells of.
+pub const CONTROL_TELL: u32 = 5;
 /// Slots of CONTROL.
-pub const CONTROL_SLOTS: u32 = 5;
+pub const CONTROL_SLOTS: u32 = 6;
+
+/// Wanted: [`super::EventKind::FlowOpened`] and [`super::EventKind::FlowClosing`].
+pub const TELL_FLOWS: u64 = 1;
+/// Wanted: [`super::EventKind::HelloBound`].
+pub const TELL_HELLOS: u64 = 1 << 1;
 
 /// Feature flag: diagnostics of every packet of a service through aya-log.
 pub const FLAG_LOG: u64 = 1;

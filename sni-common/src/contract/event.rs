@@ -26,9 +26,9 @@ wire_struct!(Event, 64);
 wire_enum! {
     /// What happened.
     pub enum EventKind: u32 {
-        /// A handshake was completed through the gateway.
+        /// A handshake was completed through the gateway. Only where it is wanted, see [`super::CONTROL_TELL`].
         FlowOpened = 1, "flow-opened";
-        /// A flow carried its last FIN, or an acceptable RST; it is reaped when it stays idle.
+        /// A flow carried its last FIN, or an acceptable RST; it is reaped when it stays idle. Likewise.
         FlowClosing = 2, "flow-closing";
         /// A packet was dropped. Sampled: the first of a reason on each CPU, then at ever larger distances.
         Dropped = 3, "dropped";
@@ -36,7 +36,7 @@ wire_enum! {
         NeighbourWanted = 4, "neighbour-wanted";
         /// A packet of a flow that is being handed off acknowledges all that the agent's socket has sent.
         SocketAcked = 5, "socket-acked";
-        /// A ClientHello's server name was found in the maps and its connection bound; the record is a [`HelloEvent`]. Sampled under load.
+        /// A ClientHello's server name was found in the maps and its connection bound; the record is a [`HelloEvent`]. Likewise, and sampled under load.
         HelloBound = 6, "hello-bound";
     }
 }

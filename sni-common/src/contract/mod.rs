@@ -21,7 +21,8 @@ pub mod stats;
 pub use account::{Account, AccountKey, AccountKind, AccountWriter};
 pub use control::{
     Announced, CONTROL_ABI, CONTROL_ANNOUNCED, CONTROL_FLAGS, CONTROL_GENERATION,
-    CONTROL_LISTENER_PORT, CONTROL_SLOTS, FLAG_LOG, Settings, bank,
+    CONTROL_LISTENER_PORT, CONTROL_SLOTS, CONTROL_TELL, FLAG_LOG, Settings, TELL_FLOWS,
+    TELL_HELLOS, bank,
 };
 pub use event::{Event, EventKind, HelloEvent};
 pub use filter::{FILTER_BITS, FILTER_EDGES, FILTER_SERVICES, filter_bit};

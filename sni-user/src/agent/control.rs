@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{AgentError, binding, error::FileFindings};
+use super::{AgentError, binding, error::FileFindings, watching::Watching};
 use crate::{
     config::{Name, ServerName},
     control::{
@@ -48,6 +48,7 @@ pub(super) struct Facts {
 /// The agent, as the control socket sees it.
 pub(super) struct Asked {
     pub(super) proxy: Arc<Proxy>,
+    pub(super) watching: Arc<Watching>,
     pub(super) facts: Arc<Mutex<Facts>>,
     pub(super) changes: mpsc::Sender<Change>,
 }
@@ -112,7 +113,7 @@ impl Handler for Asked {
     }
 
     fn watch(&self) -> broadcast::Receiver<Arc<HelloSeen>> {
-        self.proxy.watch()
+        self.watching.begin()
     }
 }
 

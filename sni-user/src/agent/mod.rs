@@ -20,6 +20,7 @@ mod reload;
 mod revocation;
 mod segments;
 mod serve;
+mod watching;
 
 use std::{
     ffi::OsString,
@@ -210,8 +211,12 @@ async fn start(
     listener: &TcpListener,
     kernel: &mut Kernel,
 ) -> Result<Arc<Proxy>, AgentError> {
-    // What an earlier agent announced stays, so that known names are bound meanwhile. A listener that is not the earlier one's is stamped in a moment;
-    // whom the host completes before that, it resets.
+    let address = listener.local_addr();
+    let address = address
+        .map_err(|source| AgentError::io("asking where the listener is bound to", source))?;
+    // What an earlier agent announced stays, so that known names are bound meanwhile.
+    let maps = &kernel.datapath.maps;
+    kernel.binding.introduce(maps, address.port()).await;
     kernel.datapath.serve_listener(listener)?;
     let activated = kernel.apply(&candidate.config, None).await?;
     kernel.settle(&candidate.config, &Uses::default()).await;

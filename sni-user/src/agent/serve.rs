@@ -26,6 +26,7 @@ use super::{
     kernel::Kernel,
     open_files,
     revocation::Revocation,
+    watching::Watching,
 };
 use crate::{
     control::Server,
@@ -124,8 +125,12 @@ impl Agent {
 
         // What they serve ends with them, and they with this function.
         let mut tasks = JoinSet::new();
+        let pin_path = self.active().config.gateway.pin_path.clone();
+        let watching = Watching::new(Arc::clone(&self.proxy), Maps::open(&pin_path)?)?;
+        tasks.spawn(Arc::clone(&watching).follow());
         let handler = Arc::new(Asked {
             proxy: Arc::clone(&self.proxy),
+            watching: Arc::clone(&watching),
             facts: Arc::clone(&self.facts),
             changes: asked,
         });
@@ -138,8 +143,7 @@ impl Agent {
             .port();
         tasks.spawn(Arc::clone(&self.proxy).run(listener));
         self.follow_segments(kernel).await;
-        let maps = Maps::open(&self.active().config.gateway.pin_path)?;
-        let (events, mut wanted) = Events::new(Arc::clone(&self.proxy), maps);
+        let (events, mut wanted) = Events::new(Arc::clone(&self.proxy), Maps::open(&pin_path)?);
         let mut readers = JoinSet::new();
         readers.spawn(events.run(stream));
         let mut leftovers = tokio::time::interval(LEFTOVERS);
@@ -195,6 +199,7 @@ impl Agent {
             }
         }
         service_manager::stopping();
+        watching.end();
         // Its sockets say goodbye while their addresses are still there.
         self.proxy.stop().await;
         self.proxy.settle_accounts();

@@ -9,9 +9,9 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use sni_common::{
     contract::{
         ABI_VERSION, Account, AccountKey, AclKey, Announced, BudgetKey, CONTROL_ABI,
-        CONTROL_ANNOUNCED, CONTROL_FLAGS, CONTROL_GENERATION, Edge, Flow, FlowKey, HandingOff,
-        HelloBytes, Label, LabelKey, LabelKind, Learned, LearnedKey, Link, Pending, Pool, Service,
-        ServiceKey, Settings, SniRoute, SniRouteKey, Stats, SynSeen,
+        CONTROL_ANNOUNCED, CONTROL_FLAGS, CONTROL_GENERATION, CONTROL_TELL, Edge, Flow, FlowKey,
+        HandingOff, HelloBytes, Label, LabelKey, LabelKind, Learned, LearnedKey, Link, Pending,
+        Pool, Service, ServiceKey, Settings, SniRoute, SniRouteKey, Stats, SynSeen,
     },
     maglev,
     token_bucket::TokenBucket,
@@ -27,7 +27,7 @@ use super::{
 pub const MAPS: &[(&str, &str)] = &[
     (
         "CONTROL",
-        "ABI version, active generation, flags, listener's port, what is announced",
+        "ABI version, active generation, flags, listener's port, what is announced, wanted events",
     ),
     ("SETTINGS", "seed, budgets, ports, by bank"),
     (
@@ -272,6 +272,17 @@ impl Maps {
         let slot = announced.map_or(0, Announced::to_slot);
         self.control
             .set(CONTROL_ANNOUNCED, slot, 0)
+            .map_err(|e| DatapathError::map("CONTROL", e))
+    }
+
+    /// Has the datapath tell of what only people want to know: [`TELL_FLOWS`](sni_common::contract::TELL_FLOWS),
+    /// [`TELL_HELLOS`](sni_common::contract::TELL_HELLOS), and nothing else.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn tell(&mut self, wanted: u64) -> Result<(), DatapathError> {
+        self.control
+            .set(CONTROL_TELL, wanted, 0)
             .map_err(|e| DatapathError::map("CONTROL", e))
     }
 

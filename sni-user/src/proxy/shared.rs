@@ -263,6 +263,16 @@ impl Proxy {
         self.watchers.subscribe()
     }
 
+    /// Whether somebody watches.
+    pub fn is_watched(&self) -> bool {
+        self.watchers.receiver_count() != 0
+    }
+
+    /// Waits until nobody watches.
+    pub async fn unwatched(&self) {
+        self.watchers.closed().await;
+    }
+
     /// Connections that are open now.
     pub fn open(&self) -> u64 {
         self.open.load(Relaxed)

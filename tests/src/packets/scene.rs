@@ -10,7 +10,8 @@ use aya::maps::{Map, MapData, PerCpuValues, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, loaded_programs};
 use aya::util::nr_cpus;
 use sni_common::contract::{
-    CONTROL_GENERATION, Counter, DropReason, EdgeState, Event, HelloEvent, LabelKind, Stats, stats,
+    CONTROL_GENERATION, Counter, DropReason, EdgeState, Event, HelloEvent, LabelKind, Stats,
+    TELL_FLOWS, TELL_HELLOS, stats,
 };
 use sni_user::config::Config;
 use sni_user::datapath::{Datapath, Maps, Tables};
@@ -116,7 +117,8 @@ impl<'a> Scene<'a> {
     pub fn at(rig: &'a Rig, name: &str, max_flows: u32, program: Program) -> Result<Self> {
         let pins = Pins(rig.bpffs().join("scene"));
         Datapath::remove_pinned(&pins.0)?;
-        let datapath = Datapath::load(&pins.0, max_flows)?;
+        let mut datapath = Datapath::load(&pins.0, max_flows)?;
+        datapath.maps.tell(TELL_FLOWS | TELL_HELLOS)?;
         let ring = MapData::from_pin(pins.0.join("EVENTS"))?;
         let events = RingBuf::try_from(Map::from_map_data(ring)?)?;
         Ok(Self {
@@ -167,6 +169,7 @@ impl<'a> Scene<'a> {
             maps.sni_learned.remove(&key)?;
         }
         maps.announce(None)?;
+        maps.tell(TELL_FLOWS | TELL_HELLOS)?;
         for key in maps.accounts.keys().collect::<Result<Vec<_>, _>>()? {
             maps.accounts.remove(&key)?;
         }

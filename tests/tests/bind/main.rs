@@ -8,7 +8,9 @@ mod edges;
 mod fallback;
 mod flood;
 mod lost;
+mod processors;
 mod shapes;
+mod watch;
 
 use std::{cell::RefCell, net::SocketAddr, time::Duration};
 

@@ -138,7 +138,7 @@ impl<'lab> Scene<'lab> {
         }
         // Of 84 transfers of 20 MB both ways by plain routing, on two processors with the offloads on, 12 were repaired; of as many on one, none.
         for machine in machines(lab) {
-            machine.receive_on_one_processor()?;
+            machine.receive_on(0)?;
         }
         // Not the gateway, whose own the datapath's packets pass by.
         for machine in machines(lab).filter(|it| it.name() != lab.gateway.name()) {

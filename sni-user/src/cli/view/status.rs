@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use serde::Serialize;
-use sni_common::contract::{Announced, Counter, DropReason, FLAG_LOG, Stats};
+use sni_common::contract::{
+    Announced, Counter, DropReason, FLAG_LOG, Stats, TELL_FLOWS, TELL_HELLOS,
+};
 
 use crate::{
     cli::{
@@ -142,6 +144,15 @@ pub(in crate::cli) fn flags(flags: u64) -> Vec<&'static str> {
     } else {
         Vec::new()
     }
+}
+
+/// The names of events that somebody wants.
+pub(in crate::cli) fn told(wanted: u64) -> Vec<&'static str> {
+    [(TELL_FLOWS, "flows"), (TELL_HELLOS, "hellos")]
+        .into_iter()
+        .filter(|(bit, _)| wanted & bit != 0)
+        .map(|(_, name)| name)
+        .collect()
 }
 
 /// A line of `map ls`.

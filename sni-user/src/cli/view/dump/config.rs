@@ -8,7 +8,8 @@ use sni_common::{
     Address,
     contract::{
         ABI_VERSION, AclAction, Announced, CONTROL_ABI, CONTROL_ANNOUNCED, CONTROL_FLAGS,
-        CONTROL_GENERATION, CONTROL_LISTENER_PORT, LabelKey, LabelKind, Settings, bank,
+        CONTROL_GENERATION, CONTROL_LISTENER_PORT, CONTROL_TELL, LabelKey, LabelKind, Settings,
+        bank,
     },
 };
 
@@ -50,6 +51,7 @@ pub(in crate::cli) fn control(values: &[u64]) -> Vec<ControlEntry> {
                     |announced| status::AnnouncedLine::from(announced).to_string(),
                 ),
             ),
+            CONTROL_TELL => ("events that somebody wants", status::told(*value).join(" ")),
             CONTROL_FLAGS => ("feature flags", status::flags(*value).join(" ")),
             _ => ("unused", String::new()),
         };

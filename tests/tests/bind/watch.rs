@@ -1,0 +1,98 @@
+//! Bound connections are shown to whoever watches, and the agent sleeps while nobody does.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use snigate_tests::{
+    Process,
+    addresses::{VIP_1, vips},
+    deadline::Deadline,
+    peers::client_hello,
+};
+
+use crate::{BOUND, NAME, Scene, TIMEOUT, on_hooks, quiet};
+
+/// More than are shown in a second.
+const BURST: usize = 600;
+
+/// Waits until the datapath is asked for these events.
+fn asked(scene: &Scene<'_>, expected: &str) -> Result<()> {
+    Deadline::after(TIMEOUT).poll("the events that somebody wants", || {
+        let slots = scene.gateway.borrow().json(&["map", "dump", "CONTROL"])?;
+        let slots = slots.as_array().context("slots")?;
+        let slot = slots
+            .iter()
+            .find(|slot| slot["holds"] == "events that somebody wants");
+        let slot = slot.with_context(|| format!("{slots:?}"))?;
+        Ok((slot["meaning"] == expected).then_some(()))
+    })
+}
+
+fn watch(scene: &Scene<'_>, name: &str) -> Result<Process> {
+    let command = scene.gateway.borrow().prepared(&["watch", "--json"])?;
+    let watcher = scene.lab.spawn(name, command)?;
+    asked(scene, "hellos")?;
+    Ok(watcher)
+}
+
+fn lines(watcher: &Process) -> Result<Vec<Value>> {
+    let output = watcher.stdout()?;
+    let lines = output.lines().map(serde_json::from_str);
+    Ok(lines.collect::<Result<_, _>>()?)
+}
+
+#[test]
+fn whoever_watches_sees_bound_connections() {
+    on_hooks("watch", &quiet(), |scene| {
+        let _edges = scene.edges()?;
+        asked(scene, "")?;
+        scene.reaches(vips()[0], NAME, "a", BOUND)?;
+        let first = watch(scene, "first")?;
+        let second = watch(scene, "second")?;
+        for address in vips() {
+            scene.reaches(address, NAME, "a", BOUND)?;
+        }
+        for watcher in [&first, &second] {
+            let seen = Deadline::after(TIMEOUT).poll("two hellos", || {
+                let seen = lines(watcher)?;
+                Ok((seen.len() >= 2).then_some(seen))
+            })?;
+            for (hello, (address, edge)) in seen.iter().zip(vips().iter().zip(["a-v4", "a-v6"])) {
+                let shown = ["address", "server_name", "matched", "result"].map(|it| &hello[it]);
+                let expected = [
+                    &json!(address.to_string()),
+                    &json!(NAME),
+                    &json!("exact"),
+                    &json!(format!("bound to {edge}")),
+                ];
+                ensure!(shown == expected, "{hello}");
+            }
+            ensure!(seen.len() == 2, "{seen:?}");
+        }
+        // The last one that goes is who matters.
+        drop(first);
+        scene.reaches(vips()[0], NAME, "a", BOUND)?;
+        Deadline::after(TIMEOUT).poll("a third hello", || {
+            Ok((lines(&second)?.len() == 3).then_some(()))
+        })?;
+        drop(second);
+        asked(scene, "")
+    });
+}
+
+#[test]
+fn of_many_bound_connections_a_watcher_sees_a_sample() {
+    on_hooks("watch-many", &quiet(), |scene| {
+        let _edges = scene.edges()?;
+        let watcher = watch(scene, "watch")?;
+        let hello = client_hello(NAME)?;
+        let before = scene.counter("bound")?;
+        for _ in 0..BURST {
+            scene.open(VIP_1.sip()[0], &hello)?.close()?;
+        }
+        ensure!(scene.counter("bound")? - before == BURST as u64);
+        let seen = lines(&watcher)?.len();
+        eprintln!("{seen} of {BURST} connections were shown");
+        ensure!(seen > 0 && seen <= BURST);
+        Ok(())
+    });
+}
