@@ -84,6 +84,16 @@ impl Binding {
         }
     }
 
+    /// Stamps a listener that is about to take the place of an earlier agent's. The datapath goes on to answer SYNs meanwhile, and the host would reset
+    /// whom it can't complete.
+    pub(super) async fn introduce(&mut self, maps: &Maps, port: u16) {
+        if matches!(maps.announced(), Ok(Some(_)))
+            && let Err(why) = self.stamp(port).await
+        {
+            tracing::debug!(%why, "the listener is not stamped yet");
+        }
+    }
+
     /// Makes everything so, for the listener that is bound to `port`, or takes it back. To be called with every change, and when it is due.
     pub(super) async fn follow(
         &mut self,

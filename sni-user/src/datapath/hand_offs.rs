@@ -88,6 +88,8 @@ impl HandOffs {
     pub fn begin(&self, key: &FlowKey, flow: &Flow, need_ack: u32) -> Result<(), FlowRefused> {
         self.need(key, need_ack)?;
         let mut maps = self.lock();
+        // Of a client that the datapath has left to the agent.
+        let _ = maps.pending.remove(key);
         let inserted = maps.flows.insert(key, flow, NOT_THERE_YET);
         inserted.map_err(|error| {
             // Nobody's without its flow.

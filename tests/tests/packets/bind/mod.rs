@@ -5,6 +5,7 @@
 
 mod answers;
 mod established;
+mod full;
 mod greetings;
 mod hello;
 mod names;

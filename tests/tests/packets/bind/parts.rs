@@ -127,7 +127,8 @@ fn wrong_end(talk: &mut Talk<'_, '_>) -> Result<()> {
     talk.greet()?;
     part(talk, &hello, 0, 800)?;
     let second = talk.segment(800, &hello[800..]);
-    talk.dropped(&second, DropReason::EarlyData)?;
+    let dropped = Step::dropped(Port::Wan0, &second, DropReason::EarlyData);
+    talk.step(dropped.counts(Counter::LeftHello))?;
     talk.stage(Some(Stage::Agent))?;
     ensure!(!talk.has_hello());
     // The client begins at the front.
