@@ -63,7 +63,7 @@ struct Scene<'lab> {
 /// Runs `body` as a lab test on each hook, with Edges that see the client's address.
 fn on_hooks(name: &str, topology: &Topology, body: impl Fn(&Scene<'_>) -> Result<()>) {
     for hook in HOOKS {
-        in_scene(name, topology, hook, SOURCES[0], &body);
+        in_scene(name, topology, tuned(hook), SOURCES[0], &body);
     }
 }
 
@@ -71,25 +71,30 @@ fn on_hooks(name: &str, topology: &Topology, body: impl Fn(&Scene<'_>) -> Result
 fn in_scenes(name: &str, topology: &Topology, body: impl Fn(&Scene<'_>) -> Result<()>) {
     for hook in HOOKS {
         for source in SOURCES {
-            in_scene(name, topology, hook, source, &body);
+            in_scene(name, topology, tuned(hook), source, &body);
         }
     }
 }
 
-/// Runs `body` on one hook, in one source mode.
+fn tuned(hook: &'static str) -> Tuning {
+    Tuning {
+        hook: Some(hook),
+        ..Tuning::default()
+    }
+}
+
+/// Runs `body` with one gateway, in one source mode.
 fn in_scene(
     name: &str,
     topology: &Topology,
-    hook: &'static str,
+    tuning: Tuning,
     source: &'static str,
     body: impl Fn(&Scene<'_>) -> Result<()>,
 ) {
+    let hook = tuning.hook.unwrap_or("auto");
     let name = format!("bind-{name}-{hook}-{source}");
     lab_test(&name, topology, |lab| {
-        let tuning = Tuning {
-            hook: Some(hook),
-            ..Tuning::default()
-        };
+        let tuning = tuning.clone();
         let tables = config(source, "", DOMAINS);
         let scene = Scene {
             lab,

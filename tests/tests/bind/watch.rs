@@ -6,13 +6,25 @@ use snigate_tests::{
     Process,
     addresses::{VIP_1, vips},
     deadline::Deadline,
+    gateway::Tuning,
     peers::client_hello,
 };
 
-use crate::{BOUND, NAME, Scene, TIMEOUT, on_hooks, quiet};
+use crate::{BOUND, HOOKS, NAME, SOURCES, Scene, TIMEOUT, in_scene, quiet, tuned};
 
 /// More than are shown in a second.
 const BURST: usize = 600;
+
+/// On each hook, with a log that wants no events itself.
+fn quietly(name: &str, body: impl Fn(&Scene<'_>) -> Result<()>) {
+    for hook in HOOKS {
+        let tuning = Tuning {
+            quiet: true,
+            ..tuned(hook)
+        };
+        in_scene(name, &quiet(), tuning, SOURCES[0], &body);
+    }
+}
 
 /// Waits until the datapath is asked for these events.
 fn asked(scene: &Scene<'_>, expected: &str) -> Result<()> {
@@ -42,7 +54,7 @@ fn lines(watcher: &Process) -> Result<Vec<Value>> {
 
 #[test]
 fn whoever_watches_sees_bound_connections() {
-    on_hooks("watch", &quiet(), |scene| {
+    quietly("watch", |scene| {
         let _edges = scene.edges()?;
         asked(scene, "")?;
         scene.reaches(vips()[0], NAME, "a", BOUND)?;
@@ -81,7 +93,7 @@ fn whoever_watches_sees_bound_connections() {
 
 #[test]
 fn of_many_bound_connections_a_watcher_sees_a_sample() {
-    on_hooks("watch-many", &quiet(), |scene| {
+    quietly("watch-many", |scene| {
         let _edges = scene.edges()?;
         let watcher = watch(scene, "watch")?;
         let hello = client_hello(NAME)?;
