@@ -9,7 +9,8 @@ use sni_common::{
 };
 
 use crate::{
-    account, deliver,
+    account,
+    bind::deliver,
     finish::{count, emit},
     frame::Frame,
     maps::{FLOWS, HALF_OPEN, control},

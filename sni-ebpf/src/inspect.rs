@@ -9,11 +9,12 @@ use sni_common::{
 };
 
 use crate::{
+    bind::pending,
     frame::Frame,
     lookup::Inspecting,
     maps::control,
     packet::{Packet, at, load},
-    pending, splice,
+    splice,
     steer::admit_source,
     verdict::Verdict,
 };

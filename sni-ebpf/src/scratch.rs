@@ -13,11 +13,8 @@ use sni_common::{
 
 use crate::{
     bind::Choice,
-    cookie::Header,
-    deliver::Delivery,
-    outgoing::Outgoing,
+    bind::{cookie::Header, deliver::Delivery, outgoing::Outgoing, stream::Summing},
     packet::{Packet, Quote},
-    stream::Summing,
 };
 
 /// See [`Scratch`].

@@ -25,7 +25,7 @@ use sni_common::{
 };
 
 use crate::{
-    deliver,
+    bind::deliver,
     finish::count_drop,
     lookup::{self, in_filter},
     maps::HANDING_OFF,

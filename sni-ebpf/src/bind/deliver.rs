@@ -17,19 +17,16 @@ use sni_common::{
     translate::{self, Leg, Timestamps},
 };
 
+use super::{EDGES_TRIED, cookie, give_back, outgoing, stream};
 use crate::{
     answer::HOPS,
-    bind::{EDGES_TRIED, give_back},
-    cookie,
     finish::finish,
     flow::move_to_flows,
     forward,
     frame::Frame as _,
     maps::{EDGES, FLOWS, HALF_OPEN, HELLOS, PENDING, POOLS, control},
-    outgoing,
     packet::{Kind, Packet, Segment, parse},
     scratch::{copy, scratch},
-    stream,
     verdict::{Outcome, Step},
 };
 

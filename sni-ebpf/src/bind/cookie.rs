@@ -23,12 +23,12 @@ use sni_common::{
     translate::{MAX_OPTIONS, OPTION_MSS, Translation},
 };
 
+use super::outgoing;
 use crate::{
     answer::HOPS,
     ethernet,
     frame::Frame,
     maps::CLIENT_SYNS,
-    outgoing,
     packet::{Packet, Segment, masked},
     scratch::{Scratch, scratch},
     splice,

@@ -10,18 +10,16 @@ use sni_common::{
     tcp::{FIN, HEADER_LEN, Opening, opening},
 };
 
+use super::{cookie, outgoing, stream};
 use crate::{
-    bind, cookie,
     finish::count,
     frame::Frame,
     lookup::Inspecting,
     maps::{HELLOS, PENDING, control},
-    outgoing,
     packet::{Packet, Segment},
     scratch::{copy, scratch},
     socket, splice,
     steer::admit_source,
-    stream,
     verdict::{Outcome, Verdict},
 };
 
@@ -114,7 +112,7 @@ fn mid_stream(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Outcom
         return Outcome::keep(Counter::CookieAcks);
     }
     match collect(ctx, packet, &segment) {
-        Collected::Bindable => bind::begin(ctx, packet, service),
+        Collected::Bindable => super::begin(ctx, packet, service),
         Collected::Part => Outcome::keep(Counter::HelloParts),
         Collected::Left => leave(ctx, packet, &segment, Counter::LeftHello),
         Collected::Unknown => leave(ctx, packet, &segment, Counter::LeftName),
@@ -262,7 +260,7 @@ fn collect(ctx: &impl Frame, packet: &Packet, segment: &Segment) -> Collected {
     pending.received = end as u16;
     match stream::walk(end) {
         Answer::Found => Collected::Bindable,
-        Answer::Incomplete { named: true, .. } if bind::is_known(packet) => part(packet),
+        Answer::Incomplete { named: true, .. } if super::is_known(packet) => part(packet),
         Answer::Incomplete { named: true, .. } => Collected::Unknown,
         _ => Collected::Left,
     }

@@ -55,7 +55,7 @@ pub fn load(ctx: &impl Frame, packet: &Packet, offset: u32, length: u32) -> Resu
 }
 
 /// Checks the TCP checksum of a segment whose header stands in SCRATCH, and whose payload of `length` bytes at the stream's `offset`. Where a device
-/// finishes it (see [`crate::outgoing::begin`]), there is none to be checked.
+/// finishes it (see [`super::outgoing::begin`]), there is none to be checked.
 #[inline(always)]
 pub fn verify(packet: &Packet, offset: u32, length: u32) -> Result<(), DropReason> {
     if self::scratch().is_none_or(|scratch| scratch.outgoing.unfinished != 0) {

@@ -3,6 +3,12 @@
 //! The Edge gets a SYN that looks like the client's: the same initial sequence number, timestamp and options. So what the client sends needs no
 //! other numbers; what the Edge sends is translated. Until the Edge answers, both directions stand in HALF_OPEN (`deliver` has the answer).
 
+pub mod cookie;
+pub mod deliver;
+pub mod outgoing;
+pub mod pending;
+pub mod stream;
+
 use aya_ebpf::bindings::BPF_ANY;
 use sni_common::{
     Address,
@@ -18,17 +24,16 @@ use sni_common::{
 };
 
 use crate::{
-    admit, cookie,
+    admit,
     finish::count,
     forward,
     frame::Frame,
     lookup::{Inspecting, Steering},
     maps::{EDGES, EVENTS, HALF_OPEN, HELLOS, PENDING, SETTINGS, SNI_LEARNED, SNI_ROUTES, control},
-    outgoing,
     packet::Packet,
-    pending, port,
+    port,
     scratch::{Scratch, copy, scratch},
-    steer, stream,
+    steer,
     verdict::Outcome,
 };
 
