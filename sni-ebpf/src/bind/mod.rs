@@ -29,7 +29,10 @@ use crate::{
     forward,
     frame::Frame,
     lookup::{Inspecting, Steering},
-    maps::{EDGES, EVENTS, HALF_OPEN, HELLOS, PENDING, SETTINGS, SNI_LEARNED, SNI_ROUTES, control},
+    maps::{
+        EDGES, EVENTS, FLOWS, HALF_OPEN, HELLOS, PENDING, SETTINGS, SNI_LEARNED, SNI_ROUTES,
+        control,
+    },
     packet::Packet,
     port,
     scratch::{Scratch, copy, scratch},
@@ -323,6 +326,10 @@ pub fn half_open(ctx: &impl Frame, packet: &Packet, entry: &Flow) -> Outcome {
         };
     }
     let (Some(pending), Some(scratch)) = (PENDING.get_ptr(&packet.key), scratch()) else {
+        if FLOWS.get_ptr(&packet.key).is_some() {
+            // On another processor the Edge has answered meanwhile. The client repeats this segment.
+            return Outcome::drop(DropReason::EarlyData);
+        }
         forget(&packet.key, &reverse);
         return Outcome::ANEW;
     };

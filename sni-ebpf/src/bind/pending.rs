@@ -15,7 +15,7 @@ use crate::{
     finish::count,
     frame::Frame,
     lookup::Inspecting,
-    maps::{HELLOS, PENDING, control},
+    maps::{FLOWS, HELLOS, PENDING, control},
     packet::{Packet, Segment},
     scratch::{copy, scratch},
     socket, splice,
@@ -92,6 +92,13 @@ fn mid_stream(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Outcom
                 save(packet, &scratch.pending);
             }
         }
+    }
+    let stage = scratch.pending.stage;
+    if (stage == Stage::Bound as u8 || stage == Stage::Delivered as u8)
+        && FLOWS.get_ptr(&packet.key).is_some()
+    {
+        // The Edge's answer has made the flow on another processor, between this one's looks at FLOWS and HALF_OPEN. The client repeats what it said.
+        return Outcome::drop(DropReason::EarlyData);
     }
     if segment.flags & FIN != 0 {
         // The client gives up. The host answers, or the agent hears of it.

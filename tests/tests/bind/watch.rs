@@ -39,11 +39,28 @@ fn asked(scene: &Scene<'_>, expected: &str) -> Result<()> {
     })
 }
 
+/// A watcher that has begun.
 fn watch(scene: &Scene<'_>, name: &str) -> Result<Process> {
     let command = scene.gateway.borrow().prepared(&["watch", "--json"])?;
     let watcher = scene.lab.spawn(name, command)?;
     asked(scene, "hellos")?;
     Ok(watcher)
+}
+
+/// Likewise, another one, with a table that begins when it does.
+fn watch_too(scene: &Scene<'_>, name: &str) -> Result<Process> {
+    let command = scene.gateway.borrow().prepared(&["watch"])?;
+    let mut watcher = scene.lab.spawn(name, command)?;
+    watcher.wait_for_line("SERVER NAME", TIMEOUT)?;
+    Ok(watcher)
+}
+
+/// Waits until a watcher has shown so many connections.
+fn shows(watcher: &Process, connections: usize) -> Result<()> {
+    Deadline::after(TIMEOUT).poll("the hellos that are shown", || {
+        let shown = watcher.stdout()?.matches(NAME).count();
+        Ok((shown == connections).then_some(()))
+    })
 }
 
 fn lines(watcher: &Process) -> Result<Vec<Value>> {
@@ -59,33 +76,29 @@ fn whoever_watches_sees_bound_connections() {
         asked(scene, "")?;
         scene.reaches(vips()[0], NAME, "a", BOUND)?;
         let first = watch(scene, "first")?;
-        let second = watch(scene, "second")?;
+        let second = watch_too(scene, "second")?;
         for address in vips() {
             scene.reaches(address, NAME, "a", BOUND)?;
         }
-        for watcher in [&first, &second] {
-            let seen = Deadline::after(TIMEOUT).poll("two hellos", || {
-                let seen = lines(watcher)?;
-                Ok((seen.len() >= 2).then_some(seen))
-            })?;
-            for (hello, (address, edge)) in seen.iter().zip(vips().iter().zip(["a-v4", "a-v6"])) {
-                let shown = ["address", "server_name", "matched", "result"].map(|it| &hello[it]);
-                let expected = [
-                    &json!(address.to_string()),
-                    &json!(NAME),
-                    &json!("exact"),
-                    &json!(format!("bound to {edge}")),
-                ];
-                ensure!(shown == expected, "{hello}");
-            }
-            ensure!(seen.len() == 2, "{seen:?}");
+        shows(&first, 2)?;
+        shows(&second, 2)?;
+        for (hello, (address, edge)) in lines(&first)?
+            .iter()
+            .zip(vips().iter().zip(["a-v4", "a-v6"]))
+        {
+            let shown = ["address", "server_name", "matched", "result"].map(|it| &hello[it]);
+            let expected = [
+                &json!(address.to_string()),
+                &json!(NAME),
+                &json!("exact"),
+                &json!(format!("bound to {edge}")),
+            ];
+            ensure!(shown == expected, "{hello}");
         }
         // The last one that goes is who matters.
         drop(first);
         scene.reaches(vips()[0], NAME, "a", BOUND)?;
-        Deadline::after(TIMEOUT).poll("a third hello", || {
-            Ok((lines(&second)?.len() == 3).then_some(()))
-        })?;
+        shows(&second, 3)?;
         drop(second);
         asked(scene, "")
     });
