@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd as _;
 
 use anyhow::{Context as _, Result};
 use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 
 const BUFFER: usize = 4 << 20;
@@ -21,7 +22,9 @@ pub(crate) fn open(device: &str, filter: &[SockFilter]) -> Result<Socket> {
         line.attach_filter(filter)?;
     }
     line.set_nonblocking(true)?;
-    line.set_recv_buffer_size(BUFFER)?;
+    // Beyond what `net.core` allows others: a sender's whole window may wait for the thread behind a line.
+    setsockopt(&line, sockopt::RcvBufForce, &BUFFER)?;
+    setsockopt(&line, sockopt::SndBufForce, &BUFFER)?;
     let everything = u16::try_from(libc::ETH_P_ALL)?.to_be();
     // SAFETY: sockaddr_storage is larger than sockaddr_ll and aligned for it, and zero is a value of all its fields.
     let ((), address) = unsafe {

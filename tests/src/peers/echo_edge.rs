@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Socket, Type};
 
+use super::edge::refuse;
 use crate::addresses::SIP_TLS;
 use crate::netns::Namespace;
 
@@ -179,7 +180,7 @@ fn accept(listener: &TcpListener, name: &'static str, shared: &Arc<Shared>) -> R
             }
         });
     }
-    Ok(())
+    refuse(listener)
 }
 
 fn echo(mut stream: TcpStream, name: &str, peer: SocketAddr) -> std::io::Result<()> {

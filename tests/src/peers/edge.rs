@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::channel::{Channel, Received, Until, unmapped};
 use super::pattern::{Hash, Pattern};
@@ -150,6 +150,11 @@ pub(super) fn listen(port: u16) -> Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Has a listener refuse whoever comes, although a process that is being started at this very moment may still have a copy of its descriptor.
+pub(super) fn refuse(listener: &TcpListener) -> Result<()> {
+    Ok(SockRef::from(listener).shutdown(Shutdown::Both)?)
+}
+
 fn accept(listener: &TcpListener, shared: &Arc<Shared>, tls: Option<&EdgeTls>) -> Result<()> {
     thread::scope(|scope| {
         while !shared.stop.load(Ordering::Relaxed) {
@@ -166,7 +171,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, tls: Option<&EdgeTls>) -
                 Err(error) => return Err(error).context("accepting a connection"),
             }
         }
-        Ok(())
+        refuse(listener)
     })
 }
 

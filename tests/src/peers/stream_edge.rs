@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::edge::listen;
+use super::edge::{listen, refuse};
 use super::request::{Action, REQUEST_LENGTH, Request};
 use crate::netns::Namespace;
 
@@ -110,7 +110,7 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
             }
         }
     }
-    Ok(())
+    refuse(listener)
 }
 
 fn accept(listener: &TcpListener) -> Result<Option<Conversation>> {
