@@ -71,6 +71,20 @@ pub fn fill(table: &mut Table, members: &mut [Member], seed: u64) {
     }
 }
 
+/// Fills the table that new flows of a pool go by, of which only the `available` members take any.
+///
+/// Where `whole`, the table of all members, names an available one, it stays: whoever had an Edge that is still there keeps it, and an Edge that comes back
+/// gets just what it had. The other slots go where the table of the available members alone has them, so that each gets its share, and gateways that see
+/// the same Edges fail agree without talking.
+pub fn fill_available(table: &mut Table, whole: &[u16], available: &mut [Member], seed: u64) {
+    fill(table, available, seed);
+    for (slot, edge) in table[..SLOTS].iter_mut().zip(whole) {
+        if available.iter().any(|member| member.edge == *edge) {
+            *slot = *edge;
+        }
+    }
+}
+
 /// The most members a pool may have.
 pub const MAX_MEMBERS: usize = 64;
 
@@ -175,6 +189,38 @@ mod tests {
             let moved = before.iter().zip(after.iter()).filter(|(b, a)| **b != gone && b != a).count();
             // Maglev trades a little disruption for even shares (paper, figure 12); rehashing modulo N would move (N-1)/N of them.
             prop_assert!(moved * 4 < SLOTS, "{moved} of {SLOTS} slots moved between members that stayed");
+        }
+
+        #[test]
+        fn what_fails_moves_what_it_had_and_nothing_else(count in 2u16..=64, gone: u64, seed: u64) {
+            let members = pool(count, |edge| edge % 3 + 1);
+            let is_gone = |edge: u16| gone >> edge & 1 == 1;
+            let left: Vec<_> = members.iter().copied().filter(|member| !is_gone(member.edge)).collect();
+            let whole = table_of(&members, seed);
+            let mut table = Box::new([0; ENTRIES]);
+            fill_available(&mut table, &whole[..], &mut left.clone(), seed);
+            for (before, after) in whole[..SLOTS].iter().zip(table.iter()) {
+                if left.is_empty() {
+                    prop_assert_eq!(*after, NO_EDGE);
+                } else if is_gone(*before) {
+                    prop_assert!(*after < count && !is_gone(*after));
+                } else {
+                    prop_assert_eq!(before, after);
+                }
+            }
+        }
+
+        #[test]
+        fn what_a_failed_one_had_is_shared(count in 3u16..=16, gone in 0u16..16, seed: u64) {
+            let gone = gone % count;
+            let members = pool(count, |_| 1);
+            let mut left: Vec<_> = members.iter().copied().filter(|member| member.edge != gone).collect();
+            let mut table = Box::new([0; ENTRIES]);
+            fill_available(&mut table, &table_of(&members, seed)[..], &mut left, seed);
+            let even = SLOTS / usize::from(count - 1);
+            for (edge, share) in shares(&table) {
+                prop_assert!(share.abs_diff(even) * 4 < even, "Edge {edge} has {share} slots of {SLOTS}, and {even} would be even");
+            }
         }
 
         #[test]

@@ -16,6 +16,7 @@ use sni_common::{
             DEFAULT_MAX_FLOWS, EVENTS_BYTES, FILTER_WORDS, MAX_ACCOUNTS, MAX_ACL, MAX_BUDGET,
             MAX_EDGES, MAX_HALF_OPEN, MAX_HANDING_OFF, MAX_HELLOS, MAX_LABELS, MAX_LINKS,
             MAX_PENDING, MAX_POOLS, MAX_SERVICES, MAX_SNI_LEARNED, MAX_SNI_ROUTES, MAX_SYNS_SEEN,
+            MAX_TABLES,
         },
     },
     maglev,
@@ -38,9 +39,9 @@ pub static SERVICES: HashMap<ServiceKey, Service> =
 /// Members of each pool, two banks.
 #[map]
 pub static POOLS: Array<Pool> = Array::with_max_entries(2 * MAX_POOLS, 0);
-/// Slot to Edge for each pool, two banks.
+/// Slot to Edge for each pool, two banks; then the same with the Edges that are up.
 #[map]
-pub static MAGLEV: Array<maglev::Table> = Array::with_max_entries(2 * MAX_POOLS, 0);
+pub static MAGLEV: Array<maglev::Table> = Array::with_max_entries(MAX_TABLES, 0);
 /// Edges by slot.
 #[map]
 pub static EDGES: Array<Edge> = Array::with_max_entries(MAX_EDGES, 0);

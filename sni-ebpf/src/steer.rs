@@ -25,7 +25,8 @@ use crate::{
     verdict::Step,
 };
 
-/// Slots that are tried for an Edge that is up. With one Edge of five up, a client is refused once in a thousand times.
+/// Slots that are tried for an Edge that is up, or another one than before. The table has none that is not up, but for the moment between a change of state
+/// and the agent's writing of the table.
 const EDGE_TRIES: u64 = 32;
 
 /// The first packet of a flow, or the first after its entry was lost.
@@ -143,7 +144,12 @@ pub fn choose_another(
 ) -> Result<(), DropReason> {
     let any_state = avoid == ANY_STATE;
     let mut avoided = false;
-    let index = Pool::index(service.generation, service.pool & (MAX_POOLS - 1));
+    let pool = service.pool & (MAX_POOLS - 1);
+    let index = if any_state {
+        Pool::index(service.generation, pool)
+    } else {
+        Pool::available_index(service.generation, pool)
+    };
     let table = MAGLEV.get(index).ok_or(DropReason::Incoherent)?;
     let mut attempt = 0;
     while attempt < EDGE_TRIES {

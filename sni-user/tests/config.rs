@@ -76,6 +76,7 @@ fn the_example_of_the_design() {
         (true, Duration::from_secs(5))
     );
     assert_eq!((health.fall, health.rise), (3, 2));
+    assert!(!health.options);
     assert_eq!(config.edges[1].tls.as_ref().unwrap().roots, Roots::System);
 
     let members: Vec<_> = config

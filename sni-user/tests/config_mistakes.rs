@@ -129,6 +129,7 @@ const BELOW: &[Row] = &[
     row("[[edge]]\nname = \"b\"\naddress = \"203.0.113.11:5061\"\nhealth = { intervall = \"5s\" }   #!", "has no key `intervall`", "write `interval`"),
     row("[[edge]]\nname = \"b\"\naddress = \"203.0.113.11:5061\"\nhealth = { fall = 0 }   #!", "`fall` cannot be 0", "from 1 to 255"),
     row("[[edge]]\nname = \"b\"\naddress = \"203.0.113.11:5061\"\nhealth = { tls = \"yes\" }   #!", "takes true or false", "`tls = true`"),
+    row("[[edge]]\nname = \"b\"\naddress = \"203.0.113.11:5061\"\nhealth = { options = true }   #!", "asks for a SIP request over TLS", "`tls = true` beside it"),
     // Pools.
     row("[[pool]]   #!\nname = \"p\"", "[[pool]] needs `edges`", "write `edges = [\"edge-a\"]`"),
     row("[[pool]]\nname = \"p\"\nedges = []   #!", "`edges` of [[pool]] is empty", "write `edges = [\"edge-a\"]`"),

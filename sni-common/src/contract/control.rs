@@ -97,9 +97,16 @@ impl Announced {
 }
 
 impl super::Pool {
-    /// Index in POOLS and MAGLEV of a configuration's pool `number`.
+    /// Index of a configuration's pool `number` in POOLS, and in MAGLEV of its table with all its Edges, which lost flows are found again by.
     #[inline(always)]
     pub const fn index(generation: u32, number: u32) -> u32 {
         bank(generation) * MAX_POOLS + number
+    }
+
+    /// Index in MAGLEV of its table with the Edges only that are up, which new flows go by. The agent rewrites it in place; it may lag behind the states in
+    /// EDGES for a moment.
+    #[inline(always)]
+    pub const fn available_index(generation: u32, number: u32) -> u32 {
+        2 * MAX_POOLS + Self::index(generation, number)
     }
 }

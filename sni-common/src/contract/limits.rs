@@ -2,6 +2,8 @@
 
 /// Pools in one configuration, counting a pool with Edges of both address families twice.
 pub const MAX_POOLS: u32 = 512;
+/// Tables in MAGLEV: of each pool in two banks one with all its Edges, and one with those that are up.
+pub const MAX_TABLES: u32 = 4 * MAX_POOLS;
 /// Members of one pool; the same bound as [`crate::maglev::MAX_MEMBERS`].
 pub const MAX_POOL_MEMBERS: usize = crate::maglev::MAX_MEMBERS;
 /// Edge slots. An Edge keeps its slot for as long as a flow may refer to it.

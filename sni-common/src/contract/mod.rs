@@ -44,7 +44,7 @@ pub use stats::{Counter, DropReason, Stats};
 /// Version of everything in this module and of the maps' types; raised with every change that an agent could misread.
 ///
 /// An agent adopts pinned maps of its own version only.
-pub const ABI_VERSION: u64 = 4;
+pub const ABI_VERSION: u64 = 5;
 
 /// A byte that is no value of the enum it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -147,9 +147,9 @@ wire_enum! {
     pub enum EdgeState: u8 {
         /// New flows are welcome.
         Up = 0, "up";
-        /// Only flows that exist already.
+        /// None, by an operator's command, whatever checks say. It stands here until it is taken back or the Edge leaves the configuration.
         Draining = 1, "draining";
-        /// None: it does not answer.
+        /// None: it does not answer, or not well.
         Down = 2, "down";
     }
 }

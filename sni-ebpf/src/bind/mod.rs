@@ -154,14 +154,24 @@ pub fn begin(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Outcome
         }
         // Changed already; the client repeats it.
         Err(DropReason::NoRoom) => Outcome::drop(DropReason::NoRoom),
-        Err(_) => {
+        Err(reason) => {
             if opened.is_ok() {
                 undo(packet);
             }
             give_back(&packet.key.source);
+            if matches!(reason, DropReason::NoEdge) {
+                return nobody(packet);
+            }
             pending::leave(ctx, packet, &segment, Counter::LeftWay)
         }
     }
+}
+
+/// No Edge of the pool is up, and the agent, if it runs, knows no other one: the client is told at once.
+#[inline(always)]
+fn nobody(packet: &Packet) -> Outcome {
+    pending::forget(packet);
+    Outcome::reset(DropReason::NoEdge)
 }
 
 /// Charges a connection to its source until an Edge has answered.
@@ -215,7 +225,7 @@ fn open(ctx: &impl Frame, packet: &Packet, avoid: u32) -> Result<(), DropReason>
         && client & client_options::TIMESTAMPS != 0
         && client & client_options::LINUX == 0
     {
-        return Err(DropReason::NoEdge);
+        return Err(DropReason::NoTimestamps);
     }
     steer::to_client(ctx, packet, &segment, entry)?;
     entry.ip_set = steering.ip_set;
@@ -395,12 +405,18 @@ pub fn again(ctx: &impl Frame, packet: &Packet, edge: u32) -> Outcome {
     pending.tries += 1;
     let length = pending.received.into();
     // The configuration may be another one by now.
-    if stream::recall(&packet.key)
+    let opened = if stream::recall(&packet.key)
         && stream::walk(length) == hello::Answer::Found
         && is_known(packet)
-        && open(ctx, packet, edge).is_ok()
-        && send_syn(ctx, packet).is_ok()
     {
+        open(ctx, packet, edge)
+    } else {
+        Err(DropReason::Incoherent)
+    };
+    if matches!(opened, Err(DropReason::NoEdge)) {
+        return nobody(packet);
+    }
+    if opened.is_ok() && send_syn(ctx, packet).is_ok() {
         return Outcome::sent(Counter::BindRetries);
     }
     // The agent may still find one; the next repetition is the host's.

@@ -1,6 +1,6 @@
 //! `snigate map`: the maps themselves.
 
-use sni_common::contract::{LISTENER, limits};
+use sni_common::contract::{LISTENER, Pool, limits};
 
 use super::{
     CliError, Environment, Output,
@@ -133,7 +133,10 @@ impl Dumping<'_, '_> {
             "POOLS" => self.show(dump::pools(&read::pools(maps)?, &names)),
             "MAGLEV" => {
                 let mut tables = Vec::new();
-                for (index, _) in read::pools(maps)? {
+                let pools = read::pools(maps)?.into_iter().map(|(index, _)| index);
+                let pools: Vec<_> = pools.collect();
+                let available = pools.iter().map(|pool| Pool::available_index(0, *pool));
+                for index in pools.iter().copied().chain(available) {
                     let table = entries("MAGLEV", std::iter::once(maps.maglev.get(&index, 0)), 1)?;
                     tables.extend(table.into_iter().map(|table| (index, Box::new(table.0))));
                 }

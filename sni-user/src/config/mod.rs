@@ -36,6 +36,8 @@ pub use self::{
     },
 };
 
+pub(crate) use self::model::maglev_identity;
+
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
 pub struct Loaded {

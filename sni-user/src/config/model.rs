@@ -136,19 +136,28 @@ pub struct Edge {
     pub tls: Option<EdgeTls>,
     /// Whether connections to it begin with a PROXY protocol v2 header that names the client. A Lync Edge does not understand it.
     pub proxy_protocol: bool,
-    /// How it is probed; without it, it counts as up.
+    /// How it is checked; without it, it counts as up.
     pub health: Option<Health>,
 }
 
 impl Edge {
     /// What identifies it in Maglev's table, on every gateway alike, in the datapath and in the agent.
     pub fn maglev_identity(&self) -> u64 {
-        maglev::identity(&[
-            self.name.as_str().as_bytes(),
-            self.address.ip().to_string().as_bytes(),
-            &self.address.port().to_be().to_ne_bytes(),
-        ])
+        maglev_identity(
+            self.name.as_str(),
+            self.address.ip(),
+            self.address.port().to_be(),
+        )
     }
+}
+
+/// [`Edge::maglev_identity`] of an Edge by its name and address; the port in network byte order.
+pub(crate) fn maglev_identity(name: &str, address: IpAddr, port_be: u16) -> u64 {
+    maglev::identity(&[
+        name.as_bytes(),
+        address.to_string().as_bytes(),
+        &port_be.to_ne_bytes(),
+    ])
 }
 
 /// How a terminated domain verifies an Edge.
@@ -160,12 +169,14 @@ pub struct EdgeTls {
     pub roots: Roots,
 }
 
-/// How an Edge is probed.
+/// How an Edge is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Health {
     /// A TLS handshake rather than only a TCP connection.
     pub tls: bool,
-    /// From one probe to the next.
+    /// And a SIP OPTIONS request that must be answered; only with `tls`.
+    pub options: bool,
+    /// From one check to the next.
     #[serde(serialize_with = "duration")]
     pub interval: Duration,
     /// Failures in a row after which it is down.

@@ -10,8 +10,8 @@ use aya::maps::lpm_trie::Key;
 use sni_common::{
     Address,
     contract::{
-        AclKey, CONTROL_GENERATION, Edge, FILTER_EDGES, FILTER_SERVICES, Label, LabelKey,
-        LabelKind, Mode, Pool, PoolMember, Service, ServiceKey, bank, filter_bit,
+        AclKey, CONTROL_GENERATION, Edge, EdgeState, FILTER_EDGES, FILTER_SERVICES, Label,
+        LabelKey, LabelKind, Mode, Pool, PoolMember, Service, ServiceKey, bank, filter_bit,
         limits::{MAX_EDGES, MAX_POOLS},
     },
     maglev,
@@ -67,6 +67,9 @@ impl Tables {
             .set(CONTROL_GENERATION, u64::from(next), 0)
             .map_err(|e| DatapathError::kernel("activating the configuration", e))?;
         thread::sleep(GRACE);
+        if let Err(left) = forget_states(maps, &edges) {
+            tracing::warn!(%left, "an Edge that has left the configuration keeps its state");
+        }
         if let Err(left) = retire(maps, |generation| generation != next) {
             tracing::warn!(%left, "what is left of the old configuration is removed with the next one");
         }
@@ -106,7 +109,7 @@ impl Tables {
         let mut reclaimed = false;
         for NamedEdge { name, entry, .. } in &self.edges {
             if let Some(slot) = known.get(&edge_identity(name.clone(), entry)) {
-                // As it is: draining and health are not the configuration's to reset.
+                // As it is: draining and health are not the configuration's to reset, as long as it has the Edge.
                 slots.push(*slot as u16);
                 continue;
             }
@@ -174,6 +177,7 @@ impl Tables {
                     maps.maglev
                         .set(index, *table, 0)
                         .map_err(|e| DatapathError::kernel("writing the map MAGLEV", e))?;
+                    maps.write_available(generation, number, &entry)?;
                     label(maps, LabelKind::Pool, generation, number, &pool.name)?;
                 }
                 None => maps.pools.set(index, Pool::default(), 0).map_err(failed)?,
@@ -306,6 +310,16 @@ fn reclaim<'a>(
         );
     }
     Ok(slots.copied().filter(|slot| !used.contains(slot)).collect())
+}
+
+/// What is said of an Edge goes when the configuration has it no longer: should it come back, it begins anew.
+fn forget_states(maps: &mut Maps, configured: &[u16]) -> Result<(), DatapathError> {
+    for slot in 0..MAX_EDGES as u16 {
+        if maps.edge(slot)?.state != EdgeState::Up as u8 && !configured.contains(&slot) {
+            maps.write_edge_state(slot, EdgeState::Up)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what belongs to generations that are gone.

@@ -48,7 +48,7 @@ impl Maps {
         Ok(found("POOLS", self.pools.get(&index, 0))?.unwrap_or_default())
     }
 
-    /// The Edge in a slot of a pool's Maglev table.
+    /// The Edge in a slot of the Maglev table that new flows of a pool go by.
     ///
     /// # Errors
     /// When the map can't be read.
@@ -58,7 +58,7 @@ impl Maps {
         pool: u32,
         slot: u32,
     ) -> Result<Option<u16>, DatapathError> {
-        let index = Pool::index(generation, pool);
+        let index = Pool::available_index(generation, pool);
         let table = found("MAGLEV", self.maglev.get(&index, 0))?;
         Ok(table.and_then(|table| table.0.get(slot as usize).copied()))
     }

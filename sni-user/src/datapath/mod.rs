@@ -5,6 +5,7 @@
 
 mod accounts;
 mod attach;
+mod availability;
 mod batch;
 mod clsact;
 mod dispatch;

@@ -181,10 +181,13 @@ impl<'a> Scene<'a> {
         maps.stats.set(0, zeros, 0)?;
         for entry in maps.labels.iter().collect::<Result<Vec<_>, _>>()? {
             if entry.0.kind == LabelKind::Edge as u32 {
-                let mut edge = maps.edges.get(&entry.0.number, 0)?;
-                edge.state = EdgeState::Up as u8;
+                let number = entry.0.number;
+                let mut edge = maps.edges.get(&number, 0)?;
                 edge.no_timestamps_until_s = 0;
-                maps.edges.set(entry.0.number, edge, 0)?;
+                maps.edges.set(number, edge, 0)?;
+                if edge.state != EdgeState::Up as u8 {
+                    maps.set_edge_state(u16::try_from(number)?, EdgeState::Up)?;
+                }
             }
         }
         Ok(())
@@ -244,11 +247,8 @@ impl<'a> Scene<'a> {
     /// # Errors
     /// There is no such Edge.
     pub fn set_edge(&mut self, name: &str, state: EdgeState) -> Result<()> {
-        let slot = self.edge_slot(name)?;
-        let mut edge = self.datapath.maps.edges.get(&slot, 0)?;
-        edge.state = state as u8;
-        self.datapath.maps.edges.set(slot, edge, 0)?;
-        Ok(())
+        let slot = u16::try_from(self.edge_slot(name)?)?;
+        Ok(self.datapath.maps.set_edge_state(slot, state)?)
     }
 
     /// The slot of an Edge.

@@ -197,7 +197,7 @@ fn every_map_is_listed_and_decoded() {
 
         let [a, b, _] = slots;
         for (map, line) in [
-            ("control", "0 ABI version 4 this program's"),
+            ("control", "0 ABI version 5 this program's"),
             (
                 "CONTROL",
                 "4 what SYN-ACKs of the datapath announce 0 none: it answers no SYNs",
@@ -210,7 +210,10 @@ fn every_map_is_listed_and_decoded() {
             ("SERVICES", "1 198.51.100.10 0 0 vip - san-group-1"),
             ("POOLS", "1 (active) 0 edges IPv4 edge-a (1), edge-b (3)"),
             ("POOLS", "1 (active) 1 edges IPv6 edge-six (1)"),
-            ("MAGLEV", "1 (active) 1 edges edge-six 4,093 100.0%"),
+            (
+                "MAGLEV",
+                "1 (active) 1 edges new flows edge-six 4,093 100.0%",
+            ),
             (
                 "EDGES",
                 &format!("{a} edge-a 203.0.113.10:5061 preserve - up"),

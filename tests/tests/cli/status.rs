@@ -68,10 +68,11 @@ fn status_tells_what_the_datapath_does() {
         commands.shows(
             "status",
             &[
-                &format!("pinned {pins}, ABI 4"),
+                &format!("pinned {pins}, ABI 5"),
                 "attached wan0: xdp",
                 "generation 1",
                 "flows 2 of 1,000 (0.2%), and 2 half-open",
+                "edges 3 up",
                 "binding off",
                 "diagnostics off",
                 "TABLE ENTRIES MAX FULL",
@@ -94,7 +95,7 @@ fn status_tells_what_the_datapath_does() {
         }
         let status = commands.json("status")?;
         for (field, value) in [
-            ("abi", json!(4)),
+            ("abi", json!(5)),
             ("generation", json!(1)),
             (
                 "interfaces",

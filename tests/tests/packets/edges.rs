@@ -1,8 +1,10 @@
 //! Which Edge: down, draining, and another configuration.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use anyhow::{Result, ensure};
 use sni_common::contract::{Counter, DropReason, EdgeState};
-use snigate_tests::addresses::{EDGE_A, EDGE_B, PARTNER, VIP_1};
+use snigate_tests::addresses::{EDGE_A, EDGE_B, PARTNER, VIP_1, at};
 use snigate_tests::packets::frame::reset_of;
 use snigate_tests::packets::plan::{Configuration, Family, Path, configuration};
 use snigate_tests::packets::{Action, Port, Rig, Scene, Step, packet_test};
@@ -107,14 +109,23 @@ fn down_and_draining_edges_get_no_new_flows() {
     });
 }
 
-/// Health rebuilds the table, but until then nobody should be refused while an Edge is up.
+/// Its state alone: the table is not written yet.
+fn just_went_down(scene: &mut Scene<'_>, name: &str) -> Result<()> {
+    let slot = scene.edge_slot(name)?;
+    let edges = &mut scene.datapath().maps.edges;
+    let mut edge = edges.get(&slot, 0)?;
+    edge.state = EdgeState::Down as u8;
+    Ok(edges.set(slot, edge, 0)?)
+}
+
+/// Until the table is rewritten nobody should be refused either while an Edge is up.
 #[test]
 fn one_edge_down_refuses_nobody() {
     packet_test("one Edge of two down", |rig| {
         for family in Family::BOTH {
             let mut scene = scene(rig, "one down", family)?;
             scene.configure(&BOTH.render("[limits]\nsyn_per_source = \"100000/s\"\n"))?;
-            scene.set_edge(&named("edge-a", family), EdgeState::Down)?;
+            just_went_down(&mut scene, &named("edge-a", family))?;
             let mut refused = 0;
             let clients = 2048;
             for port in 0..clients {
@@ -133,6 +144,78 @@ fn one_edge_down_refuses_nobody() {
             // As many tries as make it one in four thousand million.
             ensure!(refused == 0, "{refused} of {clients} clients refused");
         }
+        Ok(())
+    });
+}
+
+/// As many Edges of each family as a pool may have, of which edge-a alone can be reached.
+fn crowd() -> String {
+    let mut edges = vec![
+        ("edge-a".to_owned(), at(EDGE_A.v4.into())),
+        ("edge-a6".to_owned(), at(EDGE_A.v6.into())),
+    ];
+    for n in 1..32 {
+        let v4 = Ipv4Addr::new(192, 0, 2, n);
+        let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0xe, 0, 0, 0, 0, n.into());
+        edges.push((format!("f{n}-far"), at(v4.into())));
+        edges.push((format!("f{n}-far6"), at(v6.into())));
+    }
+    let tables = edges
+        .iter()
+        .map(|(name, address)| format!("[[edge]]\nname = \"{name}\"\naddress = \"{address}\"\n"));
+    let names: Vec<_> = edges.iter().map(|(name, _)| name.as_str()).collect();
+    format!(
+        "[gateway]\ninterfaces = [\"wan0\", \"lan0\", \"lan1\"]\n{}\
+         [[pool]]\nname = \"crowd\"\nedges = {names:?}\n\
+         [[ip_set]]\nname = \"set\"\naddresses = [\"{}\", \"{}\"]\nsteer = \"crowd\"\n\
+         [limits]\nsyn_per_source = \"100000/s\"\n",
+        tables.collect::<String>(),
+        VIP_1.v4,
+        VIP_1.v6,
+    )
+}
+
+#[test]
+fn the_one_edge_of_many_that_is_up_gets_everybody() {
+    packet_test("one Edge of many", |rig| {
+        for family in Family::BOTH {
+            let mut scene = scene(rig, "one of many", family)?;
+            scene.configure(&crowd())?;
+            for n in 1..32 {
+                scene.set_edge(&named(&format!("f{n}-far"), family), EdgeState::Down)?;
+            }
+            for port in 0..128 {
+                let path = Path::usual(family).from(family.socket(PARTNER, 10_000 + port));
+                path.up(&path.syn())
+                    .counts(Counter::Steered)
+                    .run(&mut scene)?;
+            }
+        }
+        Ok(())
+    });
+}
+
+/// What a configuration that comes later finds in EDGES holds for its tables as well.
+#[test]
+fn states_outlive_a_configuration_but_not_their_edge() {
+    packet_test("states and configurations", |rig| {
+        let family = Family::V4;
+        let mut scene = scene(rig, "states and configurations", family)?;
+        let (to_a, _) = one_for_each(&mut scene, family)?;
+        scene.set_edge("edge-a", EdgeState::Draining)?;
+        scene.configure(&BOTH.render("[limits]\nsyn_per_source = \"1000/s\"\n"))?;
+        ensure!(choice(&mut scene, to_a)?.lan == Port::Lan1);
+        forget_half_open(&mut scene)?;
+        let slot = scene.edge_slot("edge-a")?;
+        let without = Configuration {
+            edges: &[("edge-b", EDGE_B)],
+            second: &[("edge-b", EDGE_B)],
+            ..BOTH
+        };
+        scene.configure(&without.render(""))?;
+        scene.configure(&BOTH.render(""))?;
+        ensure!(scene.edge_slot("edge-a")? == slot, "it has another slot");
+        ensure!(choice(&mut scene, to_a)?.lan == Port::Lan0);
         Ok(())
     });
 }

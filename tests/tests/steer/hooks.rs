@@ -238,9 +238,7 @@ fn refuse_new(gateway: &Gateway<'_>) -> Result<()> {
     let labels = maps.labels.iter().collect::<Result<Vec<_>, _>>()?;
     for (key, _) in labels {
         if key.kind == LabelKind::Edge as u32 {
-            let mut edge = maps.edges.get(&key.number, 0)?;
-            edge.state = EdgeState::Down as u8;
-            maps.edges.set(key.number, edge, 0)?;
+            maps.set_edge_state(u16::try_from(key.number)?, EdgeState::Down)?;
         }
     }
     Ok(())

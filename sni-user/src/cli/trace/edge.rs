@@ -60,7 +60,7 @@ pub(super) fn members(
     Ok(true)
 }
 
-/// Which Edge the Maglev table gives a client; of those that are not up, further slots.
+/// Which Edge the Maglev table for new flows gives a client; further slots, where it has one that is not up (any longer).
 pub(super) fn by_maglev(
     pool: u32,
     from: SocketAddr,
@@ -96,7 +96,7 @@ pub(super) fn by_maglev(
         return Ok(Some(Found { name, entry }));
     }
     let why = if passed_over.is_empty() {
-        "the table is empty".to_owned()
+        "no Edge is up".to_owned()
     } else {
         format!("{}; no Edge is up", passed_over.join(", "))
     };

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use crate::config::{
     decode::{Directory, Input, Located, Section},
+    diagnostics::Diagnostic,
     location::Location,
     model::{Edge, EdgeTls, Health, Roots},
     values::{HostName, SourceMode},
@@ -90,8 +91,21 @@ fn health(input: &Input<'_>) -> Option<Health> {
             .and_then(|number| u8::try_from(number).ok())
             .unwrap_or(default)
     };
+    let tls = section.value("tls").unwrap_or(false);
+    let options = section.optional::<bool>("options");
+    if let Some(Located { value: true, at }) = &options
+        && !tls
+    {
+        let message =
+            "`options` asks for a SIP request over TLS, and `tls` of this `health` is not true";
+        section.report().push(
+            Diagnostic::error(at.clone(), message)
+                .help("write `tls = true` beside it, or leave `options` out"),
+        );
+    }
     let health = Health {
-        tls: section.value("tls").unwrap_or(false),
+        tls,
+        options: options.is_some_and(|options| options.value),
         interval: section
             .duration(
                 "interval",

@@ -8,8 +8,9 @@ use sni_common::contract::{
     ROUTE_CONDITIONAL, RouteAction, SniRoute, Stage,
 };
 use snigate_tests::addresses::GATEWAY_LAN_A;
+use snigate_tests::packets::frame::reset_of;
 use snigate_tests::packets::plan::Configuration;
-use snigate_tests::packets::{Port, UNKNOWN_EDGE, UNREACHABLE_EDGE, same_frame};
+use snigate_tests::packets::{Port, Step, UNKNOWN_EDGE, UNREACHABLE_EDGE, same_frame};
 
 use super::talk::{Offers, Talk};
 use super::{hello, table};
@@ -293,9 +294,23 @@ fn no_edge(talk: &mut Talk<'_, '_>) -> Result<()> {
     for state in [EdgeState::Down, EdgeState::Draining] {
         talk.scene.set_edge("edge-a", state)?;
         talk.scene.set_edge("edge-a6", state)?;
-        left(talk, &hello::usual(), Counter::LeftWay)?;
+        // At once, and whether an agent runs or not.
+        talk.greet()?;
+        let hello = talk.segment(0, &hello::usual());
+        let reset = reset_of(&hello).frame();
+        talk.step(Step::answered(
+            Port::Wan0,
+            &hello,
+            reset,
+            DropReason::NoEdge,
+        ))?;
+        talk.nothing_kept()?;
+        counted(0, 0)(&talk.scene.flows()?)?;
     }
-    Ok(())
+    for edge in ["edge-a", "edge-a6"] {
+        talk.scene.set_edge(edge, EdgeState::Up)?;
+    }
+    talk.bind(&hello::usual())
 }
 
 fn no_next_hop(talk: &mut Talk<'_, '_>) -> Result<()> {

@@ -154,6 +154,8 @@ pub(in crate::cli) struct ShareEntry {
     active: bool,
     pool: u32,
     name: Option<String>,
+    /// Whether new flows go by it, and only Edges that are up are in it.
+    available: bool,
     /// `None` for slots without an Edge.
     edge: Option<String>,
     slots: usize,
@@ -167,8 +169,9 @@ pub(in crate::cli) fn maglev(
 ) -> Vec<ShareEntry> {
     let mut entries = Vec::new();
     for (index, table) in tables {
-        let (bank, pool) = (index / MAX_POOLS, index % MAX_POOLS);
+        let (bank, pool) = (index / MAX_POOLS % 2, index % MAX_POOLS);
         let active = is_active(bank, names.generation);
+        let available = *index >= Pool::available_index(0, 0);
         let mut slots: BTreeMap<u16, usize> = BTreeMap::new();
         for edge in &table[..hashing::SLOTS] {
             *slots.entry(*edge).or_default() += 1;
@@ -178,6 +181,7 @@ pub(in crate::cli) fn maglev(
             active,
             pool,
             name: active.then(|| names.pool(pool)),
+            available,
             edge: (edge != hashing::NO_EDGE).then(|| names.edge(edge)),
             slots,
             share: slots as f64 / hashing::SLOTS as f64,
@@ -191,6 +195,7 @@ impl Row for ShareEntry {
         Column::left("BANK"),
         Column::right("POOL"),
         Column::wrapping("NAME"),
+        Column::left("FOR"),
         Column::wrapping("EDGE"),
         Column::right("SLOTS"),
         Column::right("SHARE"),
@@ -201,6 +206,12 @@ impl Row for ShareEntry {
             bank_cell(self.bank, self.active),
             self.pool.to_string(),
             self.name.clone().unwrap_or_else(|| "-".into()),
+            if self.available {
+                "new flows"
+            } else {
+                "lost flows"
+            }
+            .to_owned(),
             self.edge.clone().unwrap_or_else(|| "none".into()),
             units::count(self.slots as u64),
             units::share(self.slots as u64, hashing::SLOTS as u64),
