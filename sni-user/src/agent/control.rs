@@ -11,13 +11,18 @@ use std::{
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{AgentError, binding, error::FileFindings, watching::Watching};
+use super::{
+    AgentError, binding,
+    error::FileFindings,
+    health::{Board, named},
+    watching::Watching,
+};
 use crate::{
     config::{Name, ServerName},
     control::{
-        ActiveConfiguration, AgentStatus, AttachedInterface, Connections, DomainChanged,
-        DomainTable, Handler, HelloSeen, Refusal, RefusalKind, RefusedConfiguration, Reloaded,
-        RouteAdded, RouteRemoved,
+        ActiveConfiguration, AgentStatus, AttachedInterface, CarriedConnection, Connections,
+        DomainChanged, DomainTable, EdgeChanged, EdgeEnded, Handler, HelloSeen, Refusal,
+        RefusalKind, RefusedConfiguration, Reloaded, RouteAdded, RouteRemoved,
     },
     proxy::Proxy,
 };
@@ -29,6 +34,8 @@ pub(super) enum Change {
     Reload(Answer<Reloaded>),
     AddRoute(ServerName, Name, Answer<RouteAdded>),
     RemoveRoute(ServerName, Answer<RouteRemoved>),
+    DrainEdge(Name, Answer<EdgeChanged>),
+    EnableEdge(Name, Answer<EdgeChanged>),
     AddDomain(Box<DomainTable>, Answer<DomainChanged>),
     RemoveDomain(String, Answer<DomainChanged>),
 }
@@ -50,6 +57,7 @@ pub(super) struct Asked {
     pub(super) proxy: Arc<Proxy>,
     pub(super) watching: Arc<Watching>,
     pub(super) facts: Arc<Mutex<Facts>>,
+    pub(super) edges: Arc<Board>,
     pub(super) changes: mpsc::Sender<Change>,
 }
 
@@ -79,6 +87,7 @@ impl Handler for Asked {
             },
             interfaces: facts.attached.clone(),
             binding: Some(facts.binding.status()),
+            edges: self.edges.status(),
             connections: self.proxy.open(),
             counters: self.proxy.counters(),
         })
@@ -100,6 +109,24 @@ impl Handler for Asked {
     async fn remove_route(&self, name: ServerName) -> Result<RouteRemoved, Refusal> {
         self.change(|answer| Change::RemoveRoute(name, answer))
             .await
+    }
+
+    async fn drain_edge(&self, name: Name) -> Result<EdgeChanged, Refusal> {
+        self.change(|answer| Change::DrainEdge(name, answer)).await
+    }
+
+    async fn enable_edge(&self, name: Name) -> Result<EdgeChanged, Refusal> {
+        self.change(|answer| Change::EnableEdge(name, answer)).await
+    }
+
+    async fn end_edge(&self, name: Name) -> Result<EdgeEnded, Refusal> {
+        let active = self.proxy.active();
+        let edge = named(&name, &active)?;
+        let is_its = |it: &CarriedConnection| it.edge_address == edge.config.address;
+        let connections = self.proxy.connections(None);
+        let connections = connections.iter().filter(|it| is_its(it)).count();
+        edge.end_connections();
+        Ok(EdgeEnded { connections })
     }
 
     async fn add_domain(&self, domain: DomainTable) -> Result<DomainChanged, Refusal> {

@@ -11,6 +11,7 @@ mod cookies;
 mod error;
 mod events;
 mod files;
+mod health;
 pub(crate) mod hooks;
 mod host;
 mod kernel;

@@ -28,6 +28,14 @@ impl Agent {
             Change::RemoveRoute(name, answer) => {
                 drop(answer.send(self.remove_route(kernel, name).await));
             }
+            Change::DrainEdge(name, answer) => {
+                let (maps, active) = (&mut kernel.datapath.maps, self.active());
+                drop(answer.send(self.health.drain(&name, maps, &active)));
+            }
+            Change::EnableEdge(name, answer) => {
+                let (maps, active) = (&mut kernel.datapath.maps, self.active());
+                drop(answer.send(self.health.enable(&name, maps, &active)));
+            }
             Change::AddDomain(domain, answer) => {
                 let main = self.main.clone();
                 let changed = domains::add(&main, &domain, || self.reload(kernel)).await;
@@ -96,6 +104,8 @@ impl Agent {
         active.numbers = Numbers::from(&activated);
         let reloaded = summary(&active.config, &activated, files, warnings, began);
         self.proxy.activate(active);
+        let current = self.active();
+        self.health.follow(&mut kernel.datapath.maps, &current);
         let uses = self.proxy.uses();
         kernel.settle(&self.active().config, &uses).await;
         self.follow_segments(kernel).await;

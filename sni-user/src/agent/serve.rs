@@ -23,6 +23,7 @@ use super::{
     control::{Asked, Facts},
     events::Events,
     files::{Stamps, Watch},
+    health::Supervision,
     kernel::Kernel,
     open_files,
     revocation::Revocation,
@@ -74,6 +75,7 @@ pub(super) struct Agent {
     pub(super) stamps: Stamps,
     facts: Arc<Mutex<Facts>>,
     watch: Watch,
+    pub(super) health: Supervision,
     sweeper: Option<(Duration, Sweeper)>,
     revocation: Revocation,
     /// What the listener is bound to.
@@ -92,9 +94,11 @@ impl Agent {
             attached: Vec::new(),
             binding: Binding::new().facts(),
         };
+        let health = Supervision::new(&proxy.active());
         Self {
             main,
             proxy,
+            health,
             live: LiveRoutes::new(),
             stamps,
             facts: Arc::new(Mutex::new(facts)),
@@ -119,6 +123,8 @@ impl Agent {
         let (asked, mut requests) = mpsc::channel(REQUESTS);
         self.facts().attached = kernel.attached();
         let server = Server::bind(&self.active().config.gateway.control).await?;
+        let active = self.active();
+        self.health.follow(&mut kernel.datapath.maps, &active);
         self.follow_configuration().await;
         // Only now that no other agent can have this control socket: the holder's place goes by it.
         tokio::task::block_in_place(|| keeper.keep(&listener));
@@ -132,6 +138,7 @@ impl Agent {
             proxy: Arc::clone(&self.proxy),
             watching: Arc::clone(&watching),
             facts: Arc::clone(&self.facts),
+            edges: self.health.board(),
             changes: asked,
         });
         tasks.spawn(async move {
@@ -179,6 +186,10 @@ impl Agent {
                         all.insert(another);
                     }
                     kernel.neighbours.resolve(all.into_iter()).await;
+                }
+                event = self.health.next() => {
+                    let maps = &mut kernel.datapath.maps;
+                    tokio::task::block_in_place(|| self.health.handle(event, maps, &self.proxy));
                 }
                 () = keeper.is_lost() => keeper.mend(),
                 () = kernel.binding.due() => self.follow_segments(kernel).await,

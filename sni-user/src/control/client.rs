@@ -14,9 +14,9 @@ use tokio::{
 
 use super::{
     protocol::{
-        AgentStatus, Call, Connections, DomainChanged, DomainTable, MAX_ANSWER, Notice, Outcome,
-        Refusal, Reloaded, Reply, Request, RouteAdded, RouteRemoved, VERSION, Versioned,
-        WatchingNow,
+        AgentStatus, Call, Connections, DomainChanged, DomainTable, EdgeChanged, EdgeEnded,
+        MAX_ANSWER, Notice, Outcome, Refusal, Reloaded, Reply, Request, RouteAdded, RouteRemoved,
+        VERSION, Versioned, WatchingNow,
     },
     seen::WatchFilter,
 };
@@ -136,6 +136,33 @@ impl Client {
     pub async fn remove_route(mut self, name: &str) -> Result<RouteRemoved, ClientError> {
         let name = name.to_owned();
         self.ask(Request::RouteRm { name }).await
+    }
+
+    /// Asks to give an Edge no new connections.
+    ///
+    /// # Errors
+    /// As for [`Self::status`].
+    pub async fn drain_edge(mut self, name: &str) -> Result<EdgeChanged, ClientError> {
+        let name = name.to_owned();
+        self.ask(Request::EdgeDrain { name }).await
+    }
+
+    /// Asks to let the checks of an Edge decide again.
+    ///
+    /// # Errors
+    /// As for [`Self::status`].
+    pub async fn enable_edge(mut self, name: &str) -> Result<EdgeChanged, ClientError> {
+        let name = name.to_owned();
+        self.ask(Request::EdgeEnable { name }).await
+    }
+
+    /// Asks to end the connections to an Edge that the agent carries itself.
+    ///
+    /// # Errors
+    /// As for [`Self::status`].
+    pub async fn end_edge(mut self, name: &str) -> Result<EdgeEnded, ClientError> {
+        let name = name.to_owned();
+        self.ask(Request::EdgeEnd { name }).await
     }
 
     /// Asks to define a domain.

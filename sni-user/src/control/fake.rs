@@ -79,6 +79,14 @@ pub(crate) fn status() -> AgentStatus {
             since_ms: 750,
             stamped_ms: Some(250),
         }),
+        edges: vec![EdgeStatus {
+            name: "edge-a".into(),
+            address: "203.0.113.10:5061".parse().expect("an address"),
+            state: "down".into(),
+            since_ms: 12_000,
+            why: Some("it can't be connected to: Connection refused".into()),
+            checked_ms: Some(700),
+        }],
         connections: 3,
         counters: [("hellos".to_owned(), 12)].into(),
     }
@@ -137,6 +145,21 @@ impl Handler for FakeAgent {
         ))
     }
 
+    async fn drain_edge(&self, name: Name) -> Result<EdgeChanged, Refusal> {
+        self.asked().push(format!("drain {name}"));
+        Ok(edge(&name, "draining", vec!["edges-a".into()]))
+    }
+
+    async fn enable_edge(&self, name: Name) -> Result<EdgeChanged, Refusal> {
+        self.asked().push(format!("enable {name}"));
+        Ok(edge(&name, "up", Vec::new()))
+    }
+
+    async fn end_edge(&self, name: Name) -> Result<EdgeEnded, Refusal> {
+        self.asked().push(format!("end {name}"));
+        Ok(EdgeEnded { connections: 1 })
+    }
+
     async fn add_domain(&self, domain: DomainTable) -> Result<DomainChanged, Refusal> {
         self.asked().push(format!("{domain:?}"));
         Ok(DomainChanged {
@@ -157,6 +180,16 @@ impl Handler for FakeAgent {
 
     fn watch(&self) -> broadcast::Receiver<Arc<HelloSeen>> {
         self.seen.subscribe()
+    }
+}
+
+fn edge(name: &Name, state: &str, without: Vec<String>) -> EdgeChanged {
+    EdgeChanged {
+        name: name.to_string(),
+        address: "203.0.113.10:5061".parse().expect("an address"),
+        state: state.into(),
+        changed: true,
+        without,
     }
 }
 

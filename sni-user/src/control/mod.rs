@@ -16,9 +16,9 @@ pub use self::{
     domains::DomainError,
     protocol::{
         ActiveConfiguration, AgentStatus, AttachedInterface, BindingStatus, CarriedConnection,
-        Connections, DomainChanged, DomainTable, Findings, MAX_ANSWER, MAX_REQUEST, Notice,
-        Refusal, RefusalKind, RefusedConfiguration, Reloaded, Request, RouteAdded, RouteRemoved,
-        VERSION,
+        Connections, DomainChanged, DomainTable, EdgeChanged, EdgeEnded, EdgeStatus, Findings,
+        MAX_ANSWER, MAX_REQUEST, Notice, Refusal, RefusalKind, RefusedConfiguration, Reloaded,
+        Request, RouteAdded, RouteRemoved, VERSION,
     },
     seen::{HelloSeen, WatchFilter},
     server::{Handler, Server},

@@ -58,6 +58,21 @@ pub enum Request {
         /// The name as it was added.
         name: String,
     },
+    /// Give an Edge no new connections; answered with an [`EdgeChanged`].
+    EdgeDrain {
+        /// Its name.
+        name: String,
+    },
+    /// Let its checks decide again; answered with an [`EdgeChanged`].
+    EdgeEnable {
+        /// Its name.
+        name: String,
+    },
+    /// End the connections to an Edge that the agent carries itself; answered with an [`EdgeEnded`].
+    EdgeEnd {
+        /// Its name.
+        name: String,
+    },
     /// Define a domain in a file of its own, and reload; answered with a [`DomainChanged`].
     DomainAdd {
         /// Its table.
@@ -84,6 +99,9 @@ impl Request {
             Self::Reload
             | Self::RouteAdd { .. }
             | Self::RouteRm { .. }
+            | Self::EdgeDrain { .. }
+            | Self::EdgeEnable { .. }
+            | Self::EdgeEnd { .. }
             | Self::DomainAdd { .. }
             | Self::DomainRm { .. } => true,
         }
@@ -176,10 +194,30 @@ pub struct AgentStatus {
     /// Whether the datapath binds connections; none from an agent that does not know of it.
     #[serde(default)]
     pub binding: Option<BindingStatus>,
+    /// The Edges, by name; none from an agent that does not look after them.
+    #[serde(default)]
+    pub edges: Vec<EdgeStatus>,
     /// Connections that it holds now: hellos awaited, passed through, terminated.
     pub connections: u64,
     /// What it has counted since it started, by name.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// An Edge of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// `up`, `down` or `draining`.
+    pub state: String,
+    /// Milliseconds for which that is so.
+    pub since_ms: u64,
+    /// Why, or what its last check has found.
+    pub why: Option<String>,
+    /// Milliseconds since it was checked last; none where it is not, or has not been yet.
+    pub checked_ms: Option<u64>,
 }
 
 /// Connections in an answer: with the longest names they fit into [`MAX_ANSWER`].
@@ -325,6 +363,28 @@ pub struct RouteRemoved {
     pub name: String,
     /// Where it went.
     pub pool: String,
+}
+
+/// An Edge after a change by command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeChanged {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it is now: `up`, `down` or `draining`.
+    pub state: String,
+    /// Whether the command has changed that.
+    pub changed: bool,
+    /// Its pools that have no Edge that is up, of its address family.
+    pub without: Vec<String>,
+}
+
+/// Connections to an Edge that were ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeEnded {
+    /// How many the agent had.
+    pub connections: usize,
 }
 
 /// A domain that was added or removed, and the configuration with that change.

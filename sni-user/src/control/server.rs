@@ -16,8 +16,8 @@ use tokio::{
 use super::{
     peer::{NoRequest, Peer},
     protocol::{
-        AgentStatus, Connections, DomainChanged, DomainTable, Notice, Refusal, RefusalKind,
-        Reloaded, Request, RouteAdded, RouteRemoved, WatchingNow,
+        AgentStatus, Connections, DomainChanged, DomainTable, EdgeChanged, EdgeEnded, Notice,
+        Refusal, RefusalKind, Reloaded, Request, RouteAdded, RouteRemoved, WatchingNow,
     },
     seen::{HelloSeen, WatchFilter},
     socket::{ControlError, ControlSocket},
@@ -55,6 +55,15 @@ pub trait Handler: Send + Sync + 'static {
         &self,
         name: ServerName,
     ) -> impl Future<Output = Result<RouteRemoved, Refusal>> + Send;
+
+    /// Gives an Edge no new connections.
+    fn drain_edge(&self, name: Name) -> impl Future<Output = Result<EdgeChanged, Refusal>> + Send;
+
+    /// Lets the checks of an Edge decide again.
+    fn enable_edge(&self, name: Name) -> impl Future<Output = Result<EdgeChanged, Refusal>> + Send;
+
+    /// Ends the connections to an Edge that the agent carries itself.
+    fn end_edge(&self, name: Name) -> impl Future<Output = Result<EdgeEnded, Refusal>> + Send;
 
     /// Defines a domain and reloads; see [`super::domains::add`].
     fn add_domain(
@@ -212,6 +221,27 @@ impl<H: Handler> Client<H> {
             Request::RouteRm { name } => {
                 let outcome = match parsed(&name) {
                     Ok(name) => handler.remove_route(name).await,
+                    Err(refusal) => Err(refusal),
+                };
+                self.peer.answer(outcome).await
+            }
+            Request::EdgeDrain { name } => {
+                let outcome = match parsed(&name) {
+                    Ok(name) => handler.drain_edge(name).await,
+                    Err(refusal) => Err(refusal),
+                };
+                self.peer.answer(outcome).await
+            }
+            Request::EdgeEnable { name } => {
+                let outcome = match parsed(&name) {
+                    Ok(name) => handler.enable_edge(name).await,
+                    Err(refusal) => Err(refusal),
+                };
+                self.peer.answer(outcome).await
+            }
+            Request::EdgeEnd { name } => {
+                let outcome = match parsed(&name) {
+                    Ok(name) => handler.end_edge(name).await,
                     Err(refusal) => Err(refusal),
                 };
                 self.peer.answer(outcome).await

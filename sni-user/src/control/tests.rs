@@ -110,6 +110,19 @@ async fn every_request_arrives_and_is_answered() {
         other => panic!("{other}"),
     }
 
+    let client = running.client().await;
+    let drained = client.drain_edge("edge-a").await.expect("an answer");
+    assert_eq!(
+        (&*drained.state, &drained.without[..]),
+        ("draining", &["edges-a".to_owned()][..])
+    );
+    let client = running.client().await;
+    let enabled = client.enable_edge("edge-a").await.expect("an answer");
+    assert_eq!((&*enabled.state, enabled.changed), ("up", true));
+    let client = running.client().await;
+    let ended = client.end_edge("edge-a").await.expect("an answer");
+    assert_eq!(ended.connections, 1);
+
     let domain = DomainTable {
         sip_domain: "contoso.example".into(),
         names: vec!["sip.contoso.example".into()],

@@ -1,17 +1,24 @@
-//! The Edges as the agent sees them: how many connections each has, and which of a pool's is next.
+//! The Edges as the agent sees them: which are up, how many connections each has, and which of a pool's is next.
 
+mod health;
 mod pool;
+mod standing;
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    io,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
-pub use self::pool::Pool;
+use sni_common::contract::EdgeState;
+use tokio::sync::Notify;
+
+use self::standing::Standing;
+pub use self::{health::Health, pool::Pool};
 use crate::config::{self, Config};
 
 /// One Edge of the configuration, and what the agent knows of it.
@@ -22,6 +29,9 @@ pub struct Edge {
     /// Its position in the configuration.
     pub index: usize,
     connections: Arc<Connections>,
+    standing: Arc<Standing>,
+    /// Told when connects to an Edge fail as often as it may.
+    trouble: Arc<Notify>,
 }
 
 /// How many connections an Edge has.
@@ -57,6 +67,52 @@ impl Edge {
         carried.saturating_add(found).saturating_add(since)
     }
 
+    /// Whether it gets new connections.
+    pub fn is_up(&self) -> bool {
+        self.standing.is_up()
+    }
+
+    /// What it is taken for.
+    pub fn state(&self) -> EdgeState {
+        self.standing.state()
+    }
+
+    /// It is taken for this from now on; pools go by it with [`Edges::refresh`].
+    pub fn set_state(&self, state: EdgeState) {
+        self.standing.set_state(state);
+    }
+
+    /// The agent has connected to it.
+    pub fn connected(&self) {
+        self.standing.connected();
+    }
+
+    /// The agent could not connect to it on behalf of this client. Only what the Edge, or the way to it, is to blame for counts, and one client counts once
+    /// in a row: with `preserve` it may be the client that the Edge does not like.
+    pub fn not_connected(&self, client: IpAddr, reason: &io::Error) {
+        let Some(health) = &self.config.health else {
+            return;
+        };
+        if standing::is_the_edges(reason) && self.standing.failed(client, reason) >= health.fall {
+            self.trouble.notify_one();
+        }
+    }
+
+    /// Why it is to be taken for down, if its last connects have failed as often in a row as it may.
+    pub fn failing(&self) -> Option<String> {
+        self.standing.failing(self.config.health.as_ref()?.fall)
+    }
+
+    /// Ends the agent's own connections to it.
+    pub fn end_connections(&self) {
+        self.standing.end_connections();
+    }
+
+    /// Until [`Edge::end_connections`].
+    pub async fn ended(&self) {
+        self.standing.ended().await;
+    }
+
     /// Counts a connection for as long as the guard lives.
     pub fn enter(&self) -> Entered {
         self.connections.carried.fetch_add(1, Ordering::Relaxed);
@@ -86,10 +142,11 @@ impl Drop for Entered {
 pub struct Edges {
     edges: Vec<Arc<Edge>>,
     pools: Vec<Pool>,
+    trouble: Arc<Notify>,
 }
 
 impl Edges {
-    /// The Edges of a configuration. Counts of `earlier` ones with the same name and address go on: their connections do.
+    /// The Edges of a configuration. Counts and states of `earlier` ones with the same name and address go on: their connections do.
     pub fn new(config: &Config, earlier: &Self) -> Self {
         let known: HashMap<(&str, SocketAddr), &Arc<Edge>> = earlier
             .edges
@@ -101,22 +158,46 @@ impl Edges {
             .iter()
             .enumerate()
             .map(|(index, edge)| {
-                let count = known
+                let (connections, standing) = known
                     .get(&(edge.name.as_str(), edge.address))
-                    .map_or_else(Arc::default, |known| Arc::clone(&known.connections));
+                    .map(|known| (Arc::clone(&known.connections), Arc::clone(&known.standing)))
+                    .unwrap_or_default();
                 Arc::new(Edge {
                     config: edge.clone(),
                     index,
-                    connections: count,
+                    connections,
+                    standing,
+                    trouble: Arc::clone(&earlier.trouble),
                 })
             })
             .collect();
-        let pools = config
+        let pools: Vec<_> = config
             .pools
             .iter()
             .map(|pool| Pool::new(pool, &edges, &config.gateway.seed))
             .collect();
-        Self { edges, pools }
+        Self {
+            edges,
+            pools,
+            trouble: Arc::clone(&earlier.trouble),
+        }
+    }
+
+    /// Has the pools go by the states of their Edges.
+    pub fn refresh(&self) {
+        for pool in &self.pools {
+            pool.refresh();
+        }
+    }
+
+    /// The pools, in the configuration's order.
+    pub fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.pools.iter()
+    }
+
+    /// Told when connects to an Edge have failed as often as it may; see [`Edge::failing`].
+    pub fn trouble(&self) -> Arc<Notify> {
+        Arc::clone(&self.trouble)
     }
 
     /// A pool by its position in the configuration.

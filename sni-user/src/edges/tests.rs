@@ -128,3 +128,57 @@ fn counts_outlive_a_configuration() {
     drop(open);
     assert_eq!(sum(&after), 0);
 }
+
+#[test]
+fn only_edges_that_are_up_are_tried_and_the_others_clients_stay() {
+    let edges = edges(&config("maglev", "x"));
+    let pool = edges.pool(0).expect("a pool");
+    let order = |port| names(&pool.order(client(port))).join(" ");
+    let before: Vec<_> = (1..500).map(order).collect();
+    let b = edges.iter().nth(1).expect("b");
+    for state in [EdgeState::Down, EdgeState::Draining] {
+        b.set_state(state);
+        edges.refresh();
+        for (port, before) in (1..500).zip(&before) {
+            let now = order(port);
+            assert!(!now.contains('b'), "{now}");
+            assert!(
+                before.starts_with('b') || before[..1] == now[..1],
+                "{before}: {now}"
+            );
+        }
+        assert!(!pool.is_left_without(b));
+    }
+    let six = SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 1));
+    let last = edges.iter().nth(3).expect("six");
+    last.set_state(EdgeState::Down);
+    edges.refresh();
+    assert!(pool.serves(six) && pool.order(six).is_empty());
+    assert!(pool.is_left_without(last));
+    // States go on with the next configuration.
+    let next = Edges::new(&config("maglev", "x"), &edges);
+    let again = next.pool(0).expect("a pool");
+    assert!(again.order(six).is_empty());
+    for edge in next.iter() {
+        edge.set_state(EdgeState::Up);
+    }
+    next.refresh();
+    let after: Vec<_> = (1..500)
+        .map(|port| names(&again.order(client(port))).join(" "))
+        .collect();
+    assert_eq!(before, after);
+}
+
+/// The datapath's tables are made of what its maps say of an Edge, the agent's of the configuration.
+#[test]
+fn an_edge_is_the_same_by_the_maps() {
+    for edge in &config("maglev", "x").edges {
+        let address = sni_common::Address::from(edge.address.ip());
+        let by_maps = config::maglev_identity(
+            edge.name.as_str(),
+            address.into(),
+            edge.address.port().to_be(),
+        );
+        assert_eq!(by_maps, edge.maglev_identity());
+    }
+}

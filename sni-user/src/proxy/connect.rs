@@ -61,6 +61,8 @@ pub(super) struct Attempts {
     client: SocketAddr,
     /// The largest segment that Edges are told to send; what the route says if nothing.
     segment_size: Option<u32>,
+    /// Whether the pool has Edges of the client's address family, up or not.
+    served: bool,
     left: std::iter::Take<std::vec::IntoIter<Arc<Edge>>>,
     failed: Vec<Failed>,
 }
@@ -81,6 +83,12 @@ pub(crate) enum NoEdge {
         /// The pool.
         pool: String,
     },
+    /// None of them is up.
+    #[error("no Edge of the pool {pool} is up: `snigate edge ls` tells why")]
+    Down {
+        /// The pool.
+        pool: String,
+    },
     /// None of those that were tried has answered.
     #[error("no Edge of the pool {pool} could be reached: {tried}")]
     Unreachable {
@@ -98,6 +106,7 @@ impl NoEdge {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Family { .. } => "no-edge",
+            Self::Down { .. } => "no-edge-up",
             Self::Unreachable { last, .. } => match last {
                 io::ErrorKind::TimedOut => "edge-silent",
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => "edge-refused",
@@ -116,15 +125,23 @@ impl Failed {
 }
 
 impl Attempts {
-    /// The Edges of `pool`, the best one for `client` first.
+    /// The Edges of `pool` that are up, the best one for `client` first.
     pub(super) fn new(pool: &Pool, client: SocketAddr) -> Self {
         Self {
             pool: pool.name().to_string(),
             client,
             segment_size: None,
+            served: pool.serves(client),
             left: pool.order(client).into_iter().take(ATTEMPTS),
             failed: Vec::new(),
         }
+    }
+
+    /// Why nobody needs to be tried, if that is so.
+    pub(super) fn hopeless(&self) -> Option<NoEdge> {
+        (self.served && self.failed.is_empty() && self.left.len() == 0).then(|| NoEdge::Down {
+            pool: self.pool.clone(),
+        })
     }
 
     /// Edges are told to send segments of this size at most.
@@ -140,6 +157,7 @@ impl Attempts {
             let entered = edge.enter();
             match to_edge(proxy, &edge, self.client, self.segment_size).await {
                 Ok((stream, way_back)) => {
+                    edge.connected();
                     return Ok(Connected {
                         stream,
                         edge,
@@ -149,12 +167,19 @@ impl Attempts {
                         },
                     });
                 }
-                Err(reason) => self.failed.push(Failed { edge, reason }),
+                Err(reason) => {
+                    edge.not_connected(self.client.ip(), &reason);
+                    self.failed.push(Failed { edge, reason });
+                }
             }
         }
         let pool = self.pool.clone();
         let Some(last) = self.failed.last() else {
-            return Err(NoEdge::Family { pool });
+            return Err(if self.served {
+                NoEdge::Down { pool }
+            } else {
+                NoEdge::Family { pool }
+            });
         };
         let last = last.reason.kind();
         let tried: Vec<_> = self.failed.iter().map(Failed::sentence).collect();
@@ -197,6 +222,17 @@ async fn to_edge(
     };
     socket::for_federation(&stream)?;
     Ok((stream, way_back))
+}
+
+/// Connects to an Edge on the gateway's own behalf, with a port that no flow has.
+pub(super) async fn of_our_own(proxy: &Proxy, edge: SocketAddr) -> io::Result<TcpStream> {
+    let leg = Leg {
+        proxy,
+        edge,
+        transparent: false,
+        segment_size: None,
+    };
+    leg.connect_by_any_port(socket::own_address(edge)?).await
 }
 
 /// A connection to an Edge, to be made.

@@ -141,7 +141,12 @@ async fn first_words(
 fn attempts(story: &Story<'_>, pool: usize) -> Result<Attempts, Refusal> {
     let pool = story.active.edges.pool(pool);
     let pool = pool.ok_or(Refusal::Incoherent("pool"))?;
-    Ok(Attempts::new(pool, story.source))
+    let attempts = Attempts::new(pool, story.source);
+    // At once, and not after a handshake that comes to nothing.
+    match attempts.hopeless() {
+        Some(nobody) => Err(nobody.into()),
+        None => Ok(attempts),
+    }
 }
 
 /// An Edge for a connection that is passed through. What is handed off must not exceed what the client takes.
@@ -179,8 +184,12 @@ async fn reach(story: &Story<'_>, attempts: &mut Attempts) -> Result<Connected, 
 async fn pass_through(story: Story<'_>, client: TcpStream, connected: Connected, waiting: u32) {
     let idle = story.active.config.gateway.idle_timeout;
     let Connected { stream, edge, hold } = connected;
-    let mut carried = story.carried("passed", edge);
-    pass::through(&mut carried, client, (stream, hold), waiting, idle).await;
+    let mut carried = story.carried("passed", Arc::clone(&edge));
+    tokio::select! {
+        () = pass::through(&mut carried, client, (stream, hold), waiting, idle) => {}
+        // Both sockets are closed with what is unread, as when the agent ends.
+        () = edge.ended() => carried.proxy.count("drained", 1),
+    }
 }
 
 /// TLS with the partner, TLS with the Edge, and what they say to each other in between.
@@ -207,9 +216,11 @@ async fn end_tls(
         Err(error) => return story.refused(&reason(error, &failed)),
     };
     story.failed_over(&failed, &edge);
-    let carried = story.carried("terminated", edge);
-    let relayed = session.relay(idle, &carried.progress).await;
-    carried.terminated(&relayed);
+    let carried = story.carried("terminated", Arc::clone(&edge));
+    tokio::select! {
+        relayed = session.relay(idle, &carried.progress) => carried.terminated(&relayed),
+        () = edge.ended() => carried.proxy.count("drained", 1),
+    }
     drop(hold);
 }
 

@@ -86,6 +86,15 @@ pub(super) async fn write(
     edge.write_all(&header).await
 }
 
+/// Writes the header of a connection of the gateway's own, on nobody's behalf (LOCAL, section 2.2).
+pub(super) async fn write_own(edge: &mut TcpStream) -> io::Result<()> {
+    let mut header = Vec::new();
+    ProxyHeader::with_local()
+        .encode_v2(&mut header)
+        .map_err(io::Error::other)?;
+    edge.write_all(&header).await
+}
+
 /// The same address as IPv6 writes it.
 fn mapped(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {

@@ -42,6 +42,7 @@ pub struct EdgeTls {
     name: Option<HostName>,
     anonymous: Arc<ClientConfig>,
     gateway: Option<Arc<ClientConfig>>,
+    verifier: Arc<WebPkiServerVerifier>,
 }
 
 impl EdgeTls {
@@ -76,7 +77,14 @@ impl EdgeTls {
             name,
             anonymous: Arc::new(anonymous),
             gateway,
+            verifier,
         })
+    }
+
+    /// What the gateway shows by itself, the verifier, and the name, where it is the Edge's own.
+    pub(super) fn own(&self) -> (&ClientConfig, &Arc<WebPkiServerVerifier>, Option<&HostName>) {
+        let config = self.gateway.as_ref().unwrap_or(&self.anonymous);
+        (config, &self.verifier, self.name.as_ref())
     }
 
     /// The name that the Edge's certificate must have, and that it is asked for: its own, else the partner's, else the domain's.

@@ -16,6 +16,7 @@ mod alert;
 mod authority;
 mod certificate;
 mod chain;
+mod check;
 pub mod crl;
 mod edge;
 mod files;
@@ -40,6 +41,7 @@ pub use self::{
     alert::{fatal_alert, plaintext_alert},
     authority::{Authority, AuthorityError, PemPair},
     certificate::{Facts, date},
+    check::CheckTls,
     edge::{EdgeTls, Identity},
     finding::{Concern, Finding},
     inventory::{Kept, Purpose, inventory, mirror_ca},
