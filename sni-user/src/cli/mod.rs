@@ -177,7 +177,7 @@ fn execute(cli: &Cli, environment: &mut Environment<'_>) -> Result<u8, CliError>
         Command::Route(verb) => route::run(verb, place, environment),
         Command::Domain(verb) => domain::run(verb, place, environment),
         Command::Service(verb) => service::run(verb, &maps(place)?, environment),
-        Command::Edge(verb) => edge::run(verb, &maps(place)?, environment),
+        Command::Edge(verb) => edge::run(verb, place, environment),
         Command::Flow(verb) => flow::run(verb, &mut maps(place)?, place, environment),
         Command::Map(verb) => map::run(verb, &maps(place)?, environment),
         Command::Cert(verb) => cert::run(verb, place, environment),

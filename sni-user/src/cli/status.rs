@@ -54,6 +54,7 @@ pub(super) fn run(
         generation: maps.generation()?,
         interfaces: status::interfaces(attached_interfaces(maps.pin_path())?, agent.as_ref().ok()),
         flags: status::flags(maps.flags()?),
+        edges: edges(maps, agent.as_ref().ok())?,
         announced: maps.announced()?.map(Into::into),
         max_flows: max_entries.map_or(0, |line| line.kind.max_entries / 2),
         flows: count(&flows.established),
@@ -89,6 +90,7 @@ pub(super) fn run(
             Vec::new()
         }
     };
+    tell_trouble(&status.edges, environment)?;
     let filling: Vec<_> = status
         .maps
         .iter()
@@ -148,6 +150,7 @@ fn summarize(state: &Status, environment: &mut Environment<'_>) -> Result<(), Cl
         ("attached", interfaces),
         ("generation", generation),
         ("flows", flows),
+        ("edges", status::states(&state.edges)),
         (
             "binding",
             status::binding(state.announced, state.agent.as_ref()),
@@ -155,6 +158,19 @@ fn summarize(state: &Status, environment: &mut Environment<'_>) -> Result<(), Cl
         ("diagnostics", diagnostics.into()),
     ] {
         writeln!(environment.out, "{what:<12} {value}")?;
+    }
+    Ok(())
+}
+
+/// Which Edges get no new connections, and why.
+fn tell_trouble(
+    edges: &[status::EdgeLine],
+    environment: &mut Environment<'_>,
+) -> Result<(), CliError> {
+    let trouble = status::trouble(edges);
+    if !trouble.is_empty() {
+        writeln!(environment.out)?;
+        show(environment, false, trouble)?;
     }
     Ok(())
 }
@@ -171,6 +187,7 @@ fn tell_agent(
         return write_json(environment, &AgentAlone { agent });
     }
     summarize_agent(agent, true, environment)?;
+    tell_trouble(&status::known_edges(&agent.edges), environment)?;
     let counters = status::agent_counters(agent, arguments.all);
     if !counters.is_empty() {
         writeln!(environment.out)?;
@@ -219,6 +236,7 @@ fn summarize_agent(
         ),
     ];
     if alone {
+        lines.push(("edges", status::states(&status::known_edges(&agent.edges))));
         lines.push(("binding", status::binding(None, Some(agent))));
     }
     if let Some(refused) = &configuration.refused {
@@ -229,6 +247,14 @@ fn summarize_agent(
         writeln!(environment.out, "{what:<12} {value}")?;
     }
     Ok(())
+}
+
+/// The Edges that the active configuration uses.
+fn edges(maps: &Maps, agent: Option<&AgentStatus>) -> Result<Vec<status::EdgeLine>, CliError> {
+    let names = read::names(maps)?;
+    let pools = read::pools_of(maps, names.generation)?;
+    let known = agent.map_or(&[][..], |agent| &agent.edges);
+    Ok(status::edges(&pools, &read::edges(maps)?, &names, known))
 }
 
 /// Each flow counts once, by the entry of its client's packets.

@@ -71,6 +71,8 @@ fn every_read_command_has_json() {
         "route rm",
         "domain add",
         "domain rm",
+        "edge drain",
+        "edge enable",
         "flow kill",
         "ca init",
         "log",
@@ -257,6 +259,10 @@ fn changes_are_confirmed_and_refusals_shown_in_full() {
     let (status, out, err) = agent.run("route rm sip.fabrikam.example");
     assert_eq!((status, out.as_str()), (1, ""));
     assert_eq!(err, "snigate: sip.fabrikam.example has no live route\n");
+
+    let (status, out, err) = agent.run("edge enable edge-a");
+    assert_eq!((status, err.as_str()), (0, ""));
+    assert_eq!(out, "edge-a gets new connections again\n");
 
     let (status, out, _) = agent.run("domain add contoso.example --pool edges-a --alpn sip");
     assert_eq!(status, 0);

@@ -1,5 +1,6 @@
 //! `snigate flow`.
 
+pub(super) mod end_flows;
 mod kill;
 mod ls;
 mod reset;
@@ -45,7 +46,7 @@ fn carried(place: &Place, client: Option<IpAddr>) -> Result<Connections, CliErro
 }
 
 /// Whether it has been handed off meanwhile, or is about to be.
-fn is_in_datapath(connection: &CarriedConnection, maps: &Maps) -> bool {
+pub(super) fn is_in_datapath(connection: &CarriedConnection, maps: &Maps) -> bool {
     maps.has_flow(&FlowKey {
         source: connection.client.ip().into(),
         destination: connection.vip.ip().into(),

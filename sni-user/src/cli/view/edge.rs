@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -10,11 +11,14 @@ use sni_common::contract::{
     AccountKey, Direction, Edge, EdgeState, Flow, FlowKey, Pool, SourceMode,
 };
 
-use crate::cli::{
-    read::{Accounts, FlowTables, Names},
-    table::{Column, Row},
-    units,
-    view::total::{Total, Totals},
+use crate::{
+    cli::{
+        read::{Accounts, FlowTables, Names},
+        table::{Column, Row},
+        units,
+        view::total::{Total, Totals},
+    },
+    control::EdgeStatus,
 };
 
 /// A line of `edge ls`.
@@ -26,13 +30,106 @@ pub(in crate::cli) struct EdgeLine {
     source: String,
     /// The gateway's own address toward the Edge, where that is what it sees.
     gateway: Option<IpAddr>,
-    state: String,
+    #[serde(flatten)]
+    standing: Standing,
     pools: Vec<Membership>,
     /// Established flows, those that are closing included.
     flows: usize,
     half_open: usize,
     /// Of the flows, and of all that have ended.
     total: Total,
+}
+
+/// Whether an Edge gets new connections, as the datapath has it; and what the running agent knows of that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct Standing {
+    state: String,
+    since_ms: Option<u64>,
+    why: Option<String>,
+    checked_ms: Option<u64>,
+}
+
+impl Standing {
+    /// Of an Edge called `name`; `known` is what the agent says.
+    pub(in crate::cli) fn new(name: &str, edge: &Edge, known: &[EdgeStatus]) -> Self {
+        let state = state(edge);
+        let address = units::endpoint(edge.address, edge.port_be);
+        let is_it = |it: &&EdgeStatus| it.name == name && it.address == address;
+        // The agent was asked a moment before or after the datapath: of another state it says nothing.
+        let known = known.iter().find(is_it).filter(|it| it.state == state);
+        Self {
+            since_ms: known.map(|it| it.since_ms),
+            why: known.and_then(|it| it.why.clone()),
+            checked_ms: known.and_then(|it| it.checked_ms),
+            state,
+        }
+    }
+
+    /// Its name in the map.
+    pub(in crate::cli) fn state(&self) -> &str {
+        &self.state
+    }
+
+    /// A line for who wants to know why the Edge called `name` gets no new connections; none where it does.
+    pub(in crate::cli) fn trouble(&self, name: &str) -> Option<TroubleLine> {
+        (self.state != EdgeState::Up.name()).then(|| TroubleLine {
+            name: name.to_owned(),
+            standing: self.clone(),
+        })
+    }
+}
+
+impl From<&EdgeStatus> for Standing {
+    fn from(known: &EdgeStatus) -> Self {
+        Self {
+            state: known.state.clone(),
+            since_ms: Some(known.since_ms),
+            why: known.why.clone(),
+            checked_ms: known.checked_ms,
+        }
+    }
+}
+
+/// Why an Edge gets no new connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct TroubleLine {
+    name: String,
+    #[serde(flatten)]
+    standing: Standing,
+}
+
+impl Row for TroubleLine {
+    const COLUMNS: &'static [Column] = &[
+        Column::wrapping("NOT UP"),
+        Column::left("STATE"),
+        Column::left("FOR"),
+        Column::left("CHECKED").spare(1),
+        Column::wrapping("WHY"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let time = |ms: Option<u64>| {
+            ms.map_or_else(
+                || "-".to_owned(),
+                |ms| units::duration(Duration::from_millis(ms)),
+            )
+        };
+        let Standing {
+            state,
+            since_ms,
+            why,
+            checked_ms,
+        } = &self.standing;
+        let checked = checked_ms.map(|ms| format!("{} ago", time(Some(ms))));
+        let unknown = "no agent runs that could tell";
+        vec![
+            self.name.clone(),
+            state.clone(),
+            time(*since_ms),
+            checked.unwrap_or_else(|| "-".to_owned()),
+            why.as_deref().unwrap_or(unknown).to_owned(),
+        ]
+    }
 }
 
 /// An Edge's part in a pool.
@@ -49,6 +146,7 @@ pub(in crate::cli) fn lines(
     flows: &FlowTables,
     accounts: &Accounts,
     names: &Names,
+    known: &[EdgeStatus],
 ) -> Vec<EdgeLine> {
     let totals = Totals::new(accounts, &flows.established);
     let established = by_edge(&flows.established);
@@ -59,13 +157,20 @@ pub(in crate::cli) fn lines(
         address: units::endpoint(edge.address, edge.port_be),
         source: source(edge),
         gateway: (!edge.gateway.is_unset()).then(|| edge.gateway.into()),
-        state: state(edge),
+        standing: Standing::new(&names.edge(*slot), edge, known),
         pools: memberships(*slot, pools, names),
         flows: established.get(slot).copied().unwrap_or_default(),
         half_open: half_open.get(slot).copied().unwrap_or_default(),
         total: totals.of(&AccountKey::edge(*slot)),
     };
     edges.iter().map(line).collect()
+}
+
+impl EdgeLine {
+    /// See [`Standing::trouble`].
+    pub(in crate::cli) fn trouble(&self) -> Option<TroubleLine> {
+        self.standing.trouble(&self.name)
+    }
 }
 
 /// Each flow counts once, by the entry of its client's packets.
@@ -137,7 +242,7 @@ impl Row for EdgeLine {
             self.name.clone(),
             self.address.to_string(),
             source,
-            self.state.clone(),
+            self.standing.state.clone(),
             if pools.is_empty() {
                 "-".into()
             } else {
@@ -191,7 +296,7 @@ mod tests {
         };
         let accounts = Accounts::from([(AccountKey::edge(3), ended)]);
 
-        let lines = lines(&edges, &[(0, pool)], &flows, &accounts, &names);
+        let lines = lines(&edges, &[(0, pool)], &flows, &accounts, &names, &[]);
         assert_eq!(
             lines[0].cells(),
             [
@@ -223,5 +328,36 @@ mod tests {
             ]
         );
         assert_eq!(lines[1].gateway, Some("203.0.113.129".parse().unwrap()));
+        let trouble = lines[1].trouble().expect("a line").cells();
+        assert_eq!(
+            trouble,
+            ["#4", "draining", "-", "-", "no agent runs that could tell"]
+        );
+        assert_eq!(lines[0].trouble(), None);
+    }
+
+    #[test]
+    fn what_the_agent_knows_stands_beside_the_state() {
+        let known = crate::control::fake::status().edges;
+        let mut edge = made_up::edge("203.0.113.10:5061");
+        assert_eq!(
+            Standing::new("edge-a", &edge, &known).trouble("edge-a"),
+            None
+        );
+        edge.state = EdgeState::Down as u8;
+        let standing = Standing::new("edge-a", &edge, &known);
+        assert_eq!(
+            standing.trouble("edge-a").expect("a line").cells(),
+            [
+                "edge-a",
+                "down",
+                "12s",
+                "700ms ago",
+                "it can't be connected to: Connection refused"
+            ]
+        );
+        // Another Edge of that name, whose flows live on.
+        let moved = made_up::edge("203.0.113.11:5061");
+        assert_eq!(Standing::new("edge-a", &moved, &known).since_ms, None);
     }
 }

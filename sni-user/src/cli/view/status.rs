@@ -1,18 +1,25 @@
 //! The state of the whole datapath.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::Serialize;
 use sni_common::contract::{
-    Announced, Counter, DropReason, FLAG_LOG, Stats, TELL_FLOWS, TELL_HELLOS,
+    Announced, Counter, DropReason, Edge, FLAG_LOG, Pool, Stats, TELL_FLOWS, TELL_HELLOS,
 };
 
 use crate::{
     cli::{
+        read::Names,
         table::{Column, Row},
         units,
+        view::edge::{Standing, TroubleLine},
     },
-    control::{AgentStatus, BindingStatus},
+    control::{AgentStatus, BindingStatus, EdgeStatus},
     datapath::{Attached, MapKind},
 };
 
@@ -25,6 +32,8 @@ pub(in crate::cli) struct Status {
     pub(in crate::cli) generation: u32,
     pub(in crate::cli) interfaces: Vec<InterfaceLine>,
     pub(in crate::cli) flags: Vec<&'static str>,
+    /// The Edges of the active configuration's pools.
+    pub(in crate::cli) edges: Vec<EdgeLine>,
     /// What SYN-ACKs of the datapath announce; `None` where it binds nothing.
     pub(in crate::cli) announced: Option<AnnouncedLine>,
     pub(in crate::cli) max_flows: u32,
@@ -135,6 +144,68 @@ pub(in crate::cli) fn binding(
         }
         (None, None) => "off".into(),
     }
+}
+
+/// An Edge, and whether it gets new connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct EdgeLine {
+    name: String,
+    #[serde(flatten)]
+    standing: Standing,
+}
+
+/// The Edges of these pools, by slot, with what the agent knows of them.
+pub(in crate::cli) fn edges(
+    pools: &[(u32, Pool)],
+    edges: &[(u16, Edge)],
+    names: &Names,
+    known: &[EdgeStatus],
+) -> Vec<EdgeLine> {
+    let members = pools
+        .iter()
+        .flat_map(|(_, pool)| pool.members.iter().take(pool.count as usize));
+    let used: BTreeSet<_> = members.map(|member| member.edge).collect();
+    let used = edges.iter().filter(|(slot, _)| used.contains(slot));
+    used.map(|(slot, edge)| {
+        let name = names.edge(*slot);
+        EdgeLine {
+            standing: Standing::new(&name, edge, known),
+            name,
+        }
+    })
+    .collect()
+}
+
+/// The same, as the agent alone has it.
+pub(in crate::cli) fn known_edges(known: &[EdgeStatus]) -> Vec<EdgeLine> {
+    let line = |it: &EdgeStatus| EdgeLine {
+        name: it.name.clone(),
+        standing: it.into(),
+    };
+    known.iter().map(line).collect()
+}
+
+/// Those that get no new connections.
+pub(in crate::cli) fn trouble(edges: &[EdgeLine]) -> Vec<TroubleLine> {
+    let trouble = edges.iter().map(|it| it.standing.trouble(&it.name));
+    trouble.flatten().collect()
+}
+
+/// How many there are in each state, such as `2 up, 1 down`.
+pub(in crate::cli) fn states(edges: &[EdgeLine]) -> String {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for edge in edges {
+        *counts.entry(edge.standing.state()).or_default() += 1;
+    }
+    if counts.is_empty() {
+        return "none".into();
+    }
+    // The good news first.
+    let counts = counts.iter().rev();
+    let each: Vec<_> = counts
+        .map(|(state, count)| format!("{} {state}", units::count(*count)))
+        .collect();
+    each.join(", ")
 }
 
 /// The names of the feature flags that are set.
@@ -307,7 +378,10 @@ impl Row for DropLine {
 
 #[cfg(test)]
 mod tests {
+    use sni_common::contract::{EdgeState, LabelKind};
+
     use super::*;
+    use crate::cli::view::made_up;
 
     #[test]
     fn counters_and_reasons_go_by_name() {
@@ -327,6 +401,34 @@ mod tests {
         let dropped: Vec<_> = drops.iter().filter(|line| line.packets > 0).collect();
         assert_eq!((dropped.len(), dropped[0].number), (1, 6));
         assert!(dropped[0].cells()[2].contains("No Edge"), "{dropped:?}");
+    }
+
+    #[test]
+    fn edges_are_counted_and_those_that_are_not_up_explained() {
+        let known = crate::control::fake::status().edges;
+        let names = made_up::names(&[
+            (LabelKind::Edge, 0, 3, "edge-a"),
+            (LabelKind::Edge, 0, 4, "edge-b"),
+            (LabelKind::Edge, 0, 5, "of no pool"),
+        ]);
+        let mut down = made_up::edge("203.0.113.10:5061");
+        down.state = EdgeState::Down as u8;
+        let up = || made_up::edge("203.0.113.11:5061");
+        let mut pool = Pool {
+            count: 2,
+            family: 4,
+            ..Pool::default()
+        };
+        pool.members[0].edge = 3;
+        pool.members[1].edge = 4;
+        let all = [(3, down), (4, up()), (5, up())];
+        let lines = edges(&[(0, pool)], &all, &names, &known);
+        assert_eq!(states(&lines), "1 up, 1 down");
+        let trouble = trouble(&lines);
+        assert_eq!(trouble.len(), 1);
+        assert_eq!(trouble[0].cells()[..3], ["edge-a", "down", "12s"]);
+        assert_eq!(states(&known_edges(&known)), "1 down");
+        assert_eq!(states(&[]), "none");
     }
 
     #[test]
