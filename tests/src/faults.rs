@@ -34,7 +34,7 @@ pub fn lose_incoming(namespace: &Namespace, percent: u8) -> Result<()> {
     Ok(())
 }
 
-/// Ends [`lose_incoming`].
+/// Ends [`lose_incoming`] and [`take_no_more`].
 ///
 /// # Errors
 /// nftables is missing or refuses.
@@ -46,6 +46,38 @@ pub fn stop_losing(namespace: &Namespace) -> Result<()> {
             "add table inet {TABLE}; delete table inet {TABLE}"
         )],
     )?;
+    Ok(())
+}
+
+/// What becomes of SYNs that arrive at a server; the connections that it has go on.
+#[derive(Clone, Copy, Debug)]
+pub enum Syns {
+    /// They are lost: the server is silent.
+    Lost,
+    /// They are answered with a RST: nobody listens.
+    Refused,
+    /// Every other one is.
+    RefusedInTurns,
+}
+
+/// From now on the namespace takes no new TCP connections. [`stop_losing`] ends it.
+///
+/// # Errors
+/// nftables is missing or refuses.
+pub fn take_no_more(namespace: &Namespace, syns: Syns) -> Result<()> {
+    stop_losing(namespace)?;
+    let fate = match syns {
+        Syns::Lost => "drop",
+        Syns::Refused => "reject with tcp reset",
+        Syns::RefusedInTurns => "numgen inc mod 2 == 0 reject with tcp reset",
+    };
+    for rule in [
+        format!("add table inet {TABLE}"),
+        format!("add chain inet {TABLE} in {{ type filter hook input priority filter; }}"),
+        format!("add rule inet {TABLE} in meta l4proto tcp tcp flags & (syn | ack) == syn {fate}"),
+    ] {
+        namespace.output("nft", &[&rule])?;
+    }
     Ok(())
 }
 
