@@ -12,6 +12,7 @@ pub mod tls;
 
 mod clock;
 mod hold;
+mod http;
 mod instance;
 mod neighbours;
 mod service_manager;
