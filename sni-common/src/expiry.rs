@@ -30,7 +30,7 @@ impl Timeouts {
 }
 
 /// Why a flow is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ended {
     /// FIN both ways, then idle.
     Closed,

@@ -6,12 +6,14 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod edges;
+pub mod metrics;
 pub mod net;
 pub mod proxy;
 pub mod tls;
 
 mod clock;
 mod hold;
+mod http;
 mod instance;
 mod neighbours;
 mod service_manager;

@@ -44,10 +44,9 @@ impl Sweeper {
                     Ok(swept) => {
                         active.edges.swept(&before, |index| {
                             let slot = active.numbers.edges.get(index);
-                            let found = slot.and_then(|slot| swept.handed_off.get(slot));
-                            found.copied().unwrap_or_default()
+                            slot.map_or(0, |slot| swept.handed_off(*slot))
                         });
-                        let before = mem::replace(&mut handed_off, swept.handed_off.values().sum());
+                        let before = mem::replace(&mut handed_off, swept.all_handed_off());
                         if handed_off > before {
                             release_memory();
                         }
@@ -62,6 +61,7 @@ impl Sweeper {
                             stuck = swept.stuck,
                             "swept"
                         );
+                        proxy.measured().swept(swept);
                     }
                     Err(error) => report(&error),
                 }

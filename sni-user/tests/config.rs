@@ -167,6 +167,7 @@ fn the_defaults() {
     assert_eq!(gateway.pin_path, Path::new("/sys/fs/bpf/snigate"));
     assert_eq!(gateway.control, Path::new("/run/snigate/control.sock"));
     assert_eq!(gateway.metrics, "127.0.0.1:9461".parse().unwrap());
+    assert!(!gateway.datapath_time);
     assert_eq!(gateway.idle_timeout, Duration::from_secs(7200));
     assert_eq!(gateway.hello_timeout, Duration::from_secs(5));
     assert_eq!(gateway.max_flows, 1_000_000);

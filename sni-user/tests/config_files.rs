@@ -292,6 +292,7 @@ fn document() -> impl Strategy<Value = String> {
         "pin_path",
         "control",
         "metrics",
+        "datapath_time",
         "idle_timeout",
         "hello_timeout",
         "max_flows",

@@ -53,6 +53,8 @@ const IN_GATEWAY: &[Row] = &[
     row("interfaces = [\"wan0\"]\nseed = 1   #!", "takes a string", "write a string"),
     row("interfaces = [\"wan0\"]\nmetrics = \"127.0.0.1\"   #!", "has no port", "write \"127.0.0.1:5061\""),
     row("interfaces = [\"wan0\"]\nmetrics = \"127.0.0.1:0\"   #!", "`metrics` has port 0", "127.0.0.1:9461"),
+    row("interfaces = [\"wan0\"]\nmetrics = \"198.51.100.10:5061\"   #!", "is also a service", "only the monitoring reaches"),
+    row("interfaces = [\"wan0\"]\ndatapath_time = \"on\"   #!", "takes true or false, and this is a string", "write `datapath_time = true`"),
     row("interfaces = [\"wan0\"]\nidle_timeout = \"29m\"   #!", "shorter than 30m", "from \"30m\" to"),
     row("interfaces = [\"wan0\"]\nidle_timeout = \"2 fortnights\"   #!", "is not a duration", "\"2h\""),
     row("interfaces = [\"wan0\"]\nidle_timeout = \"2000y\"   #!", "longer than 30days", "\"30days\""),
@@ -447,6 +449,14 @@ fn warnings() {
     for row in rows {
         let text = format!("{GATEWAY}{REST}{}\n", row.text);
         assert_warning(&row, &text);
+    }
+    #[rustfmt::skip]
+    let in_gateway = [
+        row("metrics = \"0.0.0.0:9461\"   #!", "on every address of the gateway", "\"127.0.0.1:9461\""),
+        row("metrics = \"198.51.100.10:9461\"   #!", "on the public address 198.51.100.10", "only the monitoring reaches"),
+    ];
+    for row in in_gateway {
+        assert_warning(&row, &format!("{GATEWAY}{}\n{REST}", row.text));
     }
     let steered = REST.replace("inspect = true\ndefault", "steer");
     let domain = "[[domain]]   #!\nsip_domain = \"a.example\"\npool = \"edges-a\"\n";

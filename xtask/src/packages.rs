@@ -78,6 +78,11 @@ const PROGRAMS: &[Program] = &[
         purpose: "its routing by server name",
     },
     Program {
+        name: "promtool",
+        package: "prometheus",
+        purpose: "the metrics, alert rules and dashboard judged",
+    },
+    Program {
         name: "systemctl",
         package: "systemd",
         purpose: "the gateway as a service",
@@ -85,7 +90,7 @@ const PROGRAMS: &[Program] = &[
 ];
 
 /// Those of the packages that bring a service of their own name, which nobody asked for who runs the lab.
-const SERVICES: &[&str] = &["haproxy", "kamailio", "nginx"];
+const SERVICES: &[&str] = &["haproxy", "kamailio", "nginx", "prometheus"];
 
 /// One sentence about the programs that are missing, or `None`.
 pub(crate) fn missing() -> Option<String> {

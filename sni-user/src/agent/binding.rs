@@ -239,6 +239,11 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// Whether the datapath binds.
+    pub(super) fn is_on(&self) -> bool {
+        self.off.is_none()
+    }
+
     pub(super) fn status(&self) -> BindingStatus {
         let ms = |since: Instant| u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
         BindingStatus {

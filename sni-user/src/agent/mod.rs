@@ -10,6 +10,7 @@ mod control;
 mod cookies;
 mod error;
 mod events;
+mod exposition;
 mod files;
 mod health;
 pub(crate) mod hooks;
@@ -40,6 +41,7 @@ pub(crate) use self::{
 
 use self::{
     candidate::Candidate,
+    exposition::Readers,
     files::{Stamps, Watch},
     kernel::Kernel,
     serve::{Agent, Signals},
@@ -122,7 +124,8 @@ pub async fn run(options: RunOptions) -> Result<(), AgentError> {
         }
     };
     // Whatever happens from here on, flows are more than their agent: only an orderly end takes the datapath away.
-    let agent = Agent::new(main, proxy, watch, stamps);
+    let readers = Readers::open(&kernel.datapath)?;
+    let agent = Agent::new(main, proxy, watch, stamps, readers);
     agent
         .serve(&mut kernel, listener, &mut keeper, changes, signals)
         .await?;

@@ -22,6 +22,7 @@ use super::{
     candidate::LiveRoutes,
     control::{Asked, Facts},
     events::Events,
+    exposition::{Endpoint, Readers},
     files::{Stamps, Watch},
     health::Supervision,
     kernel::Kernel,
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::{
     control::Server,
-    datapath::{LogStream, Maps},
+    datapath::{LogStream, Maps, Measuring},
     hold::Keeper,
     net::Changes,
     proxy::{Active, Proxy},
@@ -78,12 +79,21 @@ pub(super) struct Agent {
     pub(super) health: Supervision,
     sweeper: Option<(Duration, Sweeper)>,
     revocation: Revocation,
+    metrics: Endpoint,
+    /// While the kernel measures the datapath.
+    measuring: Option<Measuring>,
     /// What the listener is bound to.
     port: u16,
 }
 
 impl Agent {
-    pub(super) fn new(main: PathBuf, proxy: Arc<Proxy>, watch: Watch, stamps: Stamps) -> Self {
+    pub(super) fn new(
+        main: PathBuf,
+        proxy: Arc<Proxy>,
+        watch: Watch,
+        stamps: Stamps,
+        readers: Readers,
+    ) -> Self {
         let now = Instant::now();
         let facts = Facts {
             started: now,
@@ -95,16 +105,19 @@ impl Agent {
             binding: Binding::new().facts(),
         };
         let health = Supervision::new(&proxy.active());
+        let facts = Arc::new(Mutex::new(facts));
         Self {
+            metrics: Endpoint::new(Arc::clone(&proxy), Arc::clone(&facts), readers),
             main,
             proxy,
             health,
             live: LiveRoutes::new(),
             stamps,
-            facts: Arc::new(Mutex::new(facts)),
+            facts,
             watch,
             sweeper: None,
             revocation: Revocation::default(),
+            measuring: None,
             port: 0,
         }
     }
@@ -261,6 +274,22 @@ impl Agent {
         }
         self.listen_on();
         self.revocation.follow(&active.config, &self.proxy).await;
+        self.metrics.follow(gateway.metrics).await;
+        self.measure(gateway.datapath_time);
+    }
+
+    /// Has the kernel measure the datapath, or no longer.
+    fn measure(&mut self, wanted: bool) {
+        if !wanted {
+            self.measuring = None;
+        } else if self.measuring.is_none() {
+            match Measuring::begin() {
+                Ok(measuring) => self.measuring = Some(measuring),
+                Err(error) => {
+                    tracing::warn!(%error, "`datapath_time` needs CAP_SYS_ADMIN; without it, `sysctl -w kernel.bpf_stats_enabled=1` does the same");
+                }
+            }
+        }
     }
 
     /// Listens where the stamps say.

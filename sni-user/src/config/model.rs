@@ -110,6 +110,8 @@ pub struct Gateway {
     pub control: PathBuf,
     /// Where the agent serves its metrics.
     pub metrics: SocketAddr,
+    /// Whether the kernel measures how long the datapath's programs run, which costs each run two readings of the clock.
+    pub datapath_time: bool,
     /// How long a flow may be silent.
     #[serde(serialize_with = "duration")]
     pub idle_timeout: Duration,

@@ -14,6 +14,9 @@ use super::{
 
 const FIRST_BATCH: usize = 4096;
 const LARGEST_BATCH: usize = 1 << 20;
+/// What is only counted is read in smaller portions: it happens again and again, beside connections.
+const COUNTING_BYTES: usize = 1 << 20;
+const SMALLEST_BATCH: usize = 64;
 
 /// Hands every entry of the hash map `name` to `each`, as it is while the reading passes by.
 ///
@@ -30,42 +33,17 @@ pub(super) unsafe fn for_each<K: Pod, V: Pod>(
     let mut size = FIRST_BATCH;
     let mut keys: Vec<K> = Vec::with_capacity(size);
     let mut values: Vec<V> = Vec::with_capacity(size);
-    // The kernel's own position: a bucket number.
-    let mut position = 0u32;
-    let mut started = false;
+    let mut position = None;
     loop {
-        let mut attributes = BatchAttributes {
-            in_batch: if started {
-                &raw const position as u64
-            } else {
-                0
-            },
-            out_batch: &raw mut position as u64,
-            keys: keys.as_mut_ptr() as u64,
-            values: values.as_mut_ptr() as u64,
-            count: size as u32,
-            map_fd: descriptor(map),
-            ..BatchAttributes::default()
-        };
-        // SAFETY: the attributes point to buffers of `count` keys and values of the map's own types (the caller's), and to a position.
-        let error = unsafe { bpf(Command::LookupBatch, &mut attributes) }.err();
-        let errno = error.as_ref().and_then(io::Error::raw_os_error);
-        if errno == Some(libc::ENOSPC) && size < LARGEST_BATCH {
-            // One bucket holds more than the buffers: again from the same position, with larger ones.
+        let buffers = (keys.as_mut_ptr() as u64, values.as_mut_ptr() as u64);
+        // SAFETY: buffers of `size` keys and values of the map's own types (the caller's).
+        let batch = unsafe { next(name, map, &mut position, buffers, size) }?;
+        let Batch::Entries { count, last } = batch else {
             size *= 4;
             keys.reserve(size);
             values.reserve(size);
             continue;
-        }
-        if let Some(error) = error
-            && errno != Some(libc::ENOENT)
-        {
-            return Err(DatapathError::kernel(
-                format!("reading the map {name}"),
-                error,
-            ));
-        }
-        let count = attributes.count as usize;
+        };
         // SAFETY: the kernel has written `count` of each, at most `size`.
         unsafe {
             keys.set_len(count);
@@ -74,11 +52,95 @@ pub(super) unsafe fn for_each<K: Pod, V: Pod>(
         for (key, value) in keys.drain(..).zip(values.drain(..)) {
             each(key, value)?;
         }
-        // ENOENT: the end.
-        if errno == Some(libc::ENOENT) {
+        if last {
             return Ok(());
         }
-        started = true;
+    }
+}
+
+/// How many entries the hash map `name` has, while the counting passes by.
+///
+/// # Errors
+/// When the map can't be read.
+pub(super) fn count(name: &str, map: &MapData) -> Result<u64, DatapathError> {
+    let info = map
+        .info()
+        .map_err(|e| DatapathError::kernel(format!("reading the map {name}"), e))?;
+    // The kernel hands values over in multiples of eight bytes.
+    let key = info.key_size() as usize;
+    let value = (info.value_size() as usize).next_multiple_of(8);
+    let mut size = (COUNTING_BYTES / (key + value)).clamp(SMALLEST_BATCH, FIRST_BATCH);
+    let (mut keys, mut values) = (vec![0u8; size * key], vec![0u8; size * value]);
+    let mut position = None;
+    let mut sum = 0;
+    loop {
+        let buffers = (keys.as_mut_ptr() as u64, values.as_mut_ptr() as u64);
+        // SAFETY: buffers of `size` keys and values of the sizes that the kernel tells.
+        match unsafe { next(name, map, &mut position, buffers, size) }? {
+            Batch::TooSmall => {
+                size *= 4;
+                keys.resize(size * key, 0);
+                values.resize(size * value, 0);
+            }
+            Batch::Entries { count, last } => {
+                sum += count as u64;
+                if last {
+                    return Ok(sum);
+                }
+            }
+        }
+    }
+}
+
+/// What one call has brought.
+enum Batch {
+    Entries {
+        count: usize,
+        last: bool,
+    },
+    /// One bucket holds more than the buffers: again from the same position, with larger ones.
+    TooSmall,
+}
+
+/// Reads the entries from `position` on, which is the kernel's own: a bucket number, and none before the first call.
+///
+/// # Safety
+/// `buffers` must be the addresses of `size` keys and of `size` values.
+unsafe fn next(
+    name: &str,
+    map: &MapData,
+    position: &mut Option<u32>,
+    (keys, values): (u64, u64),
+    size: usize,
+) -> Result<Batch, DatapathError> {
+    let from = position.unwrap_or_default();
+    let mut to = 0u32;
+    let mut attributes = BatchAttributes {
+        in_batch: position.map_or(0, |_| &raw const from as u64),
+        out_batch: &raw mut to as u64,
+        keys,
+        values,
+        count: size as u32,
+        map_fd: descriptor(map),
+        ..BatchAttributes::default()
+    };
+    // SAFETY: the attributes point to buffers of `count` keys and values (the caller's), and to positions.
+    let error = unsafe { bpf(Command::LookupBatch, &mut attributes) }.err();
+    let errno = error.as_ref().and_then(io::Error::raw_os_error);
+    match (error, errno) {
+        (Some(_), Some(libc::ENOSPC)) if size < LARGEST_BATCH => Ok(Batch::TooSmall),
+        (Some(error), errno) if errno != Some(libc::ENOENT) => Err(DatapathError::kernel(
+            format!("reading the map {name}"),
+            error,
+        )),
+        (_, errno) => {
+            *position = Some(to);
+            Ok(Batch::Entries {
+                count: attributes.count as usize,
+                // ENOENT: the end.
+                last: errno == Some(libc::ENOENT),
+            })
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod clsact;
 mod dispatch;
 mod error;
 mod events;
+mod fill;
 mod former;
 mod generation;
 mod hand_offs;
@@ -19,6 +20,7 @@ mod maps;
 mod names;
 mod program;
 mod returning;
+mod run_time;
 mod sweep;
 mod sys;
 mod tables;
@@ -29,13 +31,15 @@ pub use self::{
     dispatch::Listeners,
     error::DatapathError,
     events::{EventStream, LogStream, Told},
+    fill::Fill,
     former::FormerSettings,
     generation::Activated,
     hand_offs::{FlowRefused, HandOffs},
     maps::{MAPS, MapKind, Maps, map_kind},
     program::{Datapath, Origin, ProgramFacts},
     returning::ReturnHook,
-    sweep::{Swept, sweep},
+    run_time::{Measuring, Programs, RunTime},
+    sweep::{EndedFlow, Swept, sweep},
     tables::Tables,
 };
 

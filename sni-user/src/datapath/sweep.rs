@@ -11,8 +11,10 @@ use sni_common::{
 use super::{Additions, DatapathError, Maps};
 
 /// What a sweep found and removed; flows, not entries.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
+    /// Entries of FLOWS that live on.
+    pub entries: usize,
     /// Established flows that live on.
     pub flows: usize,
     /// Half-open flows that live on.
@@ -29,8 +31,36 @@ pub struct Swept {
     pub abandoned: usize,
     /// Connections that the datapath has begun by itself, and that have come no further.
     pub stuck: usize,
-    /// Flows that were handed off or bound, and that nobody has ended, by the slot of their Edge.
-    pub handed_off: HashMap<u16, u32>,
+    /// Flows that nobody has ended, by the slot of their Edge and the [`Way`] that they came.
+    pub open: HashMap<(u16, u8), u32>,
+    /// Flows that are over and gone, by how they came and why they are over.
+    pub ended: HashMap<EndedFlow, u32>,
+}
+
+/// What is told of a flow that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EndedFlow {
+    /// A [`Way`].
+    pub way: u8,
+    /// Whether a configured server name decided about it.
+    pub named: bool,
+    /// Why it is over.
+    pub why: Ended,
+}
+
+impl Swept {
+    /// Flows to the Edge in this slot that were handed off or bound, and that nobody has ended.
+    pub fn handed_off(&self, slot: u16) -> u32 {
+        let of = |way: Way| self.open.get(&(slot, way as u8)).copied();
+        of(Way::HandedOff).unwrap_or_default() + of(Way::Bound).unwrap_or_default()
+    }
+
+    /// Those of all Edges.
+    pub fn all_handed_off(&self) -> u32 {
+        let mine = |way: u8| way != Way::Steered as u8;
+        let open = self.open.iter().filter(|((_, way), _)| mine(*way));
+        open.map(|(_, count)| count).sum()
+    }
 }
 
 /// Removes every flow that is over by `timeouts` at `now_ns` (monotonic clock).
@@ -46,11 +76,9 @@ pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept,
     let mut candidates = Vec::new();
     maps.for_each_flow(|key, flow| {
         entries += 1;
-        if flow.way != Way::Steered as u8
-            && flow.direction == Direction::ToEdge as u8
-            && flow.state & (state::FIN | state::RST) == 0
+        if flow.direction == Direction::ToEdge as u8 && flow.state & (state::FIN | state::RST) == 0
         {
-            *swept.handed_off.entry(flow.edge).or_default() += 1;
+            *swept.open.entry((flow.edge, flow.way)).or_default() += 1;
         }
         // By itself, as if the other direction said the same: what neither entry suggests is not the case.
         if flow.state & (state::FIN | state::RST) != 0
@@ -73,6 +101,12 @@ pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept,
             continue;
         };
         removed += maps.remove_flow(&key, &mut additions);
+        let told = EndedFlow {
+            way: flow.way,
+            named: flow.route != 0,
+            why: ended,
+        };
+        *swept.ended.entry(told).or_default() += 1;
         match ended {
             Ended::Closed => swept.closed += 1,
             Ended::Reset => swept.reset += 1,
@@ -80,7 +114,8 @@ pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept,
             Ended::Orphaned => swept.orphaned += 1,
         }
     }
-    swept.flows = (entries - removed) / 2;
+    swept.entries = entries - removed;
+    swept.flows = swept.entries / 2;
     let accounted = maps.account(&mut additions);
 
     let half_open: HashMap<FlowKey, Flow> = maps.all_half_open()?.into_iter().collect();

@@ -13,7 +13,7 @@ use std::{
 use sni_common::contract::{Account, AccountKey};
 
 use super::relay::Activity;
-use crate::{control::CarriedConnection, datapath::Additions, edges::Edge};
+use crate::{config::Name, control::CarriedConnection, datapath::Additions, edges::Edge};
 
 /// What a connection has carried so far, and when it last did.
 #[derive(Debug, Default)]
@@ -103,6 +103,16 @@ impl Registry {
         drop(entries);
         all.sort_unstable_by_key(|connection| (connection.client, connection.vip));
         all
+    }
+
+    /// How many there are, by Edge and way.
+    pub(super) fn by_edge(&self) -> HashMap<(Name, &'static str), u64> {
+        let mut counts = HashMap::new();
+        for entry in self.lock().values() {
+            let key = (entry.edge.config.name.clone(), entry.way);
+            *counts.entry(key).or_default() += 1;
+        }
+        counts
     }
 
     /// Has `write` add to the accounts what connections have carried since the last time; what it leaves is tried again. `is_in_slot` says whether an

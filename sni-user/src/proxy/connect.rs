@@ -4,7 +4,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -155,7 +155,12 @@ impl Attempts {
         for edge in self.left.by_ref() {
             // Before the attempt, so that a burst of connections is spread by those that are under way.
             let entered = edge.enter();
-            match to_edge(proxy, &edge, self.client, self.segment_size).await {
+            let began = Instant::now();
+            let connected = to_edge(proxy, &edge, self.client, self.segment_size).await;
+            let name = edge.config.name.as_str();
+            let measured = proxy.measured();
+            measured.connect(name, began.elapsed(), connected.is_ok());
+            match connected {
                 Ok((stream, way_back)) => {
                     edge.connected();
                     return Ok(Connected {

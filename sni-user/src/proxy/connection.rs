@@ -16,7 +16,7 @@ use super::{
     refusal::Refusal,
     routing::Service,
     story::Story,
-    terminate::{self, Reach, TerminateError},
+    terminate::{self, Peer, Reach, TerminateError},
 };
 use crate::{
     edges::Edge,
@@ -264,5 +264,10 @@ impl Reach for Candidates<'_> {
         let config = &edge.config;
         let sentence = format!("{} ({}): {error}", config.name, config.address);
         self.failed.push(sentence);
+    }
+
+    fn shook_hands(&mut self, with: Peer, took: Duration, completed: bool) {
+        let measured = self.story.proxy.measured();
+        measured.handshake(with, took, completed);
     }
 }

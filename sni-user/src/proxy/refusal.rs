@@ -147,6 +147,19 @@ impl Refusal {
         }
     }
 
+    /// Whether it says what came of waiting for the ClientHello, and of reading it.
+    pub(super) fn is_of_hello(&self) -> bool {
+        matches!(
+            self,
+            Self::HelloBudget
+                | Self::HelloTimeout(_)
+                | Self::HelloClosed
+                | Self::HelloBroken(_)
+                | Self::NotTls(_)
+                | Self::Hello(_)
+        )
+    }
+
     /// Whether the operator has something to mend; else it is the client's affair, and its traces are for who looks for them.
     pub(super) fn is_ours(&self) -> bool {
         match self {

@@ -30,10 +30,11 @@ use super::{
 };
 use crate::{
     clock::monotonic_ns,
-    config::{Config, IpNet},
+    config::{Config, IpNet, Name},
     control::{CarriedConnection, HelloSeen},
     datapath::{Activated, HandOffs},
     edges::Edges,
+    metrics::Measured,
     tls,
 };
 
@@ -104,6 +105,7 @@ pub struct Proxy {
     debt: AtomicUsize,
     budgets: Arc<Budgets>,
     counters: Counters,
+    measured: Measured,
     open: AtomicU64,
     uses: Arc<InUse>,
     carried: Registry,
@@ -172,6 +174,7 @@ impl Proxy {
             debt: AtomicUsize::new(0),
             budgets: Budgets::new(),
             counters: Counters::default(),
+            measured: Measured::new(),
             open: AtomicU64::new(0),
             uses: Arc::default(),
             carried: Registry::default(),
@@ -298,6 +301,16 @@ impl Proxy {
         {
             tracing::warn!(%error, unsaid, "what connections have carried is not in all accounts yet");
         }
+    }
+
+    /// How many the agent carries itself, by Edge and way.
+    pub(crate) fn carried_by_edge(&self) -> HashMap<(Name, &'static str), u64> {
+        self.carried.by_edge()
+    }
+
+    /// What is counted and measured of connections.
+    pub(crate) fn measured(&self) -> &Measured {
+        &self.measured
     }
 
     /// What has been counted, by name.

@@ -76,6 +76,7 @@ impl<'a> Story<'a> {
         });
         self.hello = Some(hello);
         self.heard = Some(SystemTime::now());
+        self.proxy.measured().hello(self.began.elapsed());
         match verdict {
             Verdict::Goes(decision) => {
                 self.decision = Some(decision);
@@ -132,6 +133,10 @@ impl<'a> Story<'a> {
     /// configurations come and go.
     pub(super) fn carried(self, way: &'static str, edge: Arc<Edge>) -> Carried<'a> {
         self.proxy.count(way, 1);
+        let relays = way != "passed";
+        if relays {
+            self.proxy.measured().opened(way);
+        }
         let progress = Arc::default();
         self.show(|| format!("{way} to {}", edge.config.name));
         Carried {
@@ -140,6 +145,7 @@ impl<'a> Story<'a> {
             address: self.address,
             server_name: self.server_name().map(str::to_owned),
             route: self.decision.map_or(0, |decision| decision.route),
+            relays,
             listed: Some(self.list(way, &edge, &progress)),
             progress,
             edge,
@@ -150,6 +156,11 @@ impl<'a> Story<'a> {
     /// It is not carried.
     pub(super) fn refused(&self, refusal: &Refusal) {
         let reason = refusal.name();
+        let measured = self.proxy.measured();
+        measured.refused(reason);
+        if refusal.is_of_hello() {
+            measured.no_hello(reason);
+        }
         if let Some(unsaid) = self.proxy.note(reason) {
             let (source, address, server_name) = (self.source, self.address, self.server_name());
             if refusal.is_ours() {
@@ -202,6 +213,8 @@ pub(super) struct Carried<'a> {
     server_name: Option<String>,
     /// The number of the name that decided.
     route: u64,
+    /// Whether the agent has begun to carry it by itself; not while it may yet be handed off before that.
+    relays: bool,
     pub(super) progress: Arc<Progress>,
     /// None after a hand-off.
     listed: Option<Listed<'a>>,
@@ -241,6 +254,7 @@ impl Carried<'_> {
         if let Some(listed) = self.listed.take() {
             listed.hand_off(unseen);
         }
+        self.proxy.measured().opened("handed-off");
         self.ended(
             (passed.to_edge, passed.to_client),
             self.counted("handed-off"),
@@ -248,8 +262,10 @@ impl Carried<'_> {
     }
 
     /// It stays in the relay, for now.
-    pub(super) fn kept(&self, why: &NotHandedOff) {
+    pub(super) fn kept(&mut self, why: &NotHandedOff) {
         let reason = why.name();
+        self.proxy.measured().kept(reason);
+        self.relayed();
         let Some(unsaid) = self.proxy.note(reason) else {
             return;
         };
@@ -261,13 +277,23 @@ impl Carried<'_> {
         }
     }
 
+    /// The agent carries it, at least for now.
+    fn relayed(&mut self) {
+        if !std::mem::replace(&mut self.relays, true) {
+            self.proxy.measured().opened("relayed");
+        }
+    }
+
     /// A connection that was passed through is over.
-    pub(super) fn passed(&self, relayed: &Relayed) {
+    pub(super) fn passed(&mut self, relayed: &Relayed) {
         let end = match relayed.end {
             End::Closed | End::Paused => "closed",
             End::Reset => "reset",
             End::Idle => "idle",
         };
+        // Not yet where it was reset in the middle of its first hand-off.
+        self.relayed();
+        self.measure_end("relayed", end);
         self.ended((relayed.to_edge, relayed.to_client), self.counted(end));
     }
 
@@ -290,7 +316,12 @@ impl Carried<'_> {
                 reason
             }
         };
+        self.measure_end("terminated", end);
         self.ended((relayed.to_edge, relayed.to_partner), end);
+    }
+
+    fn measure_end(&self, way: &str, result: &str) {
+        self.proxy.measured().ended(self.route != 0, way, result);
     }
 
     fn counted(&self, end: &'static str) -> &'static str {

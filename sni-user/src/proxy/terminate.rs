@@ -26,6 +26,7 @@ pub use self::{
 };
 
 use super::Progress;
+pub use crate::metrics::Peer;
 use crate::tls::{EdgeTls, Terminating, fatal_alert, linger, plaintext_alert};
 
 /// Handshakes with Edges that are tried for one connection, whatever [`Reach`] would give.
@@ -98,6 +99,9 @@ pub trait Reach: Send {
 
     /// Takes note that the handshake on the last connection has failed.
     fn failed(&mut self, tag: Self::Tag, error: &TerminateError);
+
+    /// Takes note of how long a handshake took until it was complete, or had failed.
+    fn shook_hands(&mut self, _with: Peer, _took: Duration, _completed: bool) {}
 }
 
 /// A terminated connection whose two handshakes are complete.
@@ -130,7 +134,10 @@ pub async fn establish<R: Reach>(
     handshake: Duration,
     edges: &mut R,
 ) -> Result<(Established, R::Tag), TerminateError> {
-    let partner = accept_partner(client, domain, Instant::now() + handshake).await?;
+    let began = Instant::now();
+    let partner = accept_partner(client, domain, began + handshake).await;
+    edges.shook_hands(Peer::Partner, began.elapsed(), partner.is_ok());
+    let partner = partner?;
     let mut failure = None;
     for _ in 0..ATTEMPTS {
         let (tcp, edge, tag) = match edges.reach().await {
@@ -141,8 +148,11 @@ pub async fn establish<R: Reach>(
                 break;
             }
         };
-        let deadline = Instant::now() + handshake;
-        match connect_edge(tcp, &edge, domain, server_name, &partner, deadline).await {
+        let began = Instant::now();
+        let deadline = began + handshake;
+        let connected = connect_edge(tcp, &edge, domain, server_name, &partner, deadline).await;
+        edges.shook_hands(Peer::Edge, began.elapsed(), connected.is_ok());
+        match connected {
             Ok(edge) => return Ok((Established { partner, edge }, tag)),
             Err(error) => {
                 edges.failed(tag, &error);

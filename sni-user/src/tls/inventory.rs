@@ -38,6 +38,17 @@ pub enum Purpose {
     MirrorCa,
 }
 
+impl Purpose {
+    /// As it is serialized.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Domain => "domain",
+            Self::Gateway => "gateway",
+            Self::MirrorCa => "mirror-ca",
+        }
+    }
+}
+
 /// Reads every certificate: those of domains first, each once however many domains share it.
 pub fn inventory(config: &Config) -> Vec<Kept> {
     let mut files = Files::default();

@@ -208,6 +208,11 @@ impl Mirror {
         Ok((begin, end))
     }
 
+    /// From when until when the CA's certificate is valid, in seconds since 1970.
+    pub(super) fn validity(&self) -> (i64, i64) {
+        self.validity
+    }
+
     /// The CA's revocation list as DER; it is empty, because mirrored certificates end within a day.
     ///
     /// # Errors

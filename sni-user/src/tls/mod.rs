@@ -47,7 +47,7 @@ pub use self::{
     inventory::{Kept, Purpose, inventory, mirror_ca},
     mirror::{Mirror, MirrorError, Mirrored},
     server::Terminating,
-    store::Store,
+    store::{Lifetime, Store},
 };
 /// The ciphers, key exchanges and signatures of both sides; one for all, because ten thousand domains would have as many copies.
 fn provider() -> &'static Arc<CryptoProvider> {

@@ -1,12 +1,18 @@
 //! A configuration's files, loaded as a whole.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use rustls::{pki_types::UnixTime, server::ServerSessionMemoryCache};
 
 use super::{
+    chain::Served,
     edge::EdgeTls,
     finding::Finding,
+    inventory::Purpose,
     loader::{Known, Loader},
     mirror::Mirror,
     server::Terminating,
@@ -21,10 +27,22 @@ const SESSIONS: usize = 20_000;
 pub struct Store {
     domains: Vec<Option<Arc<Terminating>>>,
     edges: Vec<Option<Arc<EdgeTls>>>,
+    gateway: Option<Arc<Served>>,
     mirror: Option<Arc<Mirror>>,
     files: Vec<PathBuf>,
     known: Known,
     sessions: Arc<ServerSessionMemoryCache>,
+}
+
+/// When a certificate in use is valid, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// From when on.
+    pub not_before: i64,
+    /// Until when.
+    pub not_after: i64,
 }
 
 impl Store {
@@ -78,6 +96,7 @@ impl Store {
         let store = Self {
             domains,
             edges,
+            gateway,
             mirror,
             files: files.into_paths(),
             known,
@@ -100,6 +119,28 @@ impl Store {
     /// The private CA, where there is one.
     pub fn mirror(&self) -> Option<&Arc<Mirror>> {
         self.mirror.as_ref()
+    }
+
+    /// When each certificate in use is valid, once however many domains share it.
+    pub fn lifetimes(&self) -> Vec<Lifetime> {
+        let mut seen = HashSet::new();
+        let domains = self.domains.iter().flatten();
+        let domains = domains.map(|domain| &domain.parts().served);
+        let domains = domains.filter(|served| seen.insert(Arc::as_ptr(served)));
+        let of = |purpose, (not_before, not_after)| Lifetime {
+            purpose,
+            not_before,
+            not_after,
+        };
+        let facts = |served: &Served| (served.facts.not_before, served.facts.not_after);
+        let mut all: Vec<_> = domains
+            .map(|served| of(Purpose::Domain, facts(served)))
+            .collect();
+        let gateway = self.gateway.as_deref();
+        all.extend(gateway.map(|served| of(Purpose::Gateway, facts(served))));
+        let mirror = self.mirror.as_deref();
+        all.extend(mirror.map(|mirror| of(Purpose::MirrorCa, mirror.validity())));
+        all
     }
 
     /// The files that a change of makes a reload worth while; some need not exist.

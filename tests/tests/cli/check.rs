@@ -34,6 +34,7 @@ fn check_looks_at_the_host() {
                 "capabilities ok this process may load the datapath",
                 &format!("pin path ok {} is free", pins.display()),
                 "wan0 ok is up and forwards; hook: tcx (veth keeps its offloads at this hook)",
+                "metrics ok 127.0.0.1:9461 is free",
                 "Edge edge-a ok is reached over lan0",
                 "Edge edge-b ok is reached over lan1",
             ],

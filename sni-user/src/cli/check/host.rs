@@ -2,6 +2,7 @@
 
 mod files;
 mod inspected;
+mod metrics;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -72,6 +73,7 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     findings.capabilities();
     findings.pins(&config.gateway.pin_path);
     findings.ports(config);
+    findings.metrics(&config.gateway);
     if let Err(error) = findings.network(config).await {
         findings.add("network", Outcome::Error, error);
     }

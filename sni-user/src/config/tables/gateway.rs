@@ -12,13 +12,14 @@ use crate::config::{
 };
 
 /// Its keys, for those who write them outside of it.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 12] = [
     "interfaces",
     "hook",
     "seed",
     "pin_path",
     "control",
     "metrics",
+    "datapath_time",
     "idle_timeout",
     "hello_timeout",
     "max_flows",
@@ -62,6 +63,7 @@ impl GatewayDraft {
                 || SocketAddr::from(([127, 0, 0, 1], 9461)),
                 |metrics| metrics.value,
             ),
+            datapath_time: section.value("datapath_time").unwrap_or(false),
             idle_timeout: section
                 .duration(
                     "idle_timeout",

@@ -1,9 +1,10 @@
 //! `[gateway]`: interfaces and the address of the metrics.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use super::{Once, twice};
 use crate::config::{
+    decode::Located,
     diagnostics::{Diagnostic, Report},
     location::{Location, Source},
     tables::{Draft, GatewayDraft},
@@ -46,16 +47,8 @@ pub(super) fn check(gateway: &GatewayDraft, draft: &Draft, report: &Report) {
             ));
         }
     }
-    if let Some(metrics) = &gateway.metrics
-        && metrics.value.port() == 0
-    {
-        report.push(
-            Diagnostic::error(
-                metrics.at.clone(),
-                "`metrics` has port 0, which nobody could find",
-            )
-            .help("write a port from 1 to 65535, such as \"127.0.0.1:9461\""),
-        );
+    if let Some(metrics) = &gateway.metrics {
+        check_metrics(metrics, draft, report);
     }
     if draft.ip_sets.is_empty()
         && !draft.incomplete
@@ -69,6 +62,46 @@ pub(super) fn check(gateway: &GatewayDraft, draft: &Draft, report: &Report) {
             .help("write an [[ip_set]] with the public addresses"),
         );
     }
+}
+
+/// Reports an address where the metrics can't be found, or where everybody finds them.
+fn check_metrics(metrics: &Located<SocketAddr>, draft: &Draft, report: &Report) {
+    const PRIVATE: &str =
+        "write an address that only the monitoring reaches, or \"127.0.0.1:9461\"";
+    let Located { value, at } = metrics;
+    if value.port() == 0 {
+        report.push(
+            Diagnostic::error(at.clone(), "`metrics` has port 0, which nobody could find")
+                .help("write a port from 1 to 65535, such as \"127.0.0.1:9461\""),
+        );
+    }
+    if value.ip().is_unspecified() {
+        let message = "`metrics` is on every address of the gateway, the public ones among them, and asks nobody for a password";
+        report.push(Diagnostic::warning(at.clone(), message).help(PRIVATE));
+    }
+    let public = draft.ip_sets.iter().find_map(|ip_set| {
+        let addresses = ip_set.addresses.iter().flat_map(|list| &list.items);
+        let mut mine = addresses.filter(|address| address.value == value.ip());
+        Some((ip_set, mine.next()?))
+    });
+    let Some((ip_set, address)) = public else {
+        return;
+    };
+    let found = if ip_set.port_numbers().contains(&value.port()) {
+        let message = format!("{value} is also a service: nobody would reach the metrics there");
+        Diagnostic::error(at.clone(), message)
+    } else {
+        let message = format!(
+            "`metrics` is on the public address {}, and asks nobody for a password",
+            value.ip()
+        );
+        Diagnostic::warning(at.clone(), message)
+    };
+    report.push(
+        found
+            .related(&address.at, "the public address is here")
+            .help(PRIVATE),
+    );
 }
 
 /// The rules of `dev_valid_name` in the kernel's net/core/dev.c.
