@@ -198,7 +198,8 @@ fn write_units(directory: &Path, units: &[(&str, String)]) -> Result<()> {
     Ok(())
 }
 
-/// A packaged unit, with another program, and its log in a file.
+/// A packaged unit, with another program, and its log in a file. What confines it is left out: it is about the package's places, where the lab's are
+/// not, and a user's manager of the host can do only a part of it. The package's own test has all of it.
 ///
 /// # Errors
 /// When it can't be read, or has nothing to replace.
@@ -208,14 +209,22 @@ pub fn packaged_unit(name: &str, program: &str, log: &Path) -> Result<String> {
         .join(name);
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let section = format!("[Service]\nStandardError=append:{}\n", log.display());
-    let changed = text
-        // The package's: its group, and its configuration.
-        .replace("Group=snigate\n", "")
+    let changed = unconfined(&text)
         .replace("ConditionPathExists=/etc/snigate/snigate.toml\n", "")
         .replace("/usr/bin/snigate", program)
         .replace("[Service]\n", &section);
     ensure!(changed.contains(program), "{name} starts something else");
     Ok(changed)
+}
+
+/// A unit without what follows its capabilities in `[Service]`.
+fn unconfined(unit: &str) -> String {
+    let mut confined = false;
+    let kept = unit.lines().filter(|line| {
+        confined = (confined && !line.starts_with('[')) || line.starts_with("CapabilityBoundingSet=");
+        !confined
+    });
+    kept.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// Removes the control groups of a lab's systemd, which stay when it has ended.
