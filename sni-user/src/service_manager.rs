@@ -6,6 +6,7 @@ use std::{
     env, io,
     os::fd::{AsFd, FromRawFd as _, OwnedFd},
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use sd_notify::NotifyState;
@@ -19,8 +20,10 @@ pub(crate) fn is_there() -> bool {
 }
 
 /// Variables by which a child would take itself for the service.
-pub(crate) const VARIABLES: [&str; 4] = [
+pub(crate) const VARIABLES: [&str; 6] = [
     "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
     "LISTEN_PID",
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
@@ -37,6 +40,17 @@ pub(crate) fn reloading() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
         Err(error) => tracing::debug!(%error, "the service manager is not told of the reload"),
     }
+}
+
+/// How often the manager wants to hear [`alive`], or it takes the agent for stuck: half of its patience (`WatchdogSec=`), if it has any.
+pub(crate) fn watchdog() -> Option<Duration> {
+    let patience = sd_notify::watchdog_enabled()?;
+    Some(patience / 2).filter(|interval| !interval.is_zero())
+}
+
+/// The agent's loop turns.
+pub(crate) fn alive() {
+    tell(&[NotifyState::Watchdog]);
 }
 
 /// The agent is ending.

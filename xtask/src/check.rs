@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{bpf_toolchain, process, provision};
+use crate::{bpf_toolchain, process, provision, reproduce};
 
 const CARGO_DENY: (&str, &str) = ("cargo-deny", "0.20.2");
 const CARGO_MACHETE: (&str, &str) = ("cargo-machete", "0.9.2");
@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     ("licences, sources, duplicates", dependencies),
     ("advisories", advisories),
     ("unused dependencies", unused_dependencies),
+    ("the same datapath anywhere", same_datapath),
 ];
 
 pub(crate) fn run() -> Result<()> {
@@ -146,6 +147,10 @@ fn cargo_deny() -> Result<Command> {
 fn unused_dependencies() -> Result<Outcome> {
     let (package, version) = CARGO_MACHETE;
     passes(Command::new(provision::tool(package, version)?).current_dir(process::workspace()))
+}
+
+fn same_datapath() -> Result<Outcome> {
+    reproduce::twice().map(|_| Outcome::Passed)
 }
 
 /// Runs a tool silently; an error is all that it wrote.

@@ -7,11 +7,13 @@ mod apt_source;
 mod bpf_toolchain;
 mod build;
 mod check;
+mod dist;
 mod fuzz;
 mod load;
 mod packages;
 mod process;
 mod provision;
+mod reproduce;
 mod rust_src;
 mod test;
 
@@ -38,6 +40,8 @@ enum Task {
     Check,
     /// Feed the ClientHello's readers, and the translation of handed-off flows, what a fuzzer thinks of
     Fuzz(fuzz::Options),
+    /// Make the Debian package
+    Dist(dist::Options),
     /// Measure
     #[command(subcommand)]
     Bench(load::Bench),
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Check => check::run(),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Dist(options) => dist::run(&options),
         Task::Bench(bench) => load::bench(&bench),
     };
     match result {

@@ -87,7 +87,20 @@ const PROGRAMS: &[Program] = &[
         package: "systemd",
         purpose: "the gateway as a service",
     },
+    Program {
+        name: "dpkg-buildpackage",
+        package: "dpkg-dev",
+        purpose: "the Debian package",
+    },
+    Program {
+        name: "dh",
+        package: "debhelper",
+        purpose: "what is in it",
+    },
 ];
+
+/// Those packages of the list that `cargo xtask dist` needs.
+const PACKAGING: &[&str] = &["dpkg-dev", "debhelper"];
 
 /// Those of the packages that bring a service of their own name, which nobody asked for who runs the lab.
 const SERVICES: &[&str] = &["haproxy", "kamailio", "nginx", "prometheus"];
@@ -99,8 +112,18 @@ pub(crate) fn missing() -> Option<String> {
 
 /// Installs what is missing; only root may.
 pub(crate) fn provide() -> Result<()> {
-    let absent = absent();
-    let Some(sentence) = describe(&absent) else {
+    provide_those(&absent())
+}
+
+/// Likewise, only what packing takes.
+pub(crate) fn provide_packaging() -> Result<()> {
+    let mut absent = absent();
+    absent.retain(|program| PACKAGING.contains(&program.package));
+    provide_those(&absent)
+}
+
+fn provide_those(absent: &[&Program]) -> Result<()> {
+    let Some(sentence) = describe(absent) else {
         return Ok(());
     };
     if process::find_program("apt-get").is_none() {

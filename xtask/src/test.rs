@@ -4,7 +4,7 @@ use std::{env, ffi::OsString};
 
 use anyhow::{Result, bail};
 
-use crate::{build, packages, process, provision};
+use crate::{build, dist, packages, process, provision};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -29,6 +29,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     // The lab starts the binary, which `cargo test` alone would not build for another package.
     build::workspace(false)?;
+    if lab {
+        dist::pack(false)?;
+    }
     let mut test = process::cargo("test");
     test.args([
         "--workspace",

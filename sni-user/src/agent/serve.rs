@@ -168,6 +168,8 @@ impl Agent {
         readers.spawn(events.run(stream));
         let mut leftovers = tokio::time::interval(LEFTOVERS);
         let mut accounting = tokio::time::interval(ACCOUNTING);
+        // Without a watchdog, once in a while for nobody.
+        let mut alive = tokio::time::interval(service_manager::watchdog().unwrap_or(LEFTOVERS));
         tracing::info!("ready");
         service_manager::ready();
         loop {
@@ -206,6 +208,7 @@ impl Agent {
                 }
                 () = keeper.is_lost() => keeper.mend(),
                 () = kernel.binding.due() => self.follow_segments(kernel).await,
+                _ = alive.tick() => service_manager::alive(),
                 _ = accounting.tick() => tokio::task::block_in_place(|| self.proxy.settle_accounts()),
                 _ = leftovers.tick() => {
                     let active = self.active();

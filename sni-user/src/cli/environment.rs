@@ -45,7 +45,8 @@ fn width() -> Option<u16> {
     wanted.or_else(|| terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0))
 }
 
-fn monotonic_ns() -> u64 {
+/// The clock that the datapath stamps flows with.
+pub(super) fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     // Both are positive: the clock starts with the machine.
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()

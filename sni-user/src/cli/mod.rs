@@ -26,6 +26,7 @@ mod run;
 mod service;
 mod status;
 mod table;
+mod top;
 mod trace;
 mod units;
 mod view;
@@ -79,6 +80,10 @@ enum Command {
     Reload,
     /// Show the state of the datapath and of its agent: flows, tables, counters, drops
     Status(status::Arguments),
+    /// Show what happens right now: Edges, pools, routes, flows and drops, by rate
+    ///
+    /// Connections that the agent carries are in the sums of Edges and routes, and not in the list of flows.
+    Top(top::Arguments),
     /// Show every ClientHello as it comes: who asks for which name, and where it goes
     Watch(watch::Arguments),
     /// Tell what would happen to a server name or a packet, and why
@@ -172,6 +177,7 @@ fn execute(cli: &Cli, environment: &mut Environment<'_>) -> Result<u8, CliError>
         Command::Check(arguments) => check::run(arguments, place, environment),
         Command::Reload => reload::run(place, environment),
         Command::Status(arguments) => status::run(arguments, maps(place), place, environment),
+        Command::Top(arguments) => top::run(arguments, maps(place)?, environment),
         Command::Watch(arguments) => watch::run(arguments, place, environment),
         Command::Trace(verb) => trace::run(verb, place, environment),
         Command::Route(verb) => route::run(verb, place, environment),

@@ -91,6 +91,13 @@ pub(super) fn show<R: Row>(
     Ok(())
 }
 
+/// Rows as a table of at most so many columns.
+pub(super) fn text<R: Row>(rows: &[R], width: u16) -> String {
+    let cells: Vec<_> = rows.iter().map(Row::cells).collect();
+    let mut layout = Layout::new(R::COLUMNS, &cells, Some(width));
+    layout.header() + &layout.body(&cells)
+}
+
 fn write_table(
     out: &mut dyn Write,
     columns: &'static [Column],

@@ -423,3 +423,51 @@ fn run_pins_where_the_configuration_says_and_nowhere_else() {
     assert_eq!(status, 2);
     assert!(err.contains("`gateway.pin_path`"), "{err}");
 }
+
+/// What README.md and docs/ have people type: code lines that begin with the program's name, several of them parted by ` ; `, and code spans.
+fn commands_of(text: &str) -> Vec<String> {
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with("    snigate "))
+        .flat_map(|line| line.split(" # ").next().unwrap_or(line).split(" ; "));
+    let spans = text.split('`').skip(1).step_by(2);
+    lines
+        .chain(spans)
+        .map(str::trim)
+        .filter(|command| command.starts_with("snigate "))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_documents_name_commands_that_there_are() {
+    use clap::error::ErrorKind;
+
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let docs = std::fs::read_dir(root.join("docs")).expect("docs/");
+    let files = docs
+        .map(|entry| entry.expect("a file").path())
+        .chain([root.join("README.md")])
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let mut found = 0;
+    for file in files {
+        for command in commands_of(&std::fs::read_to_string(&file).expect("a page")) {
+            found += 1;
+            let outcome = Cli::try_parse_from(command.split_whitespace());
+            // A page may name a command without what it needs.
+            let kind = outcome.err().map(|error| error.kind());
+            let understood = [
+                None,
+                Some(ErrorKind::MissingRequiredArgument),
+                Some(ErrorKind::MissingSubcommand),
+                Some(ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ];
+            assert!(
+                understood.contains(&kind),
+                "{}: `{command}`: {kind:?}",
+                file.display()
+            );
+        }
+    }
+    assert!(found > 30, "{found} commands in all pages");
+}

@@ -7,4 +7,5 @@ mod made_up;
 mod maps;
 mod rig;
 mod status;
+mod top;
 mod trace;

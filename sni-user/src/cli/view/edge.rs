@@ -174,7 +174,7 @@ impl EdgeLine {
 }
 
 /// Each flow counts once, by the entry of its client's packets.
-fn by_edge(entries: &[(FlowKey, Flow)]) -> HashMap<u16, usize> {
+pub(in crate::cli) fn by_edge(entries: &[(FlowKey, Flow)]) -> HashMap<u16, usize> {
     let mut counts = HashMap::new();
     for (_, flow) in entries
         .iter()

@@ -131,3 +131,53 @@ fn a_service_is_restarted_without_a_refusal() {
         manager.systemctl(&["stop", UNIT]).map(drop)
     });
 }
+
+#[test]
+fn a_service_that_is_stuck_is_started_again() {
+    lab_test("restart-watchdog", &quiet(), |lab| {
+        let federation = Federation::new(lab)?;
+        let tables = tables(&federation)? + &ip_set("steered", VIP_1, "steer = \"edges-a\"");
+        // For its configuration file.
+        let mut gateway = Gateway::start(lab, &tables)?;
+        gateway.stop()?;
+        let log = lab.dir().join("service.log");
+        let program = format!(
+            "{} --config {}",
+            binary()?.display(),
+            gateway.config().display()
+        );
+        let unit = packaged_unit(UNIT, &program, &log)?;
+        let impatient = unit.replace("WatchdogSec=60", "WatchdogSec=5");
+        ensure!(impatient != unit, "{unit}");
+        let datapath = "snigate-datapath.service";
+        let units = [
+            (UNIT, impatient),
+            (datapath, packaged_unit(datapath, &program, &log)?),
+        ];
+        let manager = ServiceManager::start(lab, &units)?;
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        manager.systemctl(&["start", UNIT]).with_context(said)?;
+        let pid = || manager.property(UNIT, "MainPID");
+        let mut steered = federation.open(NAME, at(VIP_1.v4.into()))?;
+
+        // While its loop turns, nobody restarts it.
+        let first = pid()?;
+        thread::sleep(Duration::from_secs(8));
+        ensure!(pid()? == first, "{}", said());
+
+        manager.systemctl(&["kill", "--signal=STOP", UNIT])?;
+        until("the next agent", || {
+            let active = manager.property(UNIT, "ActiveState")? == "active";
+            Ok(active && !["0", &first].contains(&pid()?.as_str()))
+        })
+        .with_context(said)?;
+        ensure!(
+            said().contains("took over the listening socket"),
+            "{}",
+            said()
+        );
+        federation.reach(NAME, at(OTHER.v4.into()))?;
+        steered.ping()?;
+        manager.systemctl(&["stop", UNIT]).map(drop)
+    });
+}
