@@ -8,6 +8,7 @@ mod bpf_toolchain;
 mod build;
 mod check;
 mod fuzz;
+mod kernels;
 mod load;
 mod packages;
 mod process;
@@ -38,6 +39,8 @@ enum Task {
     Check,
     /// Feed the ClientHello's readers, and the translation of handed-off flows, what a fuzzer thinks of
     Fuzz(fuzz::Options),
+    /// Load, attach and run the datapath on Debian's kernels, under QEMU, and hold the verifier's work against its budget
+    Kernels(kernels::Options),
     /// Measure
     #[command(subcommand)]
     Bench(load::Bench),
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Check => check::run(),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Kernels(options) => kernels::run(&options),
         Task::Bench(bench) => load::bench(&bench),
     };
     match result {
