@@ -124,6 +124,13 @@ pub fn masked<const MASK: u32>(number: u32) -> u64 {
     number
 }
 
+/// A number that is not 0, as a verifier sees it that learns nothing from a comparison with 0 (before Linux 6.8): from 1 to the mask and one. Helpers
+/// take no length that may be 0.
+#[inline(always)]
+pub fn not_zero<const MASK: u32>(number: u64) -> u64 {
+    masked::<MASK>((number as u32).wrapping_sub(1)) + 1
+}
+
 /// Reads a field of any alignment: BPF loads need none on the machines this runs on, and a bytewise read would cost four loads.
 ///
 /// # Safety

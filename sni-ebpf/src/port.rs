@@ -56,8 +56,9 @@ pub fn claim(
     search.out.source_port_be = key.source_port_be;
     search.out.destination_port_be = edge.port_be;
     // The agent has connections of its own with clients' addresses and ports. That one of the ports below is such a one is as good as impossible.
-    let is_free = |out: &FlowKey| socket::state(ctx.as_ptr(), &out.reversed()).is_none();
-    search.keep_first = (preserve && is_free(&search.out)).into();
+    reverse(&search.out, &mut search.reverse);
+    let is_free = |reverse: &FlowKey| socket::state(ctx.as_ptr(), reverse).is_none();
+    search.keep_first = (preserve && is_free(&search.reverse)).into();
     search.found = 0;
     // A loop of the kernel's: unrolled, the branches of 16 tries are too many for the verifier.
     // SAFETY: the callback has the helper's signature; it needs no context, which would have to be on the stack.
@@ -88,28 +89,30 @@ unsafe extern "C" fn try_one(attempt: u32, _: *mut c_void) -> i64 {
         search.out.source_port_be = (port as u16).to_be();
         search.hash = maglev::mix(search.hash);
     }
-    let reverse = search.out.reversed();
+    // In SCRATCH, because the functions above leave no room: Linux 6.1 counts a stack of 512 bytes in steps of 32 for each of them.
+    reverse(&search.out, &mut search.reverse);
+    let reverse = &search.reverse;
     entry.port_delta = reverse.port_change(&entry.rewrite);
     entry.ip_delta = reverse.address_change(&entry.rewrite);
     // First take, then look: a flow on its way from HALF_OPEN to FLOWS is in at least one of them at any moment.
     if HALF_OPEN
-        .insert(&reverse, &*entry, BPF_NOEXIST.into())
+        .insert(reverse, &*entry, BPF_NOEXIST.into())
         .is_ok()
     {
-        if FLOWS.get_ptr_mut(&reverse).is_none() {
+        if FLOWS.get_ptr_mut(reverse).is_none() {
             search.found = 1;
             return 1;
         }
-        if !taken_by_another(&reverse, &packet.key) {
+        if !taken_by_another(reverse, &packet.key) {
             // A remnant of this client's own earlier flow.
-            let _ = FLOWS.remove(&reverse);
+            let _ = FLOWS.remove(reverse);
             search.found = 1;
             return 1;
         }
-        let _ = HALF_OPEN.remove(&reverse);
-    } else if !taken_by_another(&reverse, &packet.key) {
+        let _ = HALF_OPEN.remove(reverse);
+    } else if !taken_by_another(reverse, &packet.key) {
         search.found = HALF_OPEN
-            .insert(&reverse, &*entry, BPF_ANY.into())
+            .insert(reverse, &*entry, BPF_ANY.into())
             .is_ok()
             .into();
         return 1;
@@ -123,7 +126,25 @@ unsafe extern "C" fn try_one(attempt: u32, _: *mut c_void) -> i64 {
 fn taken_by_another(reverse: &FlowKey, key: &FlowKey) -> bool {
     match lookup::flow(reverse) {
         // SAFETY: a live map value.
-        Some(flow) => unsafe { (*flow).rewrite.reversed() != *key },
+        Some(flow) => unsafe { !are_opposite(&(*flow).rewrite, key) },
         None => false,
     }
+}
+
+/// [`FlowKey::reversed`], without a copy on the stack.
+#[inline(always)]
+fn reverse(key: &FlowKey, reversed: &mut FlowKey) {
+    copy(&mut reversed.source, &key.destination);
+    copy(&mut reversed.destination, &key.source);
+    reversed.source_port_be = key.destination_port_be;
+    reversed.destination_port_be = key.source_port_be;
+}
+
+/// Whether one is the other reversed, likewise.
+#[inline(always)]
+fn are_opposite(one: &FlowKey, other: &FlowKey) -> bool {
+    one.source == other.destination
+        && one.destination == other.source
+        && one.source_port_be == other.destination_port_be
+        && one.destination_port_be == other.source_port_be
 }

@@ -102,6 +102,8 @@ pub fn copy<T: Copy>(to: &mut T, from: &T) {
 pub struct Search {
     pub hash: u64,
     pub out: FlowKey,
+    /// The tuple of the Edge's answers to `out`.
+    pub reverse: FlowKey,
     pub first: u32,
     pub ports: u32,
     pub keep_first: u32,

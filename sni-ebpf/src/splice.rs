@@ -20,7 +20,7 @@ use crate::{
     finish::emit,
     frame::Frame,
     maps::{CLIENT_SYNS, EDGE_SYN_ACKS, HANDING_OFF},
-    packet::{Packet, Segment, at, load, masked, store},
+    packet::{Packet, Segment, at, load, masked, not_zero, store},
     rewrite,
     scratch::{Scratch, scratch},
     socket,
@@ -172,6 +172,7 @@ pub fn read_options(
     if length == 0 || length > MAX_OPTIONS as u64 {
         return Err(DropReason::BadDataOffset);
     }
+    let length = not_zero::<63>(length);
     let walk = &mut scratch.walk;
     // What is beyond `length` is in neither of the two, and adds nothing to the checksum.
     walk.before = [0; 64];

@@ -15,13 +15,14 @@ use crate::{
     Lab, Process, Topology,
     addresses::{EDGE_B, Host, SIP_TLS, VIP_1, VIP_2, VIP_3},
     deadline::Deadline,
-    gateway::{Gateway, binary, two_ip_sets},
+    gateway::{Gateway, Tuning, binary, two_ip_sets},
     output_within,
     peers::{OpensslClient, OpensslServer, TlsVersion},
     pki::{Identity, Pki},
 };
 
-const TIMEOUT: Duration = Duration::from_secs(20);
+/// The longest that anything may take, also on an emulated machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where an Edge trusts mirrored identities and nobody else.
 const MIRROR_PORT: u16 = 5062;
@@ -94,16 +95,17 @@ struct Reached {
     setup: Duration,
 }
 
-/// Brings the lab up, runs the main job through it, prints what went where, and takes it all down again, or leaves it.
+/// Brings the lab up, runs the main job through it with the datapath at this hook, prints what went where, and takes it all down again, or leaves it.
 ///
 /// # Errors
 /// Whatever does not work; the lab is removed then, too.
-pub fn run(keep: bool) -> Result<()> {
+pub fn run(keep: bool, hook: &'static str) -> Result<()> {
     let mut steps = Steps::default();
     steps.begin("a partner, a gateway and two Edges in network namespaces")?;
     let lab = Lab::new(
         "demo",
         &Topology {
+            offloads: hook == "tcx",
             capture: false,
             ..Topology::default()
         },
@@ -130,7 +132,11 @@ pub fn run(keep: bool) -> Result<()> {
         )?,
     ];
     steps.begin("the gateway: snigate run, the datapath on its interfaces")?;
-    let gateway = Gateway::start(&lab, &config)?;
+    let tuning = Tuning {
+        hook: Some(hook),
+        ..Tuning::default()
+    };
+    let gateway = Gateway::start_tuned(&lab, tuning, "", &config)?;
     let mut watch = watch(&lab)?;
     steps.begin("mutual TLS from the partner, with openssl s_client")?;
     let client = |name| OpensslClient::new(&lab.partner, name, &partner, &pki);

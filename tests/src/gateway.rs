@@ -18,8 +18,8 @@ use crate::{
     output_within,
 };
 
-/// How long `snigate run` may take until it is ready: the verifier's work on a busy machine.
-const START: Duration = Duration::from_secs(30);
+/// How long `snigate run` may take until it is ready: the verifier's work on a busy machine, or on an emulated one.
+const START: Duration = Duration::from_secs(300);
 const COMMAND: Duration = Duration::from_secs(30);
 
 /// A running gateway. Dropping it ends the agent, and the lab removes what is pinned.

@@ -39,6 +39,7 @@ pub mod demo;
 pub mod faults;
 pub mod flood;
 pub mod gateway;
+pub mod kernel;
 mod lab;
 pub mod leftovers;
 mod line;

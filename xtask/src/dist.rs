@@ -31,7 +31,7 @@ const NAME: &str = "snigate";
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     provision::datapath_toolchain()?;
-    packages::provide_packaging()?;
+    packages::provide(&packages::PACKAGE)?;
     build::workspace(!options.debug)?;
     if !options.debug {
         let sum = reproduce::twice()?;

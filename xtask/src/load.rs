@@ -86,7 +86,7 @@ fn in_the_lab(keep: bool) -> Result<()> {
 /// A program of the tests crate, together with the `snigate` that it starts.
 fn program_of_tests(name: &str, release: bool) -> Result<Command> {
     provision::datapath_toolchain()?;
-    packages::provide()?;
+    packages::provide(&packages::LAB)?;
     // Not `cargo run`: that unites the features of its one package's dependencies only, and would compile many again.
     build::workspace(release)?;
     let profile = if release { "release" } else { "debug" };

@@ -9,6 +9,7 @@ mod build;
 mod check;
 mod dist;
 mod fuzz;
+mod kernels;
 mod load;
 mod packages;
 mod process;
@@ -42,6 +43,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Make the Debian package
     Dist(dist::Options),
+    /// Load, attach and run the datapath on Debian's kernels, under QEMU, and hold the verifier's work against its budget
+    Kernels(kernels::Options),
     /// Measure
     #[command(subcommand)]
     Bench(load::Bench),
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Check => check::run(),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Dist(options) => dist::run(&options),
+        Task::Kernels(options) => kernels::run(&options),
         Task::Bench(bench) => load::bench(&bench),
     };
     match result {

@@ -1,4 +1,4 @@
-//! The programs that the lab runs, from Debian's packages.
+//! The programs that the lab runs, and the guests of `cargo xtask kernels`, from Debian's packages.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,68 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::process;
 
-/// A program that the lab starts, or a module that one of them loads.
+/// What needs programs, and which.
+pub(crate) struct Need {
+    whose: &'static str,
+    programs: &'static [Program],
+}
+
+/// The lab.
+pub(crate) const LAB: Need = Need {
+    whose: "the lab",
+    programs: PROGRAMS,
+};
+
+/// Kernels under QEMU, beside what the lab needs, which runs there.
+pub(crate) const KERNELS: Need = Need {
+    whose: "`cargo xtask kernels`",
+    programs: &[
+        Program {
+            name: "qemu-system-x86_64",
+            package: "qemu-system-x86",
+            purpose: "the guests",
+        },
+        Program {
+            name: "depmod",
+            package: "kmod",
+            purpose: "their modules",
+        },
+        Program {
+            name: "cpio",
+            package: "cpio",
+            purpose: "their files",
+        },
+        Program {
+            name: "strip",
+            package: "binutils",
+            purpose: "smaller programs",
+        },
+    ],
+};
+
+/// The Debian package.
+pub(crate) const PACKAGE: Need = Need {
+    whose: "`cargo xtask dist`",
+    programs: &[
+        Program {
+            name: "dpkg-buildpackage",
+            package: "dpkg-dev",
+            purpose: "packing",
+        },
+        Program {
+            name: "dh",
+            package: "debhelper",
+            purpose: "what is in a package",
+        },
+        Program {
+            name: "objcopy",
+            package: "binutils",
+            purpose: "a binary without symbols",
+        },
+    ],
+};
+
+/// A program that is started, or a module that one of them loads.
 struct Program {
     /// The file's name; a module's is below the directories of libraries.
     name: &'static str,
@@ -15,7 +76,7 @@ struct Program {
     purpose: &'static str,
 }
 
-/// The one list of them.
+/// Those of the lab.
 const PROGRAMS: &[Program] = &[
     Program {
         name: "openssl",
@@ -87,43 +148,20 @@ const PROGRAMS: &[Program] = &[
         package: "systemd",
         purpose: "the gateway as a service",
     },
-    Program {
-        name: "dpkg-buildpackage",
-        package: "dpkg-dev",
-        purpose: "the Debian package",
-    },
-    Program {
-        name: "dh",
-        package: "debhelper",
-        purpose: "what is in it",
-    },
 ];
-
-/// Those packages of the list that `cargo xtask dist` needs.
-const PACKAGING: &[&str] = &["dpkg-dev", "debhelper"];
 
 /// Those of the packages that bring a service of their own name, which nobody asked for who runs the lab.
 const SERVICES: &[&str] = &["haproxy", "kamailio", "nginx", "prometheus"];
 
 /// One sentence about the programs that are missing, or `None`.
-pub(crate) fn missing() -> Option<String> {
-    describe(&absent())
+pub(crate) fn missing(need: &Need) -> Option<String> {
+    need.describe(&need.absent())
 }
 
 /// Installs what is missing; only root may.
-pub(crate) fn provide() -> Result<()> {
-    provide_those(&absent())
-}
-
-/// Likewise, only what packing takes.
-pub(crate) fn provide_packaging() -> Result<()> {
-    let mut absent = absent();
-    absent.retain(|program| PACKAGING.contains(&program.package));
-    provide_those(&absent)
-}
-
-fn provide_those(absent: &[&Program]) -> Result<()> {
-    let Some(sentence) = describe(absent) else {
+pub(crate) fn provide(need: &Need) -> Result<()> {
+    let absent = need.absent();
+    let Some(sentence) = need.describe(&absent) else {
         return Ok(());
     };
     if process::find_program("apt-get").is_none() {
@@ -140,13 +178,6 @@ fn provide_those(absent: &[&Program]) -> Result<()> {
     .context(sentence)
 }
 
-fn absent() -> Vec<&'static Program> {
-    PROGRAMS
-        .iter()
-        .filter(|program| !is_present(program.name))
-        .collect()
-}
-
 fn is_present(name: &str) -> bool {
     let architecture = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
     process::find_program(name).is_some()
@@ -155,19 +186,29 @@ fn is_present(name: &str) -> bool {
             .any(|libraries| Path::new(libraries).join(name).is_file())
 }
 
-fn describe(absent: &[&Program]) -> Option<String> {
-    if absent.is_empty() {
-        return None;
+impl Need {
+    fn absent(&self) -> Vec<&'static Program> {
+        self.programs
+            .iter()
+            .filter(|program| !is_present(program.name))
+            .collect()
     }
-    let join = |word: fn(&Program) -> String, separator| {
-        let words: Vec<_> = absent.iter().map(|program| word(program)).collect();
-        words.join(separator)
-    };
-    Some(format!(
-        "the lab needs {}: run `apt-get install {}`",
-        join(|p| format!("{} ({})", p.name, p.purpose), ", "),
-        join(|p| p.package.to_owned(), " "),
-    ))
+
+    fn describe(&self, absent: &[&Program]) -> Option<String> {
+        if absent.is_empty() {
+            return None;
+        }
+        let join = |word: fn(&Program) -> String, separator| {
+            let words: Vec<_> = absent.iter().map(|program| word(program)).collect();
+            words.join(separator)
+        };
+        Some(format!(
+            "{} needs {}: run `apt-get install {}`",
+            self.whose,
+            join(|p| format!("{} ({})", p.name, p.purpose), ", "),
+            join(|p| p.package.to_owned(), " "),
+        ))
+    }
 }
 
 fn apt_install(packages: &[&str]) -> Result<()> {
@@ -216,13 +257,13 @@ mod tests {
             .filter(|program| ["nft", "tcpdump"].contains(&program.name))
             .collect();
         assert_eq!(
-            describe(&some).as_deref(),
+            LAB.describe(&some).as_deref(),
             Some(
                 "the lab needs nft (packet loss), tcpdump (the capture kept of a failed test): \
                  run `apt-get install nftables tcpdump`"
             )
         );
-        assert_eq!(describe(&[]), None);
+        assert_eq!(LAB.describe(&[]), None);
     }
 
     #[test]

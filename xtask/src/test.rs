@@ -17,13 +17,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     provision::datapath_toolchain()?;
     let lab = process::is_root();
     if lab {
-        packages::provide()?;
+        packages::provide(&packages::LAB)?;
+        packages::provide(&packages::PACKAGE)?;
     } else if env::var_os("CI").is_some_and(|ci| ci == "true") {
         // A run that skips half of the tests must not look like one that passed them.
         bail!("the tests in CI include the lab, which needs root: run this as root");
     } else {
         eprintln!("xtask: not root, so tests that need the lab are skipped");
-        if let Some(sentence) = packages::missing() {
+        if let Some(sentence) = packages::missing(&packages::LAB) {
             eprintln!("xtask: {sentence}");
         }
     }

@@ -29,7 +29,7 @@ use crate::{
     ethernet,
     frame::Frame,
     maps::CLIENT_SYNS,
-    packet::{Packet, Segment, masked},
+    packet::{Packet, Segment, masked, not_zero},
     scratch::{Scratch, scratch},
     splice,
 };
@@ -217,7 +217,8 @@ pub fn read_syn(ctx: &impl Frame, packet: &Packet) -> Result<(), DropReason> {
     }
     scratch.syn.bytes = [0; 64];
     let to = scratch.syn.bytes.as_mut_ptr().cast();
-    if length != 0 && !ctx.load_bytes(packet.transport + tcp::HEADER_LEN, to, length as u32) {
+    let options = packet.transport + tcp::HEADER_LEN;
+    if length != 0 && !ctx.load_bytes(options, to, not_zero::<63>(length) as u32) {
         return Err(DropReason::BadDataOffset);
     }
     scratch.syn.begin(length as u32);

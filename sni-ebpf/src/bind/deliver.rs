@@ -314,6 +314,7 @@ fn write(ctx: &TcContext) -> Result<(), DropReason> {
     if size == 0 {
         return Err(DropReason::Incoherent);
     }
+    let size = stream::within_and_not_zero(size);
     // SAFETY: within, by the masks; a valid context.
     let answer = unsafe {
         let from = scratch.stream.as_ptr().add(from as usize);

@@ -18,7 +18,7 @@ use crate::{
     answer::{PROTOCOL_TCP, pseudo_header},
     frame::Frame,
     maps::HELLOS,
-    packet::{Packet, masked},
+    packet::{Packet, masked, not_zero},
     scratch::{Scratch, scratch},
 };
 
@@ -45,6 +45,7 @@ pub fn load(ctx: &impl Frame, packet: &Packet, offset: u32, length: u32) -> Resu
     if length == 0 || length > HELLO_ROOM as u64 {
         return Err(DropReason::Incoherent);
     }
+    let length = within_and_not_zero(length);
     let to = scratch.stream.as_mut_ptr();
     // SAFETY: within, by the masks.
     let to = unsafe { to.add(offset as usize) };
@@ -139,6 +140,12 @@ unsafe extern "C" fn chunk(_: u32, _: *mut c_void) -> i64 {
 #[inline(always)]
 pub fn within(number: u32) -> u64 {
     masked::<{ hello::ROOM as u32 - 1 }>(number)
+}
+
+/// Likewise a length that is not 0.
+#[inline(always)]
+pub fn within_and_not_zero(number: u64) -> u64 {
+    not_zero::<{ hello::ROOM as u32 - 1 }>(number)
 }
 
 /// Keeps the stream in HELLOS; `false` where there is no room.

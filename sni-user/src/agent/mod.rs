@@ -48,7 +48,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    datapath::{Datapath, HandOffs, Maps, Origin, map_kind},
+    datapath::{Datapath, HandOffs, Maps, Origin, lacks, map_kind},
     hold::{self, Keeper},
     instance::Instance,
     net::{Changes, LocalAddresses, Network, ReturnRoute, host as net_host},
@@ -107,9 +107,9 @@ pub async fn run(options: RunOptions) -> Result<(), AgentError> {
         Datapath::remove_pinned(&pin_path)?;
     }
 
-    let mut datapath = Datapath::load(&pin_path, gateway.max_flows)?;
+    let datapath = Datapath::load(&pin_path, gateway.max_flows)?;
     let origin = datapath.origin;
-    describe(&mut datapath, &candidate.config)?;
+    describe(&datapath, &candidate.config)?;
     let mut kernel = Kernel::new(datapath, network);
     let proxy = match start(candidate, &listener, &mut kernel).await {
         Ok(proxy) => proxy,
@@ -188,7 +188,7 @@ fn listener(keeper: &mut Keeper) -> Result<TcpListener, AgentError> {
 }
 
 /// Says what was found and loaded.
-fn describe(datapath: &mut Datapath, config: &Config) -> Result<(), AgentError> {
+fn describe(datapath: &Datapath, config: &Config) -> Result<(), AgentError> {
     let gateway = &config.gateway;
     if datapath.origin == Origin::Adopted {
         let room = map_kind(&gateway.pin_path, "FLOWS", "")?.max_entries / 2;
@@ -201,11 +201,16 @@ fn describe(datapath: &mut Datapath, config: &Config) -> Result<(), AgentError> 
         }
         tracing::info!(pin_path = %gateway.pin_path.display(), "adopted the datapath that an earlier agent left");
     }
-    let facts = datapath.facts()?;
-    tracing::debug!(
-        verified_instructions = facts.verified_instructions,
-        "the kernel took the datapath"
-    );
+    for lack in lacks() {
+        tracing::warn!("{lack}");
+    }
+    for facts in datapath.facts()? {
+        tracing::debug!(
+            program = facts.name,
+            verified_instructions = facts.verified_instructions,
+            "the kernel took the datapath"
+        );
+    }
     Ok(())
 }
 

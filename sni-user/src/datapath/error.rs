@@ -41,6 +41,12 @@ pub enum DatapathError {
         /// What was tried.
         what: String,
     },
+    /// The kernel is built or set up without something that the datapath can't do without.
+    #[error("this kernel can't run the datapath, because it lacks {what}")]
+    KernelLacks {
+        /// What it lacks, and how to get it.
+        what: &'static str,
+    },
     /// The kernel's verifier refused the program.
     #[error("the kernel refused the datapath ({reason}); its verifier's last words were:\n{log}")]
     Verifier {

@@ -15,6 +15,7 @@ mod fill;
 mod former;
 mod generation;
 mod hand_offs;
+mod lacks;
 mod lookups;
 mod maps;
 mod names;
@@ -35,6 +36,7 @@ pub use self::{
     former::FormerSettings,
     generation::Activated,
     hand_offs::{FlowRefused, HandOffs},
+    lacks::lacks,
     maps::{MAPS, MapKind, Maps, map_kind},
     program::{Datapath, Origin, ProgramFacts},
     returning::ReturnHook,

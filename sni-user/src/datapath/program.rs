@@ -21,8 +21,17 @@ use super::{
     dispatch,
     error::{DatapathError, errno},
     events::{EventStream, LogStream},
+    lacks::lacking,
     returning,
 };
+
+/// The object's programs.
+const PROGRAMS: [&str; 4] = [
+    XDP_PROGRAM,
+    TC_PROGRAM,
+    dispatch::PROGRAM,
+    returning::PROGRAM,
+];
 
 /// The directory of pinned links below the pin path.
 pub(super) const LINKS_DIR: &str = "links";
@@ -36,9 +45,11 @@ pub enum Origin {
     Adopted,
 }
 
-/// What the kernel says of the loaded program.
+/// What the kernel says of a loaded program.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct ProgramFacts {
+    /// Its name in the object.
+    pub name: &'static str,
     /// Kernel's program number.
     pub id: u32,
     /// Instructions that the verifier walked through.
@@ -145,15 +156,24 @@ impl Datapath {
         LogStream::open(&mut self.ebpf)
     }
 
-    /// What the kernel says of the program.
+    /// What the kernel says of the programs, the one for XDP first.
     ///
     /// # Errors
     /// When the kernel does not answer.
-    pub fn facts(&mut self) -> Result<ProgramFacts, DatapathError> {
-        let info = xdp(&mut self.ebpf)?
+    pub fn facts(&self) -> Result<Vec<ProgramFacts>, DatapathError> {
+        PROGRAMS
+            .into_iter()
+            .map(|name| self.facts_of(name))
+            .collect()
+    }
+
+    fn facts_of(&self, name: &'static str) -> Result<ProgramFacts, DatapathError> {
+        let program = self.ebpf.program(name).ok_or_else(|| missing(name))?;
+        let info = program
             .info()
-            .map_err(|e| DatapathError::kernel("asking about the loaded program", e))?;
+            .map_err(|e| DatapathError::kernel(format!("asking about the program {name}"), e))?;
         Ok(ProgramFacts {
+            name,
             id: info.id(),
             verified_instructions: info.verified_instruction_count().unwrap_or(0),
             translated_bytes: info.size_translated().unwrap_or(0),
@@ -256,15 +276,17 @@ pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
-    let program = ebpf
-        .program_mut(name)
-        .ok_or_else(|| DatapathError::Kernel {
-            what: "looking for a program in the embedded object".into(),
-            source: format!("there is no {name}").into(),
-        })?;
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
     program.try_into().map_err(|e: ProgramError| {
         DatapathError::kernel(format!("taking {name} from the embedded object"), e)
     })
+}
+
+fn missing(name: &str) -> DatapathError {
+    DatapathError::Kernel {
+        what: "looking for a program in the embedded object".into(),
+        source: format!("there is no {name}").into(),
+    }
 }
 
 fn refused(pin_path: &Path, error: EbpfError) -> DatapathError {
@@ -298,6 +320,9 @@ fn unverified(error: ProgramError) -> DatapathError {
             verifier_log,
         } if io_error.raw_os_error() != Some(EPERM) => {
             let log = verifier_log.to_string();
+            if let Some(what) = lacking(&log) {
+                return DatapathError::KernelLacks { what };
+            }
             let lines: Vec<_> = log.lines().collect();
             DatapathError::Verifier {
                 reason: io_error.to_string(),

@@ -2,9 +2,9 @@
 
 use std::io::Write as _;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use snigate_tests::{Lab, Tags, Topology, demo, leftovers};
+use snigate_tests::{Lab, Tags, Topology, demo, kernel, leftovers};
 
 /// The snigate lab: a partner, a gateway and two Edges in network namespaces.
 #[derive(Debug, Parser)]
@@ -33,7 +33,12 @@ enum Command {
         /// Leave the lab, the agent and the Edges running until `snigate-lab down`.
         #[arg(long)]
         keep: bool,
+        /// Where the datapath is attached.
+        #[arg(long, default_value = "xdp", value_parser = hook)]
+        hook: &'static str,
     },
+    /// Load and attach every program of the datapath at every hook, and print as JSON what this kernel makes of them.
+    Kernel,
     /// Remove the labs that were kept, and what dead processes left behind.
     Down,
 }
@@ -53,9 +58,23 @@ fn main() -> Result<()> {
             },
             keep,
         ),
-        Command::Demo { keep } => demo::run(keep),
+        Command::Demo { keep, hook } => demo::run(keep, hook),
+        Command::Kernel => kernel(),
         Command::Down => down(),
     }
+}
+
+/// A value of `gateway.hook` that the lab's links are made for.
+fn hook(name: &str) -> Result<&'static str> {
+    const HOOKS: [&str; 2] = ["xdp", "tcx"];
+    let known = HOOKS.into_iter().find(|known| *known == name);
+    known.with_context(|| format!("it is one of {}", HOOKS.join(", ")))
+}
+
+fn kernel() -> Result<()> {
+    let report = kernel::examine()?;
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
 }
 
 fn up(topology: &Topology, keep: bool) -> Result<()> {

@@ -83,12 +83,16 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// What the kernel says of the program.
+    /// What the kernel says of the program that is measured, the one for XDP.
     ///
     /// # Errors
     /// It does not answer.
     pub fn facts(&mut self) -> Result<ProgramFacts> {
-        Ok(self.scene.datapath().facts()?)
+        let facts = self.scene.datapath().facts()?;
+        facts
+            .into_iter()
+            .next()
+            .context("a datapath without programs")
     }
 
     /// Measures the classes, in rounds, so that a busy moment of the machine is not all that one of them sees; `progress` is told what

@@ -12,7 +12,7 @@ use crate::{
     agent::hooks::Choice,
     cli::table::{Column, Row},
     config::{Config, SourceMode},
-    datapath::{DatapathError, Maps},
+    datapath::{DatapathError, Maps, lacks},
     net::{
         Interface, NetError, Network,
         host::{self, Family, HostError},
@@ -107,6 +107,9 @@ impl Findings {
             .and_then(|()| host::kernel_version())
             .map(|(major, minor)| format!("Linux {major}.{minor}"));
         self.conclude("kernel", found);
+        for lack in lacks() {
+            self.add("kernel", Outcome::Warning, lack);
+        }
     }
 
     /// A warning only: whoever checks a configuration need not be who runs it.
