@@ -221,7 +221,8 @@ pub fn packaged_unit(name: &str, program: &str, log: &Path) -> Result<String> {
 fn unconfined(unit: &str) -> String {
     let mut confined = false;
     let kept = unit.lines().filter(|line| {
-        confined = (confined && !line.starts_with('[')) || line.starts_with("CapabilityBoundingSet=");
+        confined =
+            (confined && !line.starts_with('[')) || line.starts_with("CapabilityBoundingSet=");
         !confined
     });
     kept.flat_map(|line| [line, "\n"]).collect()
