@@ -1,6 +1,7 @@
 //! Packets that the datapath answers itself: out of hops, and too big for the way on.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use sni_common::contract::{Counter, DropReason};
@@ -195,6 +196,7 @@ fn icmp_errors_are_limited_in_rate() {
             }
             let frame = path.client_data(0, b"data").hops(1).frame();
             let (mut answered, mut dropped) = (0, 0);
+            let start = Instant::now();
             for _ in 0..5_000 {
                 let outcome = scene.send(Port::Wan0, &frame)?;
                 ensure!(outcome.counts[DropReason::TtlExpired.name()] == 1);
@@ -204,8 +206,12 @@ fn icmp_errors_are_limited_in_rate() {
                     Action::Pass => bail!("passed: {outcome:?}"),
                 }
             }
-            // A thousand at once on each CPU that the test has been on, and what time has added.
-            ensure!(answered >= 1_000 && dropped >= 1_000, "{answered} answered");
+            // A thousand at once on each CPU that the test has been on, and what time has added: all, on a machine that is slow enough.
+            let slow = start.elapsed() > Duration::from_secs(1);
+            ensure!(
+                answered >= 1_000 && (slow || dropped >= 1_000),
+                "{answered} answered"
+            );
         }
         Ok(())
     });

@@ -32,7 +32,7 @@ pub(crate) struct Options {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
-    /// How long each guest may run; translated by QEMU it needs minutes
+    /// How long each guest may run; where QEMU translates it, it needs half an hour
     #[arg(long, value_name = "MINUTES", default_value_t = 60)]
     deadline: u64,
 }
