@@ -57,7 +57,9 @@ fn build() -> Result<(), String> {
         )
     })?;
     let arch = variable("CARGO_CFG_TARGET_ARCH")?;
-    let output = bpf_toolchain::cargo("build", &linker, target_dir, &arch)
+    let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
+    let workspace = manifest.parent().unwrap_or(&manifest);
+    let output = bpf_toolchain::cargo("build", workspace, &linker, target_dir, &arch)
         .arg("--quiet")
         .output()
         .map_err(|error| format!("cargo can't be started for the datapath: {error}"))?;

@@ -97,7 +97,13 @@ pub(crate) fn has_sources(library: &Path) -> bool {
 /// A cargo command on the datapath: `cargo <subcommand> --package sni-ebpf` for the BPF target.
 ///
 /// `arch` is the architecture that the object will run on, in Rust's spelling.
-pub(crate) fn cargo(subcommand: &str, linker: &Path, outer_target: &Path, arch: &str) -> Command {
+pub(crate) fn cargo(
+    subcommand: &str,
+    workspace: &Path,
+    linker: &Path,
+    outer_target: &Path,
+    arch: &str,
+) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .args([subcommand, "--package", "sni-ebpf", "--bins"])
@@ -108,7 +114,8 @@ pub(crate) fn cargo(subcommand: &str, linker: &Path, outer_target: &Path, arch: 
         // Lets the stable compiler take -Z.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("PATH", path_with(linker))
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(arch));
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(workspace, arch))
+        .current_dir(workspace);
     // Set by an outer cargo for its own packages. RUSTC_WORKSPACE_WRAPPER would have the outer `cargo clippy` lint a
     // build; HOST makes aya-ebpf's build script look changed whenever the two users of this file take turns.
     for name in ["RUSTC_WORKSPACE_WRAPPER", "HOST", "CARGO_BUILD_TARGET"] {
@@ -131,15 +138,30 @@ fn path_with(linker: &Path) -> OsString {
     env::join_paths(directories.chain(env::split_paths(&path))).unwrap_or(path)
 }
 
-fn rustflags(arch: &str) -> String {
-    let arch = format!("--cfg=bpf_target_arch=\"{arch}\"");
-    [
-        arch.as_str(),
-        "-Clinker=bpf-linker",
-        "-Cdebuginfo=2",
-        "-Clink-arg=--btf",
-    ]
-    .join("\x1f")
+fn rustflags(workspace: &Path, arch: &str) -> String {
+    let mut flags = vec![
+        format!("--cfg=bpf_target_arch=\"{arch}\""),
+        "-Clinker=bpf-linker".into(),
+        "-Cdebuginfo=2".into(),
+        "-Clink-arg=--btf".into(),
+    ];
+    // BTF has the sources' names in it: the object is to be the same wherever it is built.
+    let remapped = [
+        (Some(workspace.to_owned()), "snigate"),
+        (cargo_home(), "cargo"),
+        (library_sources().ok(), "rust"),
+    ];
+    flags.extend(remapped.into_iter().filter_map(|(from, to)| {
+        let from = from?;
+        Some(format!("--remap-path-prefix={}={to}", from.display()))
+    }));
+    flags.join("\x1f")
+}
+
+/// Where cargo keeps the sources of dependencies.
+fn cargo_home() -> Option<PathBuf> {
+    let set = env::var_os("CARGO_HOME").map(PathBuf::from);
+    set.or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")))
 }
 
 #[cfg(test)]

@@ -88,9 +88,14 @@ fn datapath_lints() -> Result<Outcome> {
     let linker = provision::datapath_toolchain()?;
     let target = process::target_dir()?;
     passes(
-        bpf_toolchain::cargo("clippy", &linker, &target, std::env::consts::ARCH)
-            .current_dir(process::workspace())
-            .args(["--quiet", "--", "--deny", "warnings"]),
+        bpf_toolchain::cargo(
+            "clippy",
+            process::workspace(),
+            &linker,
+            &target,
+            std::env::consts::ARCH,
+        )
+        .args(["--quiet", "--", "--deny", "warnings"]),
     )
 }
 

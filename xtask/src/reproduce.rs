@@ -43,8 +43,9 @@ pub(crate) fn twice() -> Result<String> {
 }
 
 fn object(workspace: &Path, target: &Path, linker: &Path) -> Result<PathBuf> {
-    let mut build = bpf_toolchain::cargo("build", linker, target, std::env::consts::ARCH);
-    process::output(build.arg("--quiet").current_dir(workspace))?;
+    let arch = std::env::consts::ARCH;
+    let mut build = bpf_toolchain::cargo("build", workspace, linker, target, arch);
+    process::output(build.arg("--quiet"))?;
     Ok(target
         .join(bpf_toolchain::TARGET_DIR)
         .join(bpf_toolchain::TARGET)
