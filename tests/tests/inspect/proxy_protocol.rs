@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
+    thread,
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use snigate_tests::{
     addresses::{GATEWAY_LAN_A, PARTNER, SIP_TLS, VIP_1, at, partner},
     gateway::Gateway,
     lab_test,
-    peers::{EchoEdge, Segments, is_reset},
+    peers::{EchoEdge, Introduction, Segments, is_reset},
 };
 
 use crate::{
@@ -171,6 +172,24 @@ fn only_trusted_load_balancers_say_who_the_client_is() {
             let (seen, own) = through(balancer, address, header)?;
             ensure!(seen == own, "{seen}");
         }
+        // Of two families, and open for longer than any hand-off waits: it stays with the agent, which alone can carry it.
+        for ((address, balancer), client) in both(VIP_1).into_iter().zip(balancers).zip(clients) {
+            let (client, local) = other_family(client);
+            let mut connection = connect(lab, Some(balancer), address)?;
+            let header = version_2(PROXY, client, local);
+            connection.write_all(&[header, hello.clone()].concat())?;
+            let seen = Introduction::read(&mut connection)?.peer;
+            ensure!(seen.ip() == client.ip(), "{seen} instead of {client}");
+            let mut back = vec![0; hello.len()];
+            connection.read_exact(&mut back)?;
+            thread::sleep(Duration::from_millis(1500));
+            connection.write_all(b"still there?")?;
+            let mut back = [0; 12];
+            connection.read_exact(&mut back)?;
+            ensure!(&back == b"still there?", "{back:02x?}");
+        }
+        let kept = gateway.agent()?["counters"]["kept-families"].as_u64();
+        ensure!(kept >= Some(2), "{kept:?}");
         let before = edge.connections();
 
         // Without a header, or with half a one.

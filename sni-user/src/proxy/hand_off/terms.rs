@@ -43,6 +43,9 @@ pub(in crate::proxy) enum NotHandedOff {
         "the datapath has not seen the handshake with {0}: its packets do not come by an attached interface, or there were too many handshakes at once"
     )]
     Unseen(&'static str),
+    /// One leg is IPv4 and the other one IPv6, as a load balancer's header may have it.
+    #[error("the client and the Edge are of different address families")]
+    Families,
     /// Timestamps are on one leg only.
     #[error(
         "the {0} uses timestamps (RFC 7323) and the other side does not; it may drop segments without them"
@@ -75,6 +78,7 @@ impl NotHandedOff {
             Self::Unconfigured => "kept-unconfigured",
             Self::Closing => "kept-closing",
             Self::Unseen(_) => "kept-unseen",
+            Self::Families => "kept-families",
             Self::Timestamps(_) => "kept-timestamps",
             Self::Busy => "kept-busy",
             Self::Flow(FlowRefused::Full) => "kept-flow-table-full",
@@ -119,6 +123,9 @@ impl Peers {
         edge: &TcpStream,
     ) -> Result<Self, NotHandedOff> {
         let (client, edge) = (arriving(client)?, arriving(edge)?);
+        if client.source.is_v4() != edge.source.is_v4() {
+            return Err(NotHandedOff::Families);
+        }
         let client_seen = hand_offs.client_syn(&client)?;
         let edge_seen = hand_offs.edge_syn_ack(&edge)?;
         Ok(Self {

@@ -33,8 +33,9 @@ fn serves(federation: &Federation<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Those for connections; metrics have one of their own.
 fn listeners(lab: &Lab) -> Result<String> {
-    lab.gateway.output("ss", &["-Hlnt"])
+    lab.gateway.output("ss", &["-Hlnt", "sport != :9461"])
 }
 
 #[test]
