@@ -1,12 +1,14 @@
 //! As a service: systemd keeps the listener, and the packaged units tell a restart from a stop.
 
 use std::{
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
+    Lab,
     addresses::{VIP_1, at},
     gateway::{Gateway, binary},
     lab_test,
@@ -22,25 +24,53 @@ use crate::{
 
 const UNIT: &str = "snigate.service";
 
+/// The packaged units under a manager; nothing is started yet.
+struct Service<'lab> {
+    /// What the agent goes by; it is not run by itself.
+    gateway: Gateway<'lab>,
+    log: PathBuf,
+    manager: ServiceManager<'lab>,
+}
+
+/// Makes them, with a steered and an inspected address, and the agent's unit as `change` has it.
+fn service<'lab>(
+    lab: &'lab Lab,
+    federation: &Federation<'_>,
+    change: impl FnOnce(String) -> Result<String>,
+) -> Result<Service<'lab>> {
+    let tables = tables(federation)? + &ip_set("steered", VIP_1, "steer = \"edges-a\"");
+    // For its configuration file.
+    let mut gateway = Gateway::start(lab, &tables)?;
+    gateway.stop()?;
+    let log = lab.dir().join("service.log");
+    let program = format!(
+        "{} --config {}",
+        binary()?.display(),
+        gateway.config().display()
+    );
+    let agent = change(packaged_unit(UNIT, &program, &log)?)?;
+    let datapath = "snigate-datapath.service";
+    let units = [
+        (UNIT, agent),
+        (datapath, packaged_unit(datapath, &program, &log)?),
+    ];
+    let manager = ServiceManager::start(lab, &units)?;
+    Ok(Service {
+        gateway,
+        log,
+        manager,
+    })
+}
+
 #[test]
 fn a_service_is_restarted_without_a_refusal() {
     lab_test("restart-service", &quiet(), |lab| {
         let federation = Federation::new(lab)?;
-        let tables = tables(&federation)? + &ip_set("steered", VIP_1, "steer = \"edges-a\"");
-        // For its configuration file.
-        let mut gateway = Gateway::start(lab, &tables)?;
-        gateway.stop()?;
-        let log = lab.dir().join("service.log");
-        let program = format!(
-            "{} --config {}",
-            binary()?.display(),
-            gateway.config().display()
-        );
-        let unit = |name: &'static str| -> Result<(&str, String)> {
-            Ok((name, packaged_unit(name, &program, &log)?))
-        };
-        let manager =
-            ServiceManager::start(lab, &[unit(UNIT)?, unit("snigate-datapath.service")?])?;
+        let Service {
+            gateway,
+            log,
+            manager,
+        } = service(lab, &federation, Ok)?;
         let said = || std::fs::read_to_string(&log).unwrap_or_default();
         let start = || {
             let started = manager.systemctl(&["start", UNIT]);
@@ -136,25 +166,13 @@ fn a_service_is_restarted_without_a_refusal() {
 fn a_service_that_is_stuck_is_started_again() {
     lab_test("restart-watchdog", &quiet(), |lab| {
         let federation = Federation::new(lab)?;
-        let tables = tables(&federation)? + &ip_set("steered", VIP_1, "steer = \"edges-a\"");
-        // For its configuration file.
-        let mut gateway = Gateway::start(lab, &tables)?;
-        gateway.stop()?;
-        let log = lab.dir().join("service.log");
-        let program = format!(
-            "{} --config {}",
-            binary()?.display(),
-            gateway.config().display()
-        );
-        let unit = packaged_unit(UNIT, &program, &log)?;
-        let impatient = unit.replace("WatchdogSec=60", "WatchdogSec=5");
-        ensure!(impatient != unit, "{unit}");
-        let datapath = "snigate-datapath.service";
-        let units = [
-            (UNIT, impatient),
-            (datapath, packaged_unit(datapath, &program, &log)?),
-        ];
-        let manager = ServiceManager::start(lab, &units)?;
+        // Where the packaged one waits a minute.
+        let impatient = |unit: String| {
+            let changed = unit.replace("WatchdogSec=60", "WatchdogSec=5");
+            ensure!(changed != unit, "{unit}");
+            Ok(changed)
+        };
+        let Service { log, manager, .. } = service(lab, &federation, impatient)?;
         let said = || std::fs::read_to_string(&log).unwrap_or_default();
         manager.systemctl(&["start", UNIT]).with_context(said)?;
         let pid = || manager.property(UNIT, "MainPID");
