@@ -42,6 +42,18 @@ pub enum Ended {
     Orphaned,
 }
 
+impl Ended {
+    /// Its name, as in metrics and in the connection log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+            Self::Idle => "idle",
+            Self::Orphaned => "orphaned",
+        }
+    }
+}
+
 /// Whether an established flow is over, by both of its entries.
 pub fn established(
     entry: &Flow,

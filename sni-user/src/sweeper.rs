@@ -14,6 +14,7 @@ use sni_common::expiry::Timeouts;
 
 use crate::{
     clock::monotonic_ns,
+    connection_log::RemovedFlows,
     datapath::{DatapathError, Maps, sweep},
     proxy::Proxy,
 };
@@ -40,7 +41,12 @@ impl Sweeper {
                 let started = Instant::now();
                 let active = proxy.active();
                 let before = active.edges.before_sweep();
-                match sweep(&mut maps, monotonic_ns(), &timeouts) {
+                let mut removed = RemovedFlows::new(proxy.log(), monotonic_ns());
+                let swept = sweep(&mut maps, monotonic_ns(), &timeouts, |flow| {
+                    removed.add(flow);
+                });
+                removed.say(&maps, &active.routing);
+                match swept {
                     Ok(swept) => {
                         active.edges.swept(&before, |index| {
                             let slot = active.numbers.edges.get(index);

@@ -41,7 +41,7 @@ pub use self::{
     program::{Datapath, Origin, ProgramFacts},
     returning::ReturnHook,
     run_time::{Measuring, Programs, RunTime},
-    sweep::{EndedFlow, Swept, sweep},
+    sweep::{EndedFlow, RemovedFlow, Swept, sweep},
     tables::Tables,
 };
 

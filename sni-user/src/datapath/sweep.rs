@@ -37,6 +37,46 @@ pub struct Swept {
     pub ended: HashMap<EndedFlow, u32>,
 }
 
+/// A flow that the sweep has removed.
+#[derive(Clone, Copy, Debug)]
+pub struct RemovedFlow {
+    /// Key of the client's packets.
+    pub client_key: FlowKey,
+    /// The entry of the client's packets; all zero where there was none.
+    pub to_edge: Flow,
+    /// The entry of the Edge's packets; likewise.
+    pub to_client: Flow,
+    /// Why it is over.
+    pub why: Ended,
+}
+
+impl RemovedFlow {
+    fn new(key: FlowKey, flow: Flow, other: Option<Flow>, why: Ended) -> Self {
+        let other_key = flow.rewrite.reversed();
+        let other = other.unwrap_or_default();
+        let (client_key, to_edge, to_client) = if flow.direction == Direction::ToEdge as u8 {
+            (key, flow, other)
+        } else {
+            (other_key, other, flow)
+        };
+        Self {
+            client_key,
+            to_edge,
+            to_client,
+            why,
+        }
+    }
+
+    /// The entry that there is.
+    pub fn either(&self) -> &Flow {
+        if self.to_edge == Flow::default() {
+            &self.to_client
+        } else {
+            &self.to_edge
+        }
+    }
+}
+
 /// What is told of a flow that is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EndedFlow {
@@ -66,11 +106,17 @@ impl Swept {
 /// Removes every flow that is over by `timeouts` at `now_ns` (monotonic clock).
 ///
 /// Both entries go together, so that a late packet of one direction does not meet half a flow. Entries are read again right before they
-/// are removed; a packet that arrives in between is lost on a flow that was over or idle for hours. What they have carried goes to the accounts.
+/// are removed; a packet that arrives in between is lost on a flow that was over or idle for hours. What they have carried goes to the accounts, and `tell` gets
+/// each of them.
 ///
 /// # Errors
 /// When the tables can't be read, or the accounts can't be written.
-pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept, DatapathError> {
+pub fn sweep(
+    maps: &mut Maps,
+    now_ns: u64,
+    timeouts: &Timeouts,
+    mut tell: impl FnMut(RemovedFlow),
+) -> Result<Swept, DatapathError> {
     let mut swept = Swept::default();
     let mut entries = 0;
     let mut candidates = Vec::new();
@@ -101,6 +147,7 @@ pub fn sweep(maps: &mut Maps, now_ns: u64, timeouts: &Timeouts) -> Result<Swept,
             continue;
         };
         removed += maps.remove_flow(&key, &mut additions);
+        tell(RemovedFlow::new(key, flow, other, ended));
         let told = EndedFlow {
             way: flow.way,
             named: flow.route != 0,

@@ -6,10 +6,7 @@ use std::{
 };
 
 use prometheus::{HistogramVec, IntCounterVec};
-use sni_common::{
-    contract::{Counter, Stats, Way},
-    expiry::Ended,
-};
+use sni_common::contract::{Counter, Stats, Way};
 
 use super::{Exposition, ExpositionError, connections, edges};
 use crate::{
@@ -237,13 +234,7 @@ fn ended_flow(flow: &EndedFlow) -> [&'static str; 3] {
     } else {
         by_name(flow.named)
     };
-    let result = match flow.why {
-        Ended::Closed => "closed",
-        Ended::Reset => "reset",
-        Ended::Idle => "idle",
-        Ended::Orphaned => "orphaned",
-    };
-    [route, way, result]
+    [route, way, flow.why.name()]
 }
 
 #[cfg(test)]

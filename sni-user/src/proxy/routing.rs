@@ -1,11 +1,11 @@
 //! What a ClientHello's server name means: the exact name, then the longest wildcard, then the address's default, else nothing.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
 };
 
-use sni_common::contract::{Matched, candidates};
+use sni_common::contract::{Matched, SniName, candidates};
 
 use super::hello::ClientHello;
 use crate::config::{AlpnProtocol, Config, IpNet, Mode};
@@ -135,6 +135,17 @@ impl Routing {
     /// The inspected service at an address and port.
     pub fn service(&self, address: SocketAddr) -> Option<&Service> {
         self.services.get(&address)
+    }
+
+    /// The names that flows refer to by these numbers; see [`SniName::number`].
+    pub fn names_of(&self, numbers: &HashSet<u64>) -> HashMap<u64, String> {
+        let named = self.names.keys().filter_map(|name| {
+            let number = SniName::new(name).ok()?.number();
+            numbers
+                .contains(&number)
+                .then(|| (number, name.to_string()))
+        });
+        named.collect()
     }
 
     /// Where a connection to `service` goes.

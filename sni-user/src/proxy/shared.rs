@@ -31,6 +31,7 @@ use super::{
 use crate::{
     clock::monotonic_ns,
     config::{Config, IpNet, Name},
+    connection_log::ConnectionLog,
     control::{CarriedConnection, HelloSeen},
     datapath::{Activated, HandOffs},
     edges::Edges,
@@ -105,6 +106,7 @@ pub struct Proxy {
     debt: AtomicUsize,
     budgets: Arc<Budgets>,
     counters: Counters,
+    log: ConnectionLog,
     measured: Measured,
     open: AtomicU64,
     uses: Arc<InUse>,
@@ -174,6 +176,7 @@ impl Proxy {
             debt: AtomicUsize::new(0),
             budgets: Budgets::new(),
             counters: Counters::default(),
+            log: ConnectionLog::default(),
             measured: Measured::new(),
             open: AtomicU64::new(0),
             uses: Arc::default(),
@@ -311,6 +314,11 @@ impl Proxy {
     /// What is counted and measured of connections.
     pub(crate) fn measured(&self) -> &Measured {
         &self.measured
+    }
+
+    /// The log of connections that are over.
+    pub(crate) fn log(&self) -> &ConnectionLog {
+        &self.log
     }
 
     /// What has been counted, by name.

@@ -19,7 +19,7 @@ use super::{
     socket::canonical,
     terminate,
 };
-use crate::{control::HelloSeen, edges::Edge};
+use crate::{clock::monotonic_ns, connection_log::Line, control::HelloSeen, edges::Edge};
 
 /// A connection's story.
 pub(super) struct Story<'a> {
@@ -102,20 +102,25 @@ impl<'a> Story<'a> {
     }
 
     fn list(&self, way: &'static str, edge: &Arc<Edge>, progress: &Arc<Progress>) -> Listed<'a> {
-        let ip_set = self.active.routing.service(self.address);
-        let ip_set = ip_set.and_then(|service| self.active.config.ip_sets.get(service.ip_set));
         self.proxy.carried().enter(Entry {
             client: self.source,
             address: self.address,
             server_name: self.server_name().map(str::to_owned),
             route: self.decision.map_or(0, |decision| decision.route),
-            ip_set: ip_set.map(|ip_set| ip_set.name.to_string()),
+            ip_set: self.ip_set(),
             edge: Arc::clone(edge),
             way: if way == "passed" { "relayed" } else { way },
             began: self.began,
             progress: Arc::clone(progress),
             accounts: self.accounts(edge).unwrap_or_default(),
         })
+    }
+
+    /// The IP set of the public address.
+    fn ip_set(&self) -> Option<String> {
+        let service = self.active.routing.service(self.address)?;
+        let ip_set = self.active.config.ip_sets.get(service.ip_set)?;
+        Some(ip_set.name.to_string())
     }
 
     /// The accounts of a connection to this Edge.
@@ -144,6 +149,7 @@ impl<'a> Story<'a> {
             source: self.source,
             address: self.address,
             server_name: self.server_name().map(str::to_owned),
+            ip_set: self.ip_set(),
             route: self.decision.map_or(0, |decision| decision.route),
             relays,
             listed: Some(self.list(way, &edge, &progress)),
@@ -162,12 +168,21 @@ impl<'a> Story<'a> {
             measured.no_hello(reason);
         }
         if let Some(unsaid) = self.proxy.note(reason) {
-            let (source, address, server_name) = (self.source, self.address, self.server_name());
-            if refusal.is_ours() {
-                tracing::warn!(reason, %source, %address, server_name, unsaid, "refused: {refusal}");
-            } else {
-                tracing::info!(reason, %source, %address, server_name, unsaid, "refused: {refusal}");
-            }
+            let ip_set = self.ip_set();
+            let line = Line {
+                client: self.source,
+                address: self.address,
+                server_name: self.server_name(),
+                ip_set: ip_set.as_deref(),
+                edge: None,
+                way: "refused",
+                result: reason,
+                to_edge: 0,
+                to_client: 0,
+                lasted: self.began.elapsed(),
+                unsaid,
+            };
+            line.refused(refusal, refusal.is_ours());
         }
         self.show(|| format!("refused: {reason}"));
     }
@@ -211,6 +226,7 @@ pub(super) struct Carried<'a> {
     source: SocketAddr,
     address: SocketAddr,
     server_name: Option<String>,
+    ip_set: Option<String>,
     /// The number of the name that decided.
     route: u64,
     /// Whether the agent has begun to carry it by itself; not while it may yet be handed off before that.
@@ -255,10 +271,9 @@ impl Carried<'_> {
             listed.hand_off(unseen);
         }
         self.proxy.measured().opened("handed-off");
-        self.ended(
-            (passed.to_edge, passed.to_client),
-            self.counted("handed-off"),
-        );
+        self.counted("handed-off");
+        self.add_bytes(passed.to_edge, passed.to_client);
+        tracing::debug!(source = %self.source, address = %self.address, server_name = self.server_name, edge = %self.edge.config.name, "handed off");
     }
 
     /// It stays in the relay, for now.
@@ -294,7 +309,8 @@ impl Carried<'_> {
         // Not yet where it was reset in the middle of its first hand-off.
         self.relayed();
         self.measure_end("relayed", end);
-        self.ended((relayed.to_edge, relayed.to_client), self.counted(end));
+        self.counted(end);
+        self.ended("relayed", (relayed.to_edge, relayed.to_client), end);
     }
 
     /// A connection whose TLS ended here is over.
@@ -317,7 +333,7 @@ impl Carried<'_> {
             }
         };
         self.measure_end("terminated", end);
-        self.ended((relayed.to_edge, relayed.to_partner), end);
+        self.ended("terminated", (relayed.to_edge, relayed.to_partner), end);
     }
 
     fn measure_end(&self, way: &str, result: &str) {
@@ -329,20 +345,30 @@ impl Carried<'_> {
         end
     }
 
-    fn ended(&self, (to_edge, to_client): (u64, u64), end: &'static str) {
+    fn add_bytes(&self, to_edge: u64, to_client: u64) {
         self.proxy.count("bytes-to-edge", to_edge);
         self.proxy.count("bytes-to-client", to_client);
-        tracing::debug!(
-            source = %self.source,
-            address = %self.address,
-            server_name = self.server_name,
-            edge = %self.edge.config.name,
+    }
+
+    fn ended(&self, way: &str, (to_edge, to_client): (u64, u64), result: &str) {
+        self.add_bytes(to_edge, to_client);
+        let Some(unsaid) = self.proxy.log().may_say(monotonic_ns()) else {
+            return;
+        };
+        let line = Line {
+            client: self.source,
+            address: self.address,
+            server_name: self.server_name.as_deref(),
+            ip_set: self.ip_set.as_deref(),
+            edge: Some(self.edge.config.name.as_str()),
+            way,
+            result,
             to_edge,
             to_client,
-            seconds = self.began.elapsed().as_secs(),
-            end,
-            "connection ended"
-        );
+            lasted: self.began.elapsed(),
+            unsaid,
+        };
+        line.ended();
     }
 }
 

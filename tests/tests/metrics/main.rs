@@ -1,9 +1,10 @@
-//! What the agent tells Prometheus: that it is true, complete, described and bounded, and that nothing waits for it.
+//! What the agent tells Prometheus, and the log of connections: that it is true, complete, described and bounded, and that nothing waits for it.
 
 mod alerts;
 mod bounded;
 mod described;
 mod load;
+mod log;
 mod promtool;
 mod scene;
 mod scrape;
