@@ -241,6 +241,8 @@ fn ended_flow(flow: &EndedFlow) -> [&'static str; 3] {
 mod tests {
     use std::{collections::HashMap, path::Path};
 
+    use sni_common::expiry::Ended;
+
     use super::*;
 
     const CONFIG: &str = r#"
