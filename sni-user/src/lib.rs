@@ -12,6 +12,7 @@ pub mod proxy;
 pub mod tls;
 
 mod clock;
+mod descriptors;
 mod hold;
 mod http;
 mod instance;
