@@ -1,6 +1,6 @@
 //! The web server of the little that the agent serves by HTTP: plain, read only, one page.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, mem, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -39,6 +39,7 @@ pub(crate) async fn serve<F, A>(
 {
     let permits = Arc::new(Semaphore::new(connections));
     let mut open = JoinSet::new();
+    let mut failing = false;
     loop {
         // Closed by nobody.
         let Ok(permit) = permits.clone().acquire_owned().await else {
@@ -47,11 +48,15 @@ pub(crate) async fn serve<F, A>(
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, what, "a connection could not be accepted");
+                // Once, however long it lasts.
+                if !mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, what, "a connection could not be accepted");
+                }
                 sleep(REFUSED).await;
                 continue;
             }
         };
+        failing = false;
         while open.try_join_next().is_some() {}
         let answer = answer.clone();
         open.spawn(async move {

@@ -13,6 +13,7 @@ pub mod tls;
 
 mod clock;
 mod connection_log;
+mod descriptors;
 mod hold;
 mod http;
 mod instance;

@@ -144,6 +144,11 @@ const PROGRAMS: &[Program] = &[
         purpose: "the metrics, alert rules and dashboard judged",
     },
     Program {
+        name: "faketime/libfaketime.so.1",
+        package: "libfaketime",
+        purpose: "a clock that jumps",
+    },
+    Program {
         name: "systemctl",
         package: "systemd",
         purpose: "the gateway as a service",

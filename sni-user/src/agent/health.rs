@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
+    mem,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -43,6 +44,8 @@ pub(super) struct Supervision {
     plans: HashMap<Key, Plan>,
     checks: JoinSet<(Key, Result<String, CheckError>)>,
     trouble: Arc<Notify>,
+    /// Whether the last check could not be made.
+    blind: bool,
     random: RandomState,
     draws: u64,
 }
@@ -97,6 +100,7 @@ impl Supervision {
             plans: HashMap::new(),
             checks: JoinSet::new(),
             trouble: active.edges.trouble(),
+            blind: false,
             random: RandomState::new(),
             draws: 0,
         }
@@ -218,6 +222,15 @@ impl Supervision {
         };
         self.plan(edge);
         tracing::debug!(edge = %edge.config.name, ?result, "checked");
+        // Says nothing of the Edge, which stays what it is.
+        if let Err(CheckError::NotMade(error)) = &result {
+            // Once, however many there are and however long it lasts.
+            if !mem::replace(&mut self.blind, true) {
+                tracing::warn!(%error, edge = %edge.config.name, "an Edge can't be checked for want of the gateway's own, and stays what it is");
+            }
+            return;
+        }
+        self.blind = false;
         if result.is_ok() {
             edge.connected();
         }

@@ -2,7 +2,7 @@
 
 use sni_common::contract::FLAG_LOG;
 
-use super::{CliError, Environment};
+use super::{CliError, Environment, audit, place::Place};
 use crate::datapath::Maps;
 
 #[derive(clap::Args, Debug)]
@@ -21,10 +21,14 @@ enum Switch {
 pub(super) fn run(
     arguments: &Arguments,
     maps: &mut Maps,
+    place: &Place,
     environment: &mut Environment<'_>,
 ) -> Result<(), CliError> {
     let on = arguments.switch == Switch::On;
-    maps.set_flag(FLAG_LOG, on)?;
+    let switched = maps.set_flag(FLAG_LOG, on);
+    let outcome = switched.map(|()| "done".to_owned());
+    let command = if on { "log on" } else { "log off" };
+    audit::noted(place, environment, command, outcome.map_err(CliError::from))?;
     let sentence = if on {
         "The datapath's diagnostics are on; the agent (`snigate run`) prints them under the target `datapath`.\n\
          They cost time for every packet: switch them off again with `snigate log off`."

@@ -5,6 +5,7 @@
 //! as they are.
 
 mod ask;
+mod audit;
 mod ca;
 mod cert;
 mod check;
@@ -188,7 +189,7 @@ fn execute(cli: &Cli, environment: &mut Environment<'_>) -> Result<u8, CliError>
         Command::Map(verb) => map::run(verb, &maps(place)?, environment),
         Command::Cert(verb) => cert::run(verb, place, environment),
         Command::Ca(verb) => ca::run(verb, place, environment),
-        Command::Log(arguments) => log::run(arguments, &mut maps(place)?, environment),
+        Command::Log(arguments) => log::run(arguments, &mut maps(place)?, place, environment),
         Command::Completions(arguments) => {
             manual::completions(arguments, Cli::command(), environment)
         }

@@ -79,6 +79,8 @@ pub(super) fn start_log(format: LogFormat, colour: bool) -> Result<(), CliError>
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colour)
+        // It would be told on standard error, which can't be written to just then: a panic, where a line is lost.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     match format {
         LogFormat::Human => subscriber.try_init(),

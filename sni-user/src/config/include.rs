@@ -78,7 +78,7 @@ impl Reader {
             self.directories.push(parent.to_owned());
         }
         let absolute = Path::new(&glob::Pattern::escape(directory)).join(&pattern.value);
-        let matches = match absolute.to_str().map(glob::glob) {
+        let matches = match absolute.to_str().map(search) {
             Some(Ok(paths)) => paths,
             Some(Err(error)) => {
                 let why = format!(
@@ -210,4 +210,13 @@ fn directory_of(path: &Path) -> Directory {
     };
     // It fails only without a working directory; a relative path is then as good as any.
     Directory(std::path::absolute(start).unwrap_or_else(|_| parent.to_owned()))
+}
+
+/// Finds what a pattern of `include` stands for. Hidden files are nobody's configuration: what is on its way in or out, and what editors leave.
+pub(crate) fn search(pattern: &str) -> Result<glob::Paths, glob::PatternError> {
+    let options = glob::MatchOptions {
+        require_literal_leading_dot: true,
+        ..glob::MatchOptions::new()
+    };
+    glob::glob_with(pattern, options)
 }

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 pub use ipnet::IpNet;
 
 use self::include::Reader;
+pub(crate) use self::include::search;
 pub use self::{
     diagnostics::{Diagnostic, Diagnostics, Severity},
     location::Location,

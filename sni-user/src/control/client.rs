@@ -1,7 +1,7 @@
 //! The command line's side of the control socket.
 
 use std::{
-    io,
+    fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -15,8 +15,8 @@ use tokio::{
 use super::{
     protocol::{
         AgentStatus, Call, Connections, DomainChanged, DomainTable, EdgeChanged, EdgeEnded,
-        MAX_ANSWER, Notice, Outcome, Refusal, Reloaded, Reply, Request, RouteAdded, RouteRemoved,
-        VERSION, Versioned, WatchingNow,
+        MAX_ANSWER, Noted, Notice, Outcome, Refusal, Reloaded, Reply, Request, RouteAdded,
+        RouteRemoved, VERSION, Versioned, WatchingNow,
     },
     seen::WatchFilter,
 };
@@ -182,6 +182,16 @@ impl Client {
         self.ask(Request::DomainRm { sip_domain }).await
     }
 
+    /// Asks to have in the log what a command has done without the agent.
+    ///
+    /// # Errors
+    /// As for [`Self::status`].
+    pub async fn note(mut self, command: &str, outcome: &str) -> Result<(), ClientError> {
+        let (command, outcome) = (command.to_owned(), outcome.to_owned());
+        let _: Noted = self.ask(Request::Note { command, outcome }).await?;
+        Ok(())
+    }
+
     /// Asks for every ClientHello from now on.
     ///
     /// # Errors
@@ -194,6 +204,7 @@ impl Client {
     async fn ask<T: DeserializeOwned>(&mut self, request: Request) -> Result<T, ClientError> {
         let call = Call {
             version: VERSION,
+            login: login(),
             request,
         };
         let mut line = serde_json::to_vec(&call).map_err(|error| self.no_answer(error))?;
@@ -240,6 +251,14 @@ impl Client {
             reason: reason.to_string(),
         }
     }
+}
+
+/// Whose session this is (proc_pid_loginuid(5)); `None` where the kernel does not keep that, or nobody has logged in. The agent can't look: its unit hides
+/// other processes from it.
+fn login() -> Option<u32> {
+    const NOBODY: u32 = u32::MAX;
+    let text = fs::read_to_string("/proc/self/loginuid").ok()?;
+    text.trim().parse().ok().filter(|uid| *uid != NOBODY)
 }
 
 /// A stream of what an agent sees.

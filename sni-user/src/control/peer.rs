@@ -13,8 +13,7 @@ use tokio::{
 };
 
 use super::protocol::{
-    Call, MAX_ANSWER, MAX_REQUEST, Outcome, Refusal, RefusalKind, Reply, Request, VERSION,
-    Versioned,
+    Call, MAX_ANSWER, MAX_REQUEST, Outcome, Refusal, RefusalKind, Reply, VERSION, Versioned,
 };
 
 /// How long a client may take to send its request, and to take its answer.
@@ -50,7 +49,7 @@ impl Peer {
     }
 
     /// Waits for the request.
-    pub(super) async fn request(&mut self) -> Result<Request, NoRequest> {
+    pub(super) async fn request(&mut self) -> Result<Call, NoRequest> {
         let mut line = Vec::new();
         let mut bounded = (&mut self.requests.0).take(MAX_REQUEST as u64);
         match timeout(PATIENCE, bounded.read_until(b'\n', &mut line)).await {
@@ -112,7 +111,7 @@ impl Lines {
 }
 
 /// The version first: what a request looks like is another version's own affair.
-fn parse(line: &[u8]) -> Result<Request, Refusal> {
+fn parse(line: &[u8]) -> Result<Call, Refusal> {
     let malformed = |error: serde_json::Error| {
         let message = format!("the request can't be understood: {error}");
         Refusal::new(RefusalKind::Malformed, message)
@@ -121,17 +120,16 @@ fn parse(line: &[u8]) -> Result<Request, Refusal> {
     if version != VERSION {
         return Err(Refusal::version(version));
     }
-    let call: Call = serde_json::from_slice(line).map_err(malformed)?;
-    Ok(call.request)
+    serde_json::from_slice(line).map_err(malformed)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::protocol::Request, *};
     use serde_json::json;
 
     fn parsed(line: serde_json::Value) -> Result<Request, Refusal> {
-        parse(line.to_string().as_bytes())
+        parse(line.to_string().as_bytes()).map(|call| call.request)
     }
 
     #[test]

@@ -83,6 +83,13 @@ pub enum Request {
         /// The SIP domain.
         sip_domain: String,
     },
+    /// Have the log say what a command has done without the agent, on the pinned maps; answered with a [`Noted`].
+    Note {
+        /// The command, as it would be typed.
+        command: String,
+        /// What came of it.
+        outcome: String,
+    },
     /// Every ClientHello from now on, as [`HelloSeen`].
     Watch {
         /// Which of them.
@@ -103,7 +110,28 @@ impl Request {
             | Self::EdgeEnable { .. }
             | Self::EdgeEnd { .. }
             | Self::DomainAdd { .. }
-            | Self::DomainRm { .. } => true,
+            | Self::DomainRm { .. }
+            | Self::Note { .. } => true,
+        }
+    }
+
+    /// The command that asks for it, for the log.
+    pub(super) fn command(&self) -> String {
+        match self {
+            Self::Status => "status".into(),
+            Self::Connections { .. } => "flow ls".into(),
+            Self::Watch { .. } => "watch".into(),
+            Self::Reload => "reload".into(),
+            Self::RouteAdd { name, pool } => format!("route add {name} {pool}"),
+            Self::RouteRm { name } => format!("route rm {name}"),
+            Self::EdgeDrain { name } => format!("edge drain {name}"),
+            Self::EdgeEnable { name } => format!("edge enable {name}"),
+            Self::EdgeEnd { name } => format!("edge drain {name}: connections of the agent"),
+            Self::DomainAdd { domain } => {
+                format!("domain add {} --pool {}", domain.sip_domain, domain.pool)
+            }
+            Self::DomainRm { sip_domain } => format!("domain rm {sip_domain}"),
+            Self::Note { command, .. } => command.clone(),
         }
     }
 }
@@ -135,6 +163,10 @@ pub struct DomainTable {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Call {
     pub(super) version: u32,
+    /// The user who has logged in, whom sudo and su leave in their processes. For the log: whoever is root may say what it likes, and of others nobody
+    /// believes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) login: Option<u32>,
     #[serde(flatten)]
     pub(super) request: Request,
 }
@@ -165,6 +197,12 @@ pub(super) enum Outcome<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct WatchingNow {
     pub(super) watching: bool,
+}
+
+/// The answer to `note`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Noted {
+    pub(super) noted: bool,
 }
 
 /// A further line of the agent to a watcher.

@@ -1,10 +1,18 @@
 //! The agent's side of the control socket.
 
 use std::{
-    convert::Infallible, future::Future, io, net::IpAddr, path::Path, sync::Arc, time::Duration,
+    convert::Infallible,
+    future::Future,
+    io, mem,
+    net::IpAddr,
+    path::Path,
+    sync::{Arc, PoisonError},
+    time::Duration,
 };
 
 use rustix::process::geteuid;
+use serde::Serialize;
+use sni_common::token_bucket::TokenBucket;
 use tokio::{
     net::UnixStream,
     select,
@@ -16,13 +24,16 @@ use tokio::{
 use super::{
     peer::{NoRequest, Peer},
     protocol::{
-        AgentStatus, Connections, DomainChanged, DomainTable, EdgeChanged, EdgeEnded, Notice,
-        Refusal, RefusalKind, Reloaded, Request, RouteAdded, RouteRemoved, WatchingNow,
+        AgentStatus, Call, Connections, DomainChanged, DomainTable, EdgeChanged, EdgeEnded, Noted,
+        Notice, Refusal, RefusalKind, Reloaded, Request, RouteAdded, RouteRemoved, WatchingNow,
     },
     seen::{HelloSeen, WatchFilter},
     socket::{ControlError, ControlSocket},
 };
-use crate::config::{Name, ServerName};
+use crate::{
+    clock::monotonic_ns,
+    config::{Name, ServerName},
+};
 
 /// Clients at once, of those who may change things and of those who may not: neither locks the other out.
 const CLIENTS: usize = 32;
@@ -101,20 +112,26 @@ impl Server {
     pub async fn serve<H: Handler>(self, handler: Arc<H>) -> Infallible {
         let owner = geteuid().as_raw();
         let changing = Arc::new(Mutex::new(()));
+        let denied = Arc::new(Denied::default());
         let [writers, readers] = [(); 2].map(|()| Arc::new(Semaphore::new(CLIENTS)));
         let mut clients = JoinSet::new();
         tracing::debug!(path = %self.socket.path().display(), "the control socket is open");
+        let mut failing = false;
         loop {
             // The tasks of clients that have gone.
             while clients.try_join_next().is_some() {}
             let (stream, who) = match self.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "a client of the control socket can't be accepted");
+                    // Once, however long it lasts.
+                    if !mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "a client of the control socket can't be accepted");
+                    }
                     sleep(ACCEPT_AGAIN).await;
                     continue;
                 }
             };
+            failing = false;
             let may_change = who.uid == 0 || who.uid == owner;
             let room = if may_change { &writers } else { &readers };
             let peer = Peer::new(stream);
@@ -127,6 +144,7 @@ impl Server {
                 who,
                 may_change,
                 handler: Arc::clone(&handler),
+                denied: Arc::clone(&denied),
                 changing: Arc::clone(&changing),
                 _permit: permit,
             };
@@ -140,16 +158,46 @@ impl Server {
         let who = Who {
             uid: credentials.uid(),
             pid: credentials.pid(),
+            login: None,
         };
         Ok((stream, who))
     }
 }
 
-/// Who connected, by SO_PEERCRED.
+/// Who connected: by SO_PEERCRED, but for the login, which is what root says.
 #[derive(Clone, Copy)]
 struct Who {
     uid: u32,
     pid: Option<i32>,
+    login: Option<u32>,
+}
+
+impl Who {
+    /// The line about a command that changes something: who, what, and what came of it.
+    fn did(self, command: &str, outcome: &str) {
+        // Longer than any command that makes sense.
+        const LONGEST: usize = 500;
+        let Self { uid, pid, login } = self;
+        let command = command.chars().take(LONGEST).collect::<String>();
+        tracing::info!(uid, login, pid, command, outcome, "administrative command");
+    }
+}
+
+/// Bounds the lines about those who may not do what they ask for.
+#[derive(Default)]
+struct Denied(std::sync::Mutex<TokenBucket>);
+
+impl Denied {
+    const LINES_PER_SECOND: u32 = 10;
+
+    fn may_be_said(&self) -> bool {
+        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.take(
+            monotonic_ns(),
+            Self::LINES_PER_SECOND * 1000,
+            Self::LINES_PER_SECOND,
+        )
+    }
 }
 
 /// Bounded by the patience of an answer; the client has not even been heard.
@@ -166,6 +214,7 @@ struct Client<H> {
     who: Who,
     may_change: bool,
     handler: Arc<H>,
+    denied: Arc<Denied>,
     /// Held while something is changed.
     changing: Arc<Mutex<()>>,
     _permit: OwnedSemaphorePermit,
@@ -174,11 +223,18 @@ struct Client<H> {
 impl<H: Handler> Client<H> {
     async fn serve(mut self) {
         let outcome = match self.peer.request().await {
-            Ok(request) if request.changes() && !self.may_change => {
+            Ok(Call { request, .. }) if request.changes() && !self.may_change => {
+                // Whoever may only look must not be able to fill the log.
+                if self.denied.may_be_said() {
+                    self.who.did(&request.command(), "not allowed");
+                }
                 let refusal = self.not_allowed();
                 self.peer.answer::<()>(Err(refusal)).await
             }
-            Ok(request) => self.carry_out(request).await,
+            Ok(Call { request, login, .. }) => {
+                self.who.login = login;
+                self.carry_out(request).await
+            }
             Err(NoRequest::Refused(refusal)) => self.peer.answer::<()>(Err(refusal)).await,
             Err(NoRequest::Gone) => return,
         };
@@ -198,67 +254,86 @@ impl<H: Handler> Client<H> {
     async fn carry_out(&mut self, request: Request) -> io::Result<()> {
         let changing = Arc::clone(&self.changing);
         let _one_at_a_time = if request.changes() {
-            let Who { uid, pid } = self.who;
-            tracing::info!(uid, pid, ?request, "asked through the control socket");
             Some(changing.lock().await)
         } else {
             None
         };
-        let handler = &self.handler;
+        let command = request.command();
+        let handler = Arc::clone(&self.handler);
         match request {
             Request::Status => self.peer.answer(handler.status().await).await,
             Request::Connections { client } => {
                 self.peer.answer(Ok(handler.connections(client))).await
             }
-            Request::Reload => self.peer.answer(handler.reload().await).await,
+            Request::Reload => self.conclude(&command, handler.reload().await).await,
             Request::RouteAdd { name, pool } => {
                 let outcome = match (parsed(&name), parsed(&pool)) {
                     (Ok(name), Ok(pool)) => handler.add_route(name, pool).await,
                     (Err(refusal), _) | (_, Err(refusal)) => Err(refusal),
                 };
-                self.peer.answer(outcome).await
+                self.conclude(&command, outcome).await
             }
             Request::RouteRm { name } => {
                 let outcome = match parsed(&name) {
                     Ok(name) => handler.remove_route(name).await,
                     Err(refusal) => Err(refusal),
                 };
-                self.peer.answer(outcome).await
+                self.conclude(&command, outcome).await
             }
             Request::EdgeDrain { name } => {
                 let outcome = match parsed(&name) {
                     Ok(name) => handler.drain_edge(name).await,
                     Err(refusal) => Err(refusal),
                 };
-                self.peer.answer(outcome).await
+                self.conclude(&command, outcome).await
             }
             Request::EdgeEnable { name } => {
                 let outcome = match parsed(&name) {
                     Ok(name) => handler.enable_edge(name).await,
                     Err(refusal) => Err(refusal),
                 };
-                self.peer.answer(outcome).await
+                self.conclude(&command, outcome).await
             }
             Request::EdgeEnd { name } => {
                 let outcome = match parsed(&name) {
                     Ok(name) => handler.end_edge(name).await,
                     Err(refusal) => Err(refusal),
                 };
-                self.peer.answer(outcome).await
+                self.conclude(&command, outcome).await
             }
             Request::DomainAdd { domain } => {
-                self.peer.answer(handler.add_domain(domain).await).await
+                self.conclude(&command, handler.add_domain(domain).await)
+                    .await
             }
             Request::DomainRm { sip_domain } => {
-                self.peer
-                    .answer(handler.remove_domain(sip_domain).await)
+                self.conclude(&command, handler.remove_domain(sip_domain).await)
                     .await
+            }
+            Request::Note { outcome, .. } => {
+                self.who.did(&command, &outcome);
+                self.peer.answer(Ok(Noted { noted: true })).await
             }
             Request::Watch { filter } => {
                 let seen = handler.watch();
                 watch(&mut self.peer, seen, &filter).await
             }
         }
+    }
+
+    /// Something has been changed, or refused: one line in the log, and the answer.
+    async fn conclude<T: Serialize>(
+        &mut self,
+        command: &str,
+        outcome: Result<T, Refusal>,
+    ) -> io::Result<()> {
+        match &outcome {
+            Ok(_) => self.who.did(command, "done"),
+            Err(refusal) => {
+                let why = refusal.message.lines().next().unwrap_or_default();
+                self.who.did(command, &format!("refused: {why}"));
+            }
+        }
+        self.peer.answer(outcome).await
     }
 }
 

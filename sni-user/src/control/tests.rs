@@ -123,6 +123,10 @@ async fn every_request_arrives_and_is_answered() {
     let ended = client.end_edge("edge-a").await.expect("an answer");
     assert_eq!(ended.connections, 1);
 
+    let client = running.client().await;
+    let noted = client.note("flow kill --all", "2 flows ended").await;
+    noted.expect("an answer");
+
     let domain = DomainTable {
         sip_domain: "contoso.example".into(),
         names: vec!["sip.contoso.example".into()],

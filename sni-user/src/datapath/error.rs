@@ -113,6 +113,14 @@ pub enum DatapathError {
         /// Why not.
         reason: String,
     },
+    /// A map is full.
+    #[error("{what}: there is no room left, `snigate status` shows how full the tables are")]
+    Full {
+        /// What was tried, and on what.
+        what: String,
+        /// The kernel's word for it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Some other refusal of the kernel or the filesystem.
     #[error("{what}: {source}")]
     Kernel {
@@ -129,7 +137,7 @@ impl DatapathError {
         Self::kernel(format!("writing the map {name}"), source)
     }
 
-    /// Wraps a cause; a lack of privileges becomes [`DatapathError::Privileges`].
+    /// Wraps a cause; a lack of privileges becomes [`DatapathError::Privileges`], and of room in a map [`DatapathError::Full`].
     pub(super) fn kernel(
         what: impl Into<String>,
         source: impl std::error::Error + Send + Sync + 'static,
@@ -138,9 +146,13 @@ impl DatapathError {
         if is_permission(&source) {
             return Self::Privileges { what };
         }
-        Self::Kernel {
-            what,
-            source: Box::new(source),
+        // bpf(2) has "argument list too long" for a full map, and for a program that is too complex.
+        let is_full = what.starts_with("writing") && errno(&source) == Some(E2BIG);
+        let source = Box::new(source);
+        if is_full {
+            Self::Full { what, source }
+        } else {
+            Self::Kernel { what, source }
         }
     }
 }
@@ -152,6 +164,7 @@ fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
 
 const EPERM: i32 = 1;
 const EACCES: i32 = 13;
+const E2BIG: i32 = 7;
 
 /// The errno at the root of an error.
 pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {

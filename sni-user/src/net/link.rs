@@ -27,6 +27,8 @@ pub struct Interface {
     pub mac: Option<Mac>,
     /// What it is a VLAN of.
     pub vlan: Option<Vlan>,
+    /// Index of the interface of this namespace that it is linked to: of a veth its peer.
+    pub linked: Option<u32>,
 }
 
 /// The place of a VLAN interface.
@@ -169,6 +171,7 @@ impl From<&LinkMessage> for Interface {
             up: message.header.flags.contains(LinkFlags::Up),
             mac: None,
             vlan: None,
+            linked: None,
         };
         let (mut parent, mut parent_is_elsewhere, mut id) = (None, false, None);
         let mut protocol = VlanProtocol::default();
@@ -201,7 +204,8 @@ impl From<&LinkMessage> for Interface {
                 _ => {}
             }
         }
-        if let (Some(parent), false, Some(id)) = (parent, parent_is_elsewhere, id) {
+        interface.linked = parent.filter(|_| !parent_is_elsewhere);
+        if let (Some(parent), Some(id)) = (interface.linked, id) {
             interface.vlan = Some(Vlan {
                 parent,
                 protocol: protocol.into(),
@@ -237,6 +241,7 @@ mod tests {
             up: true,
             mac: None,
             vlan,
+            linked: None,
         }
     }
 

@@ -6,6 +6,7 @@ use socket2::SockRef;
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{Proxy, connection, stamp::is_stamp};
+use crate::descriptors;
 
 /// How long to wait when the kernel refuses: connections end, and there will be file descriptors and memory again.
 const REFUSED: Duration = Duration::from_millis(100);
@@ -41,11 +42,20 @@ async fn follow_segment_size(proxy: &Proxy, listener: &TcpListener) {
 async fn accept(proxy: &Arc<Proxy>, listener: &TcpListener, open: &mut JoinSet<()>) {
     // Bound, so it has one.
     let own_port = listener.local_addr().map_or(0, |address| address.port());
+    let mut scarce = false;
     loop {
         let permit = proxy.permit().await;
+        if scarce {
+            wait_for_descriptors(proxy, listener).await;
+        }
         // Those that have ended.
         while open.try_join_next().is_some() {}
-        match listener.accept().await {
+        let accepted = listener.accept().await;
+        scarce = match &accepted {
+            Ok((stream, _)) => descriptors::is_of_reserve(stream),
+            Err(error) => descriptors::is_want(error),
+        };
+        match accepted {
             // The agent's own, which has done its work with its SYN.
             Ok((stream, source))
                 if stream
@@ -67,6 +77,17 @@ async fn accept(proxy: &Arc<Proxy>, listener: &TcpListener, open: &mut JoinSet<(
                 tokio::time::sleep(REFUSED).await;
             }
         }
+    }
+}
+
+/// Waits until there are descriptors for one more connection. It waits as well, in the kernel's queue.
+async fn wait_for_descriptors(proxy: &Proxy, listener: &TcpListener) {
+    if !descriptors::are_scarce(listener) {
+        return;
+    }
+    proxy.refused_by_the_kernel(&io::Error::from_raw_os_error(libc::EMFILE));
+    while descriptors::are_scarce(listener) {
+        tokio::time::sleep(REFUSED).await;
     }
 }
 

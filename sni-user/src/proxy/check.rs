@@ -16,7 +16,7 @@ use super::{
     proxy_header,
     terminate::TerminateError,
 };
-use crate::{config::Health, edges::Edge, tls::CheckTls};
+use crate::{config::Health, descriptors, edges::Edge, tls::CheckTls};
 
 /// How long a check may take: as long as to the next one, within these bounds.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -28,6 +28,9 @@ pub enum CheckError {
     /// No connection.
     #[error("it can't be connected to: {0}")]
     Connect(io::Error),
+    /// It was not looked at.
+    #[error("the gateway can't check it: {0}")]
+    NotMade(io::Error),
     /// Too slow; or silent.
     #[error("{step} was not done within {} s", .within.as_secs())]
     Slow {
@@ -73,6 +76,17 @@ impl Patience {
     }
 }
 
+impl CheckError {
+    fn of_connect(error: io::Error) -> Self {
+        let is_ours = descriptors::is_want(&error) || error.kind() == io::ErrorKind::AddrInUse;
+        if is_ours {
+            Self::NotMade(error)
+        } else {
+            Self::Connect(error)
+        }
+    }
+}
+
 /// Checks an Edge as its configuration says. What was found, in a few words.
 ///
 /// # Errors
@@ -87,7 +101,7 @@ pub async fn check(
     let address = edge.config.address;
     let connecting = connect::of_our_own(proxy, address);
     let connected = patience.grant("the TCP handshake", connecting).await?;
-    let mut tcp = connected.map_err(CheckError::Connect)?;
+    let mut tcp = connected.map_err(CheckError::of_connect)?;
     if edge.config.proxy_protocol {
         let said = proxy_header::write_own(&mut tcp).await;
         said.map_err(CheckError::Connect)?;

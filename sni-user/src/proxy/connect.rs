@@ -15,6 +15,7 @@ use tokio::{
 use super::{Proxy, socket, uses::UsedWayBack};
 use crate::{
     config::SourceMode,
+    descriptors,
     edges::{Edge, Entered, Pool},
 };
 
@@ -99,6 +100,14 @@ pub(crate) enum NoEdge {
         /// What the last of them came to.
         last: io::ErrorKind,
     },
+    /// Nobody was tried.
+    #[error(
+        "the agent has no file descriptor left for a connection to the pool {pool}: raise the limit of open files (LimitNOFILE= in the unit), or lower `max_connections`"
+    )]
+    NoDescriptors {
+        /// The pool.
+        pool: String,
+    },
 }
 
 impl NoEdge {
@@ -107,6 +116,7 @@ impl NoEdge {
         match self {
             Self::Family { .. } => "no-edge",
             Self::Down { .. } => "no-edge-up",
+            Self::NoDescriptors { .. } => "no-descriptors",
             Self::Unreachable { last, .. } => match last {
                 io::ErrorKind::TimedOut => "edge-silent",
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => "edge-refused",
@@ -157,6 +167,11 @@ impl Attempts {
             let entered = edge.enter();
             let began = Instant::now();
             let connected = to_edge(proxy, &edge, self.client, self.segment_size).await;
+            // Another Edge needs one as well, and this one has nothing to do with it.
+            if connected.as_ref().is_err_and(descriptors::is_want) {
+                let pool = self.pool.clone();
+                return Err(NoEdge::NoDescriptors { pool });
+            }
             let name = edge.config.name.as_str();
             let measured = proxy.measured();
             measured.connect(name, began.elapsed(), connected.is_ok());
@@ -212,6 +227,7 @@ async fn to_edge(
         edge: edge.config.address,
         transparent: edge.config.source == SourceMode::Preserve,
         segment_size,
+        spares_reserve: true,
     };
     let (stream, way_back) = if leg.transparent {
         // Before the SYN: its answer must find the way.
@@ -236,6 +252,7 @@ pub(super) async fn of_our_own(proxy: &Proxy, edge: SocketAddr) -> io::Result<Tc
         edge,
         transparent: false,
         segment_size: None,
+        spares_reserve: false,
     };
     leg.connect_by_any_port(socket::own_address(edge)?).await
 }
@@ -247,6 +264,8 @@ struct Leg<'p> {
     /// Whether the address that the Edge is shown is the client's.
     transparent: bool,
     segment_size: Option<u32>,
+    /// Whether it leaves the last descriptors alone, as what clients cause does.
+    spares_reserve: bool,
 }
 
 impl Leg<'_> {
@@ -256,7 +275,10 @@ impl Leg<'_> {
         if self.proxy.is_flow(self.edge, own) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let socket = socket::toward_edge(own, self.transparent)?;
+        let mut socket = socket::toward_edge(own, self.transparent)?;
+        if self.spares_reserve {
+            socket = descriptors::outside_reserve(socket)?;
+        }
         if let Some(size) = self.segment_size {
             socket.set_tcp_mss(size)?;
         }

@@ -65,6 +65,7 @@ pub struct Mirror {
 #[derive(Debug)]
 pub struct Mirrored {
     key: Arc<CertifiedKey>,
+    not_before: i64,
     not_after: i64,
     resumption: Resumption,
 }
@@ -145,7 +146,8 @@ impl Mirror {
         let life = self.life(parsed.validity().not_after.timestamp(), now)?;
         let worth_replacing = LIFE.as_secs() as i64 / 2;
         if let Some(kept) = self.minted().get(&key)
-            && kept.not_after > seconds(now)
+            // Not so where the clock has been set back.
+            && (kept.not_before..kept.not_after).contains(&seconds(now))
             && kept.not_after + worth_replacing > life.1
         {
             return Ok(kept.clone());
@@ -190,6 +192,7 @@ impl Mirror {
         chain.extend(self.chain.iter().cloned());
         Ok(Mirrored {
             key: Arc::new(CertifiedKey::new(chain, self.leaf_key.clone())),
+            not_before: life.0,
             not_after: life.1,
             // An identity meets few Edges.
             resumption: Resumption::in_memory_sessions(4),

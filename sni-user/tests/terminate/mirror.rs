@@ -190,6 +190,10 @@ fn mirrored_certificates_are_kept_and_renewed_in_time() {
     let second = serial(13);
     assert_ne!(second, first);
     assert_eq!(serial(24), second);
+    // The clock was wrong, and is set right: what was signed meanwhile is not valid yet.
+    let back = serial(2);
+    assert_ne!(back, second);
+    assert_eq!(serial(13), back);
     // The partner's own ends in 90 days: no later than that, and not signed anew for every connection of its last day.
     let end = parse(&partner).validity().not_after.timestamp();
     assert_eq!(ends(90 * 24 - 2), end);

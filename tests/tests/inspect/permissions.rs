@@ -127,7 +127,19 @@ fn the_group_may_look_and_nobody_else() {
         }
         failure(ordinary(&gateway, &stranger, &["status"])?)?;
         ensure!(generation()? == before);
-        ensure!(!agent.stderr()?.contains("asked through the control socket"));
+        // The log says that they have tried, and nothing else of it.
+        let log = agent.stderr()?;
+        let audit = log
+            .lines()
+            .filter(|line| line.contains("administrative command"));
+        let (denied, others): (Vec<_>, Vec<_>) =
+            audit.partition(|line| line.contains("outcome=\"not allowed\""));
+        ensure!(denied.len() == changes.len() && others.is_empty(), "{log}");
+        ensure!(
+            denied
+                .iter()
+                .all(|line| line.contains(&format!("uid={USER}")))
+        );
         ensure!(agent.is_running()?);
         Ok(())
     });

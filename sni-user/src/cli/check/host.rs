@@ -3,6 +3,7 @@
 mod files;
 mod inspected;
 mod metrics;
+mod receiving;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -213,47 +214,12 @@ impl Findings {
             Ok(Some(note)) => self.add(name, Outcome::Warning, note),
             Err(error) => self.add(name, Outcome::Warning, error),
         }
-        if choice.mode.is_xdp() {
-            self.offloads(name, interface, all, choice);
-        }
+        self.receiving(name, interface, all, choice);
         if self.0.len() == before {
             let hook = choice.of_interface(name).map_or_else(String::new, |seat| {
                 format!("; hook: {} ({})", seat.hook, seat.reason)
             });
             self.add(name, Outcome::Ok, format!("is up and forwards{hook}"));
-        }
-    }
-
-    /// What must be switched off for XDP; traffic control can do with all of it.
-    fn offloads(&mut self, name: &str, interface: &Interface, all: &[Interface], choice: &Choice) {
-        if choice.driver(name) == Some("veth") {
-            self.add(
-                name,
-                Outcome::Warning,
-                format!(
-                    "is a veth: XDP forwards the unfinished checksums of its peer as they are, and reaches a peer with GRO only. On the peer, run \
-                     `ethtool -K PEER tx off gro on` while both ends are up; or set `hook = \"tcx\"`, which needs neither (now: {})",
-                    choice.mode
-                ),
-            );
-        }
-        let has_vlans = all.iter().any(|other| {
-            other
-                .vlan
-                .is_some_and(|vlan| vlan.parent == interface.index)
-        });
-        if has_vlans {
-            match host::rx_vlan_offload(name) {
-                Ok(false) => {}
-                Ok(true) => self.add(
-                    name,
-                    Outcome::Warning,
-                    format!(
-                        "takes VLAN tags out of frames before the datapath sees them: switch that off with `ethtool -K {name} rxvlan off`"
-                    ),
-                ),
-                Err(error) => self.add(name, Outcome::Warning, error),
-            }
         }
     }
 

@@ -134,5 +134,6 @@ fn reset(
         units::counted(ended.connections, "connection")
     )?;
     let flows = living(&drained.name, maps)?;
-    end_flows::end(&flows, maps, environment)
+    let command = format!("edge drain {}: flows of the datapath", drained.name);
+    end_flows::end_noted(&command, &flows, maps, place, environment)
 }

@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{
     cli::{
-        CliError, Environment, read, units,
+        CliError, Environment, audit,
+        place::Place,
+        read, units,
         view::flow::{Pair, Pairs},
     },
     datapath::{Additions, Maps},
@@ -28,12 +30,21 @@ pub(in crate::cli) fn of_edge(name: &str, maps: &Maps) -> Result<Vec<Pair>, CliE
     Ok(Pairs::new(tables).iter().collect())
 }
 
-/// Ends these flows, and says so.
-pub(in crate::cli) fn end(
+/// Ends these flows, and says so: here, and in the log of the agent as what came of `command`.
+pub(in crate::cli) fn end_noted(
+    command: &str,
     flows: &[Pair],
     maps: &mut Maps,
+    place: &Place,
     environment: &mut Environment<'_>,
 ) -> Result<(), CliError> {
+    let ended = end(flows, maps, environment);
+    let outcome = ended.map(|()| format!("{} ended", units::counted(flows.len(), "flow")));
+    audit::noted(place, environment, command, outcome)
+}
+
+/// Ends these flows, and says so.
+fn end(flows: &[Pair], maps: &mut Maps, environment: &mut Environment<'_>) -> Result<(), CliError> {
     let sender = Sender::open()?;
     let mut unsent = None;
     let mut moving = flows.to_vec();

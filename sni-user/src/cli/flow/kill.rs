@@ -38,7 +38,24 @@ pub(super) fn run(
     environment: &mut Environment<'_>,
 ) -> Result<(), CliError> {
     let flows = select(arguments, maps, place)?;
-    end_flows::end(&flows, maps, environment)
+    end_flows::end_noted(&arguments.command(), &flows, maps, place, environment)
+}
+
+impl Arguments {
+    /// As it would be typed.
+    fn command(&self) -> String {
+        let Self {
+            client, vip, edge, ..
+        } = self;
+        match (client, edge) {
+            (Some(client), _) => {
+                let vip = vip.map(|vip| format!(" {vip}")).unwrap_or_default();
+                format!("flow kill {client}{vip}")
+            }
+            (None, Some(edge)) => format!("flow kill --edge {edge}"),
+            (None, None) => "flow kill --all".to_owned(),
+        }
+    }
 }
 
 fn select(arguments: &Arguments, maps: &Maps, place: &Place) -> Result<Vec<Pair>, CliError> {

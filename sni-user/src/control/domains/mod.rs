@@ -14,15 +14,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use self::change::{Change, Content, Undo, sync_directory};
+use self::change::{Change, Undo, sync_directory};
 use super::protocol::{DomainChanged, DomainTable, Refusal, RefusalKind, Reloaded};
-use crate::config::{Config, HostName, InvalidValue};
+use crate::config::{Config, HostName, InvalidValue, search};
 
 /// Beside the main file.
 const DIRECTORY: &str = "domains.d";
-
-/// Everybody may read a domain's file; keys are in files of their own.
-const MODE: u32 = 0o644;
 
 /// Why a domain is not added or removed. Nothing has changed, but for [`DomainError::NotPutBack`].
 #[derive(Debug, thiserror::Error)]
@@ -234,12 +231,7 @@ fn written(main: &Path, name: &HostName, domain: &DomainTable) -> Result<Change,
             directory: directory_made,
         }),
     };
-    let content = Content {
-        bytes: text.into_bytes(),
-        mode: MODE,
-        owner: None,
-    };
-    match content.write(&file) {
+    match change::write(&file, text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(DomainError::Exists { file });
         }
@@ -267,15 +259,15 @@ fn removed(main: &Path, name: &HostName) -> Result<Change, DomainError> {
         let path = file.clone();
         move |source| DomainError::Io { what, path, source }
     };
-    let content = match Content::read(&file) {
-        Ok(Some(content)) if is_only(&content, name) => content,
+    match change::read(&file) {
+        Ok(Some(content)) if is_only(&content, name) => {}
         Ok(_) => return Err(not_removable(main, name, file)),
         Err(error) => return Err(io("reading")(error)),
-    };
-    fs::remove_file(&file).map_err(io("removing"))?;
+    }
+    let aside = change::set_aside(&file).map_err(io("removing"))?;
     let change = Change {
         file: file.clone(),
-        undo: Some(Undo::Restore(content)),
+        undo: Some(Undo::Restore(aside)),
     };
     sync_directory(&file).map_err(io("removing"))?;
     Ok(change)
@@ -301,7 +293,7 @@ fn not_removable(main: &Path, name: &HostName, file: PathBuf) -> DomainError {
 }
 
 /// Whether it defines this domain and nothing else.
-fn is_only(content: &Content, name: &HostName) -> bool {
+fn is_only(content: &[u8], name: &HostName) -> bool {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct File {
@@ -311,7 +303,7 @@ fn is_only(content: &Content, name: &HostName) -> bool {
     struct Domain {
         sip_domain: String,
     }
-    let Ok(File { domain }) = toml::from_slice(&content.bytes) else {
+    let Ok(File { domain }) = toml::from_slice(content) else {
         return false;
     };
     let [Domain { sip_domain }] = &domain[..] else {
@@ -365,7 +357,7 @@ fn is_included(main: &Path, include: &[String], file: &Path) -> bool {
     };
     include.iter().any(|pattern| {
         let pattern = Path::new(&glob::Pattern::escape(directory)).join(pattern);
-        let Some(Ok(mut found)) = pattern.to_str().map(glob::glob) else {
+        let Some(Ok(mut found)) = pattern.to_str().map(search) else {
             return false;
         };
         found.any(|path| path.is_ok_and(|path| path.canonicalize().is_ok_and(|path| path == file)))

@@ -220,6 +220,11 @@ async fn what_the_main_file_does_not_include_is_not_written() {
         let place = Place::new(&MAIN.replace("include = [\"domains.d/*.toml\"]\n", include));
         let changed = place.add(&domain("contoso.example", "edges-a")).await;
         assert_eq!(changed.expect("a change").reloaded.domains, 2, "{include}");
+        // It is only set aside while the configuration is loaded without it.
+        let changed = place.remove("contoso.example").await;
+        assert_eq!(changed.expect("a change").reloaded.domains, 1, "{include}");
+        let left = fs::read_dir(place.file("")).expect("a directory").count();
+        assert_eq!(left, 0);
     }
 }
 

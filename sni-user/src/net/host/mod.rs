@@ -21,7 +21,10 @@ use rustix::{
 
 pub use self::{
     error::HostError,
-    offload::{driver, rx_vlan_offload},
+    offload::{
+        ReceiveQueues, driver, generic_receive_offload, large_receive_offload, receive_queues,
+        rx_vlan_offload, transmit_checksum_offload,
+    },
     sysctl::{
         Family, forwarding, has_ipv6, is_settable, local_port_range, owned_ports,
         require_forwarding, reverse_path_note, set, setting, source_mark_note,

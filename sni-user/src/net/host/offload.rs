@@ -12,11 +12,58 @@ use super::HostError;
 /// # Errors
 /// There is no such interface, or its driver does not say.
 pub fn rx_vlan_offload(interface: &str) -> Result<bool, HostError> {
-    let flags = flags(interface).map_err(|reason| HostError::Offloads {
-        interface: interface.to_owned(),
-        reason,
-    })?;
-    Ok(flags & ETH_FLAG_RXVLAN != 0)
+    Ok(value(interface, ETHTOOL_GFLAGS)? & ETH_FLAG_RXVLAN != 0)
+}
+
+/// Whether the interface merges the segments that it receives (LRO), in a way that can't be undone when they are forwarded.
+///
+/// # Errors
+/// There is no such interface, or its driver does not say.
+pub fn large_receive_offload(interface: &str) -> Result<bool, HostError> {
+    Ok(value(interface, ETHTOOL_GFLAGS)? & ETH_FLAG_LRO != 0)
+}
+
+/// Whether the interface leaves the checksums of what it sends to be finished by a device.
+///
+/// # Errors
+/// There is no such interface, or its driver does not say.
+pub fn transmit_checksum_offload(interface: &str) -> Result<bool, HostError> {
+    Ok(value(interface, ETHTOOL_GTXCSUM)? != 0)
+}
+
+/// Whether the kernel merges the segments that the interface receives (GRO).
+///
+/// # Errors
+/// There is no such interface, or its driver does not say.
+pub fn generic_receive_offload(interface: &str) -> Result<bool, HostError> {
+    Ok(value(interface, ETHTOOL_GGRO)? != 0)
+}
+
+/// The receive queues of an interface, each of which keeps one processor at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiveQueues {
+    /// How many are in use.
+    pub used: u32,
+    /// How many there can be.
+    pub most: u32,
+    /// Whether they send as well: `combined` rather than `rx`, in the words of ethtool(8).
+    pub combined: bool,
+}
+
+/// The receive queues of an interface; `None` where its driver knows of none.
+///
+/// # Errors
+/// There is no such interface.
+pub fn receive_queues(interface: &str) -> Result<Option<ReceiveQueues>, HostError> {
+    let mut channels = Channels {
+        command: ETHTOOL_GCHANNELS,
+        ..Channels::default()
+    };
+    match ethtool(interface, &mut channels) {
+        Ok(()) => Ok(channels.receiving()),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
+        Err(reason) => Err(unreadable(interface, reason)),
+    }
 }
 
 /// The name of the interface's driver; of a virtual one its kind, such as `veth`.
@@ -37,8 +84,12 @@ pub fn driver(interface: &str) -> io::Result<String> {
 
 // include/uapi/linux/ethtool.h
 const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GTXCSUM: u32 = 0x16;
 const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_GGRO: u32 = 0x2b;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+const ETH_FLAG_LRO: u32 = 1 << 15;
 
 /// `struct ethtool_value`.
 #[repr(C)]
@@ -56,13 +107,50 @@ struct DriverInfo {
     rest: [u8; 160],
 }
 
-fn flags(interface: &str) -> io::Result<u32> {
-    let mut value = EthtoolValue {
-        command: ETHTOOL_GFLAGS,
-        data: 0,
-    };
-    ethtool(interface, &mut value)?;
+/// `struct ethtool_channels`.
+#[derive(Default)]
+#[repr(C)]
+struct Channels {
+    command: u32,
+    max_receive: u32,
+    max_transmit: u32,
+    max_other: u32,
+    max_combined: u32,
+    receive: u32,
+    transmit: u32,
+    other: u32,
+    combined: u32,
+}
+
+impl Channels {
+    fn receiving(&self) -> Option<ReceiveQueues> {
+        let used = self.receive + self.combined;
+        let combined = self.max_combined > 0;
+        let most = if combined {
+            self.max_combined
+        } else {
+            self.max_receive
+        };
+        (used > 0).then(|| ReceiveQueues {
+            used,
+            most: most.max(used),
+            combined,
+        })
+    }
+}
+
+fn value(interface: &str, command: u32) -> Result<u32, HostError> {
+    let mut value = EthtoolValue { command, data: 0 };
+    let read = ethtool(interface, &mut value);
+    read.map_err(|reason| unreadable(interface, reason))?;
     Ok(value.data)
+}
+
+fn unreadable(interface: &str, reason: io::Error) -> HostError {
+    HostError::Offloads {
+        interface: interface.to_owned(),
+        reason,
+    }
 }
 
 /// Has the kernel carry out the command that `value` begins with; `T` is the command's structure.
@@ -95,5 +183,28 @@ mod tests {
     #[test]
     fn an_interface_that_does_not_exist_has_no_driver() {
         assert!(driver("no-such-link").is_err());
+        assert!(receive_queues("no-such-link").is_err());
+        assert!(large_receive_offload("no-such-link").is_err());
+    }
+
+    #[test]
+    fn queues_are_of_one_kind_or_the_other() {
+        let queues = |max_combined, combined, max_receive, receive| {
+            let channels = Channels {
+                max_combined,
+                combined,
+                max_receive,
+                receive,
+                ..Channels::default()
+            };
+            channels
+                .receiving()
+                .map(|found| (found.used, found.most, found.combined))
+        };
+        assert_eq!(queues(16, 4, 0, 0), Some((4, 16, true)));
+        assert_eq!(queues(0, 0, 8, 2), Some((2, 8, false)));
+        // Some drivers tell both, of which one is in use.
+        assert_eq!(queues(16, 16, 16, 0), Some((16, 16, true)));
+        assert_eq!(queues(0, 0, 0, 0), None);
     }
 }

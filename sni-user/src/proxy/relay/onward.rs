@@ -43,9 +43,11 @@ thread_local! {
 }
 
 impl Onward<'_> {
-    /// By a pipe.
+    /// By a pipe; through the buffer where none can be had.
     pub(super) async fn splice(&self, from: &TcpStream) -> io::Result<Taken> {
-        let pipe = Pipe::borrow().await?;
+        let Some(pipe) = Pipe::borrow()? else {
+            return self.copy(from).await;
+        };
         let filled = from.try_io(Interest::READABLE, || {
             Ok(splice(from, None, &pipe.write, None, PIPE, flags())?)
         });
