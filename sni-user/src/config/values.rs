@@ -79,7 +79,13 @@ impl HostName {
 
     /// The name of the host in this domain, such as `sip`.
     pub(crate) fn child(&self, label: &str) -> Result<Self, InvalidValue> {
-        format!("{label}.{self}").parse()
+        let name = format!("{label}.{self}");
+        let is_plain = label.bytes().all(|byte| byte.is_ascii_lowercase());
+        // The rest has been through IDNA already.
+        if is_plain && (1..=63).contains(&label.len()) && name.len() <= 253 {
+            return Ok(Self(name.into()));
+        }
+        name.parse()
     }
 }
 
