@@ -67,7 +67,7 @@ impl Site {
     }
 
     /// Which of the addresses several certificates share.
-    pub(super) fn inspected(&self, plan: &Plan) -> Option<usize> {
+    fn inspected(&self, plan: &Plan) -> Option<usize> {
         let last = self.addresses.len().checked_sub(1)?;
         let beyond = plan.certificates.iter().any(|it| it.slot > last);
         beyond.then_some(last)

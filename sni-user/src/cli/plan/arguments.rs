@@ -100,6 +100,13 @@ pub(in crate::cli) struct Arguments {
     /// The prefix of the servers that may send through the outbound gateway
     #[arg(long, value_name = "PREFIX", default_value = "203.0.113.0/24")]
     pub(super) outbound_pool: ipnet::IpNet,
+    /// The CAs that partners' certificates may be from
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/ssl/certs/ca-certificates.crt"
+    )]
+    pub(super) outbound_roots: String,
     /// Tell why each domain, or this one, is where it is
     #[arg(long, value_name = "DOMAIN", num_args = 0..=1, require_equals = true)]
     explain: Option<Option<SipDomain>>,

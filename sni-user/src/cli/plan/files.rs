@@ -21,6 +21,8 @@ const TABLES: &str = "plan.toml";
 const MAIN: &str = "snigate.toml";
 const REQUESTS: &str = "requests";
 const OUTBOUND: &str = "outbound";
+/// Where the configuration expects what CAs have issued.
+const CERTIFICATES: &str = "certs";
 
 /// What became of a plan.
 #[derive(Debug, Default)]
@@ -93,8 +95,16 @@ fn texts(
     files.push((directory.join("edge.ps1"), writing.power_shell()));
     if let Some(Outbound::Kamailio) = arguments.outbound {
         let pool = arguments.outbound_pool.to_string();
+        // Kamailio takes a path that begins with a dot from where it was started.
+        let certificates = std::path::absolute(directory.join(CERTIFICATES))
+            .map_err(failed("finding", directory))?;
+        let certificates = certificates.display().to_string();
         let kamailio = writing
-            .kamailio(&arguments.outbound_addresses, &pool, "../certs")
+            .kamailio(
+                &arguments.outbound_addresses,
+                &pool,
+                (&certificates, &arguments.outbound_roots),
+            )
             .map_err(|needed| {
                 CliError::Usage(format!(
                     "the outbound gateway needs an address for each certificate, {needed} in all: write further ones behind --outbound-address"

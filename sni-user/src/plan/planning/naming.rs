@@ -146,8 +146,10 @@ impl Planning<'_> {
         if !is_new {
             certificate.gains = now.difference(&before).count();
             certificate.loses = before.difference(&now).count();
-            let renamed =
-                former.is_some_and(|it| it.common_name != certificate.common_name.as_str());
+            // One that nobody needs any more may stay until the next issue.
+            let renamed = former
+                .map(|it| it.common_name.as_str())
+                .is_some_and(|was| was != certificate.common_name.as_str() && now.contains(was));
             certificate.issue = match (certificate.gains, certificate.loses) {
                 (0, 0) if !renamed => Issue::No,
                 (0, _) if !renamed => Issue::Trim,

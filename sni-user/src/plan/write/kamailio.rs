@@ -75,12 +75,12 @@ request_route {
 # The domain that the message is from decides: a certificate, and the address that is its own.
 route[CERTIFICATE] {
     $var(from) = $(fd{s.tolower});
-    $var(certificate) = $sht(certificate=>$var(from));
-    if ($var(certificate) == $null || $var(certificate) == 0) {
+    if ($sht(certificate=>$var(from)) == $null) {
         xlog("L_WARN", "no certificate for the domain $var(from)\n");
         sl_send_reply("403", "No certificate for this domain");
         exit;
     }
+    $var(certificate) = $sht(certificate=>$var(from));
     $fs = $sht(socket=>$var(certificate));
     $xavp(tls=>server_id) = $var(certificate);
 }
@@ -111,7 +111,8 @@ route[PARTNER] {
 impl Writing<'_> {
     /// The files, for an outbound gateway with these addresses: the first is the first certificate's, and so on.
     ///
-    /// `pool` is the prefix that the pool's servers are in, and `certificates` the directory with certificates and keys, as seen from the files.
+    /// `pool` is the prefix that the pool's servers are in, `certificates` the directory with certificates and keys, as seen from the files, and `roots` a file
+    /// with the CAs that partners' certificates may be from.
     ///
     /// # Errors
     /// How many addresses there must be, when there are fewer.
@@ -119,7 +120,7 @@ impl Writing<'_> {
         &self,
         addresses: &[IpAddr],
         pool: &str,
-        certificates: &str,
+        (certificates, roots): (&str, &str),
     ) -> Result<KamailioFiles, usize> {
         let all = &self.plan.certificates;
         if addresses.len() < all.len() {
@@ -138,7 +139,7 @@ impl Writing<'_> {
             &mut tls,
             &format!(
                 "\n# What names no certificate goes out with none, and partners refuse it.\n[client:default]\n{}",
-                verified()
+                verified(roots)
             ),
         );
         let mut tables = String::from(
@@ -156,7 +157,7 @@ impl Writing<'_> {
                 &mut tls,
                 &format!(
                     "\n[client:any]\nserver_id = {name}\n{}{}",
-                    verified(),
+                    verified(roots),
                     files(certificates, name.as_str())
                 ),
             );
@@ -186,13 +187,10 @@ impl Writing<'_> {
     }
 }
 
-/// Debian's roots.
-const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
-
 /// How partners are verified: their chain. That the name is the one asked for, Kamailio does not check.
-fn verified() -> String {
+fn verified(roots: &str) -> String {
     format!(
-        "method = TLSv1.2+\nverify_certificate = yes\nrequire_certificate = yes\nca_list = {ROOTS}\n"
+        "method = TLSv1.2+\nverify_certificate = yes\nrequire_certificate = yes\nca_list = {roots}\n"
     )
 }
 
