@@ -3,7 +3,8 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
-    agent::AgentError, control::ClientError, datapath::DatapathError, tls::AuthorityError,
+    agent::AgentError, control::ClientError, datapath::DatapathError, plan::FormerError,
+    tls::AuthorityError,
 };
 
 /// A failed command; the sentence is what people see.
@@ -15,6 +16,14 @@ pub enum CliError {
     /// The agent.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// The former plan.
+    #[error("{path} is no former plan: {source}", path = path.display())]
+    FormerPlan {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: FormerError,
+    },
     /// The running agent.
     #[error(transparent)]
     Control(#[from] ClientError),

@@ -10,6 +10,7 @@ mod ca;
 mod cert;
 mod check;
 mod detach;
+mod dns;
 mod domain;
 mod edge;
 mod environment;
@@ -20,6 +21,7 @@ mod log;
 mod manual;
 mod map;
 mod place;
+mod plan;
 mod read;
 mod reload;
 mod route;
@@ -111,6 +113,10 @@ enum Command {
     /// Certificates of the configuration: names, issuers, expiry
     #[command(subcommand)]
     Cert(cert::Verb),
+    /// Plan certificates, addresses and DNS records for a list of SIP domains
+    Plan(Box<plan::Arguments>),
+    /// The DNS records by which partners find each domain, as a table or as lines for zone files
+    Dns(dns::Arguments),
     /// The private CA behind mirrored identities
     #[command(subcommand)]
     Ca(ca::Verb),
@@ -188,6 +194,8 @@ fn execute(cli: &Cli, environment: &mut Environment<'_>) -> Result<u8, CliError>
         Command::Flow(verb) => flow::run(verb, &mut maps(place)?, place, environment),
         Command::Map(verb) => map::run(verb, &maps(place)?, environment),
         Command::Cert(verb) => cert::run(verb, place, environment),
+        Command::Plan(arguments) => plan::run(arguments, environment),
+        Command::Dns(arguments) => dns::run(arguments, place, environment),
         Command::Ca(verb) => ca::run(verb, place, environment),
         Command::Log(arguments) => log::run(arguments, &mut maps(place)?, place, environment),
         Command::Completions(arguments) => {

@@ -122,6 +122,17 @@ fn usage_is_status_2() {
             "mirror",
         ],
         vec!["watch", "--source", "192.0.2.0/33"],
+        vec!["plan", "domains.csv", "--edge", "203.0.113.10:5061"],
+        vec!["plan", "domains.csv", "--address", "198.51.100.10:5061"],
+        vec![
+            "plan",
+            "domains.csv",
+            "--write",
+            "plan",
+            "--outbound",
+            "kamailio",
+        ],
+        vec!["dns", "--list", "domains.csv"],
         vec!["trace", "packet", "--from", "192.0.2.1:1"],
         vec!["trace", "name", "a.example", "--from", "192.0.2.1:1"],
     ] {
@@ -426,6 +437,7 @@ fn run_pins_where_the_configuration_says_and_nowhere_else() {
 
 /// What README.md and docs/ have people type: code lines that begin with the program's name, several of them parted by ` ; `, and code spans.
 fn commands_of(text: &str) -> Vec<String> {
+    let text = text.replace("\\\n", " ");
     let lines = text
         .lines()
         .filter(|line| line.starts_with("    snigate "))

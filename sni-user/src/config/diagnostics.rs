@@ -27,7 +27,7 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    pub(super) fn error(location: Location, message: impl Into<String>) -> Self {
+    pub(crate) fn error(location: Location, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             message: message.into(),
@@ -37,20 +37,20 @@ impl Diagnostic {
         }
     }
 
-    pub(super) fn warning(location: Location, message: impl Into<String>) -> Self {
+    pub(crate) fn warning(location: Location, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
             ..Self::error(location, message)
         }
     }
 
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
     /// Names another place that belongs to the finding, such as the first of two definitions.
-    pub(super) fn related(mut self, location: &Location, label: impl Into<String>) -> Self {
+    pub(crate) fn related(mut self, location: &Location, label: impl Into<String>) -> Self {
         self.related.push((location.clone(), label.into()));
         self
     }
@@ -192,16 +192,16 @@ impl fmt::Debug for Diagnostics {
 
 /// Where the reading, decoding and checking put what they find, so that each can go on.
 #[derive(Default)]
-pub(super) struct Report {
+pub(crate) struct Report {
     found: RefCell<Vec<Diagnostic>>,
 }
 
 impl Report {
-    pub(super) fn push(&self, diagnostic: Diagnostic) {
+    pub(crate) fn push(&self, diagnostic: Diagnostic) {
         self.found.borrow_mut().push(diagnostic);
     }
 
-    pub(super) fn into_diagnostics(self) -> Diagnostics {
+    pub(crate) fn into_diagnostics(self) -> Diagnostics {
         let mut list = self.found.into_inner();
         list.sort_by_key(|found| found.location.order());
         Diagnostics { list }

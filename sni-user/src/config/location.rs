@@ -9,17 +9,17 @@ use std::{
 
 /// One configuration file as it was read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Source {
+pub(crate) struct Source {
     /// Position in reading order: the main file is 0, included files follow.
     pub(super) order: usize,
     pub(super) path: PathBuf,
-    pub(super) text: String,
+    pub(crate) text: String,
     /// Where each line starts, so that a place is found quickly however many there are in a large file.
     lines: Vec<usize>,
 }
 
 impl Source {
-    pub(super) fn new(order: usize, path: PathBuf, text: String) -> Self {
+    pub(crate) fn new(order: usize, path: PathBuf, text: String) -> Self {
         let lines = std::iter::once(0)
             .chain(text.match_indices('\n').map(|(newline, _)| newline + 1))
             .collect();
@@ -54,7 +54,7 @@ pub struct Location {
 }
 
 impl Location {
-    pub(super) fn new(source: &Arc<Source>, span: Range<usize>) -> Self {
+    pub(crate) fn new(source: &Arc<Source>, span: Range<usize>) -> Self {
         let end = source.text.len();
         let start = source.text.floor_char_boundary(span.start.min(end));
         let stop = source.text.ceil_char_boundary(span.end.min(end)).max(start);
@@ -64,7 +64,7 @@ impl Location {
         }
     }
 
-    pub(super) fn whole_file(source: &Arc<Source>) -> Self {
+    pub(crate) fn whole_file(source: &Arc<Source>) -> Self {
         Self {
             source: Arc::clone(source),
             span: None,

@@ -37,7 +37,12 @@ pub use self::{
     },
 };
 
-pub(crate) use self::model::maglev_identity;
+pub(crate) use self::{
+    diagnostics::Report,
+    location::Source,
+    model::maglev_identity,
+    wording::{list_of, nearest, quoted},
+};
 
 /// A configuration that can be used.
 #[derive(Clone, Debug)]

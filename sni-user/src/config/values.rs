@@ -17,7 +17,7 @@ pub struct InvalidValue {
 }
 
 impl InvalidValue {
-    pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self {
             message: message.into(),
             help: help.into(),
@@ -78,8 +78,14 @@ impl HostName {
     }
 
     /// The name of the host in this domain, such as `sip`.
-    pub(super) fn child(&self, label: &str) -> Result<Self, InvalidValue> {
-        format!("{label}.{self}").parse()
+    pub(crate) fn child(&self, label: &str) -> Result<Self, InvalidValue> {
+        let name = format!("{label}.{self}");
+        let is_plain = label.bytes().all(|byte| byte.is_ascii_lowercase());
+        // The rest has been through IDNA already.
+        if is_plain && (1..=63).contains(&label.len()) && name.len() <= 253 {
+            return Ok(Self(name.into()));
+        }
+        name.parse()
     }
 }
 

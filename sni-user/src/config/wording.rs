@@ -9,12 +9,12 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// The same as it would be written in TOML.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("\"{}\"", shown(text))
 }
 
 /// Such as `` `a`, `b`, `c` ``.
-pub(super) fn list_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn list_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let words: Vec<_> = words
         .into_iter()
         .map(|word| format!("`{}`", shown(word)))
@@ -23,7 +23,7 @@ pub(super) fn list_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// The known word that a wrong one was probably meant to be.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     wrong: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

@@ -1,6 +1,9 @@
 //! Domains: each server name once, reachable, and with the identity that they ask for.
 
-use std::{collections::HashMap, hash::Hash};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+};
 
 use super::{Once, twice};
 use crate::config::{
@@ -66,25 +69,36 @@ fn again<'a, T: Hash + Eq>(
     protocols.find_map(|protocol| once.again((what, Some(&protocol.value)), at))
 }
 
+/// A domain is reached by its server name, or because connections to an address are steered to its pool.
 fn unreachable(draft: &Draft, report: &Report) {
-    let inspects = |mode: &Option<ModeDraft>| !matches!(mode, Some(ModeDraft::Steer { .. }));
-    if draft.incomplete || draft.ip_sets.iter().any(|ip_set| inspects(&ip_set.mode)) {
+    if draft.incomplete {
         return;
     }
-    if let Some(first) = draft.domains.first() {
-        let message = match draft.domains.len() {
-            1 => "no [[ip_set]] has `inspect = true`, so that this domain is never reached"
-                .to_owned(),
-            many => format!(
-                "no [[ip_set]] has `inspect = true`, so that this domain and {} more are never reached",
-                many - 1
-            ),
+    let mut steered = HashSet::new();
+    for ip_set in &draft.ip_sets {
+        match &ip_set.mode {
+            Some(ModeDraft::Steer { pool }) => steered.insert(pool.value.as_str()),
+            _ => return,
         };
-        report.push(
-            Diagnostic::warning(first.at.clone(), message)
-                .help("write `inspect = true` instead of `steer` into the [[ip_set]] that its partners connect to"),
-        );
     }
+    let reached = |domain: &DomainDraft| {
+        let pool = domain.pool.as_ref();
+        domain.terminate.is_none() && pool.is_none_or(|pool| steered.contains(pool.value.as_str()))
+    };
+    let mut unreached = draft.domains.iter().filter(|domain| !reached(domain));
+    let Some(first) = unreached.next() else {
+        return;
+    };
+    let message = match unreached.count() {
+        0 => "no [[ip_set]] has `inspect = true`, so that this domain is never reached".to_owned(),
+        more => format!(
+            "no [[ip_set]] has `inspect = true`, so that this domain and {more} more are never reached"
+        ),
+    };
+    report.push(
+        Diagnostic::warning(first.at.clone(), message)
+            .help("write `inspect = true` instead of `steer` into the [[ip_set]] that its partners connect to"),
+    );
 }
 
 fn identity(domain: &DomainDraft, draft: &Draft, report: &Report) {
