@@ -8,6 +8,7 @@ pub mod datapath;
 pub mod edges;
 pub mod metrics;
 pub mod net;
+pub mod plan;
 pub mod proxy;
 pub mod tls;
 

@@ -17,7 +17,7 @@ pub struct InvalidValue {
 }
 
 impl InvalidValue {
-    pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self {
             message: message.into(),
             help: help.into(),
@@ -78,7 +78,7 @@ impl HostName {
     }
 
     /// The name of the host in this domain, such as `sip`.
-    pub(super) fn child(&self, label: &str) -> Result<Self, InvalidValue> {
+    pub(crate) fn child(&self, label: &str) -> Result<Self, InvalidValue> {
         format!("{label}.{self}").parse()
     }
 }
