@@ -139,6 +139,11 @@ const PROGRAMS: &[Program] = &[
         purpose: "its routing by server name",
     },
     Program {
+        name: "nsd",
+        package: "nsd",
+        purpose: "a DNS server with right and wrong zones",
+    },
+    Program {
         name: "promtool",
         package: "prometheus",
         purpose: "the metrics, alert rules and dashboard judged",
@@ -151,7 +156,7 @@ const PROGRAMS: &[Program] = &[
 ];
 
 /// Those of the packages that bring a service of their own name, which nobody asked for who runs the lab.
-const SERVICES: &[&str] = &["haproxy", "kamailio", "nginx", "prometheus"];
+const SERVICES: &[&str] = &["haproxy", "kamailio", "nginx", "nsd", "prometheus"];
 
 /// One sentence about the programs that are missing, or `None`.
 pub(crate) fn missing(need: &Need) -> Option<String> {

@@ -38,10 +38,6 @@ pub(super) fn judge(
     said.extend(names_it(certificate, target));
     said.extend(common_name_fits(certificate));
     said.extend(is_in_time(certificate, now, soon));
-    if !matches!(certificate.public_key().parsed(), Ok(PublicKey::RSA(_))) {
-        let sentence = "the certificate's key is not RSA";
-        said.push((Kind::KeyNotRsa, sentence.to_owned()));
-    }
     said.extend(is_for_servers(certificate));
     said
 }
@@ -50,12 +46,13 @@ pub(super) fn judge(
 pub(super) fn algorithms(certificate: &X509Certificate<'_>, is_root: bool) -> Vec<Said> {
     let mut said = Vec::new();
     let subject = certificate.subject();
-    if let Ok(PublicKey::RSA(key)) = certificate.public_key().parsed() {
-        let bits = key.key_size();
-        if bits < SMALLEST_RSA {
-            let sentence = format!("the RSA key of {subject} has {bits} bits");
+    match certificate.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) if key.key_size() < SMALLEST_RSA => {
+            let sentence = format!("the RSA key of {subject} has {} bits", key.key_size());
             said.push((Kind::KeySmall, sentence));
         }
+        Ok(PublicKey::RSA(_)) => {}
+        _ => said.push((Kind::KeyNotRsa, format!("the key of {subject} is not RSA"))),
     }
     let signature = certificate.signature_algorithm.algorithm.to_id_string();
     if is_root {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::HostName,
     plan::{FEDERATION_PORT, SERVICE, SipDomain},
-    tls::Facts,
+    tls::{Facts, Record},
 };
 
 /// Addresses of a target that are looked at.
@@ -292,9 +292,7 @@ fn judge_offer(offer: &Offer, address: SocketAddr, seen: &mut Examined) {
             format!("{address} offers TLS 1.2 with old ciphers only"),
         );
     }
-    if let Some(reason) = &offer.record.signature
-        && is_about_key(reason)
-    {
+    if let Some(reason) = wrong_key(&offer.record) {
         seen.add(
             Kind::KeyMismatch,
             format!("{address} has not the key of its certificate ({reason})"),
@@ -302,13 +300,20 @@ fn judge_offer(offer: &Offer, address: SocketAddr, seen: &mut Examined) {
     }
 }
 
-/// Whether a signature is wrong, rather than of an algorithm or a length that is a finding of its own.
-fn is_about_key(reason: &rustls::Error) -> bool {
+/// Why the handshake is not signed with the certificate's key. One that is too short is a finding of its own, and its signatures count as
+/// wrong, whatever they are.
+fn wrong_key(record: &Record) -> Option<&rustls::Error> {
     use rustls::{CertificateError, Error};
-    matches!(
-        reason,
-        Error::InvalidCertificate(CertificateError::BadSignature)
-    )
+    let is_wrong = |reason: &&Error| {
+        matches!(
+            reason,
+            Error::InvalidCertificate(CertificateError::BadSignature)
+        )
+    };
+    let reason = record.signature.as_ref().filter(is_wrong)?;
+    let chain = Chain::read(&record.chain).ok()?;
+    let said = certificate::algorithms(chain.own(), false);
+    (!said.iter().any(|(kind, _)| *kind == Kind::KeySmall)).then_some(reason)
 }
 
 fn judge_failure(failure: &Failure, target: &str, address: SocketAddr, seen: &mut Examined) {

@@ -204,8 +204,8 @@ kinds! {
         "An RSA key of the chain has less than 2048 bits: current partners refuse it.",
         "request a certificate for a new RSA key of 2048 bits";
     KeyNotRsa, "key-not-rsa", Warning,
-        "The certificate's key is not RSA. Old peers, and cipher lists of their time, know RSA only.",
-        "request a certificate for an RSA key of 2048 bits";
+        "A key of the chain is not RSA. Old peers, and cipher lists of their time, know RSA only.",
+        "request a certificate for an RSA key of 2048 bits, from an authority that signs with RSA";
     UsageServer, "usage-server", Error,
         "The certificate's extended key usages leave out serverAuth: partners refuse it as a server's.",
         "request a certificate for server authentication";

@@ -32,7 +32,8 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 pub(super) struct Revocation {
     within: Duration,
     pub(super) fetches: Gauge,
-    lists: Mutex<LruCache<String, Arc<OnceCell<Fetched>>>>,
+    /// By where they are, and by the key that has to have signed them.
+    lists: Mutex<LruCache<(String, Vec<u8>), Arc<OnceCell<Fetched>>>>,
 }
 
 type Fetched = Result<List, Said>;
@@ -80,7 +81,7 @@ impl Revocation {
                 }
                 continue;
             };
-            let cell = self.cell(url);
+            let cell = self.cell(url, issuer);
             let list = cell.get_or_init(|| self.list(lookups, url, issuer)).await;
             said.extend(match list {
                 Ok(list) => list.judge(certificate, url, now),
@@ -92,9 +93,10 @@ impl Revocation {
         said
     }
 
-    fn cell(&self, url: &str) -> Arc<OnceCell<Fetched>> {
+    fn cell(&self, url: &str, issuer: Option<&X509Certificate<'_>>) -> Arc<OnceCell<Fetched>> {
+        let key = issuer.map_or(&[][..], |issuer| issuer.public_key().raw);
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(lists.get_or_insert(url.to_owned(), Arc::default))
+        Arc::clone(lists.get_or_insert((url.to_owned(), key.to_vec()), Arc::default))
     }
 
     async fn list(
