@@ -33,6 +33,8 @@ pub(super) struct Connections {
 pub(super) enum Failure {
     /// No TCP connection.
     Connect(String),
+    /// This host can't reach addresses of that family, or of that network, at all.
+    NoRoute,
     /// A fatal alert.
     Alert(AlertDescription),
     /// It is connected, and says nothing.
@@ -153,6 +155,9 @@ impl Connections {
         self.pace.lock().await.tick().await;
         match timeout(self.within, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => Ok(tcp),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::NetworkUnreachable => {
+                Err(Failure::NoRoute)
+            }
             Ok(Err(error)) => Err(Failure::Connect(error.to_string())),
             Err(_) => Err(Failure::Connect(self.in_vain("no answer"))),
         }
@@ -166,7 +171,7 @@ impl Connections {
 /// Whether the server may refuse nothing but what is offered.
 fn may_be_too_new(failure: &Failure) -> bool {
     match failure {
-        Failure::Connect(_) | Failure::Silent(_) => false,
+        Failure::Connect(_) | Failure::NoRoute | Failure::Silent(_) => false,
         Failure::Alert(alert) => *alert != AlertDescription::UnrecognisedName,
         Failure::Other(_) => true,
     }

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use rustls::{AlertDescription, RootCertStore, pki_types::CertificateDer};
 
 use super::{
-    Examined, Options, caa, certificate,
+    Examined, Options, caa,
+    certificate::{self, Said},
     chain::Chain,
     connection::{Connections, Failure, Offer},
     expected::{Astray, Expected, Place},
@@ -52,14 +53,15 @@ impl View<'_> {
         self.judge_target(domain, &service.target, seen);
         let addresses = self.resolve(&service, seen).await;
         let shown = self.visit(domain, &service, &addresses, seen).await;
-        let Some(first) = shown.first() else { return };
-        self.judge_certificate(&service.target, first, seen).await;
-        if shown.iter().any(|chain| chain.first() != first.first()) {
-            let sentence = format!(
-                "the addresses of {} show different certificates",
-                service.target
-            );
+        if shown.len() > 1 {
+            let target = &service.target;
+            let sentence = format!("the addresses of {target} show different certificates");
             seen.add(Kind::CertificatesDiffer, sentence);
+        }
+        for one in &shown {
+            let at = (shown.len() > 1).then_some(one.address);
+            self.judge_certificate(&service.target, &one.chain, at, seen)
+                .await;
         }
     }
 
@@ -86,25 +88,18 @@ impl View<'_> {
         }
         let several = found.values.len();
         let service = found.values.swap_remove(0);
+        let Service { target, port, .. } = &service;
         if several > 1 {
-            let sentence = format!(
-                "{owner} has {several} SRV records; {} was looked at",
-                service.target
-            );
+            let sentence = format!("{owner} has {several} SRV records; {target} was looked at");
             seen.add(Kind::SrvSeveral, sentence);
         }
-        if service.target.is_empty() {
-            seen.add(
-                Kind::SrvRefused,
-                format!("the SRV record of {owner} names the root"),
-            );
+        if target.is_empty() {
+            let sentence = format!("the SRV record of {owner} names the root");
+            seen.add(Kind::SrvRefused, sentence);
             return None;
         }
-        if service.port != FEDERATION_PORT {
-            seen.add(
-                Kind::SrvPort,
-                format!("the SRV record names port {}", service.port),
-            );
+        if *port != FEDERATION_PORT {
+            seen.add(Kind::SrvPort, format!("the SRV record names port {port}"));
         }
         Some(service)
     }
@@ -177,14 +172,14 @@ impl View<'_> {
         addresses
     }
 
-    /// Connects to every address as a partner does. The chains that were shown.
+    /// Connects to every address as a partner does. The different chains that were shown.
     async fn visit(
         &self,
         domain: &HostName,
         service: &Service,
         addresses: &[IpAddr],
         seen: &mut Examined,
-    ) -> Vec<Vec<CertificateDer<'static>>> {
+    ) -> Vec<Presented> {
         let mut shown = Vec::new();
         for address in addresses {
             let address = SocketAddr::new(*address, service.port);
@@ -195,8 +190,9 @@ impl View<'_> {
                 Ok(offer) => {
                     judge_offer(&offer, address, seen);
                     seen.offers(&offer.versions);
-                    if !offer.record.chain.is_empty() {
-                        shown.push(offer.record.chain);
+                    let chain = offer.record.chain;
+                    if !chain.is_empty() && shown.iter().all(|it: &Presented| it.chain != chain) {
+                        shown.push(Presented { address, chain });
                     }
                 }
                 Err(failure) => judge_failure(&failure, &service.target, address, seen),
@@ -250,23 +246,43 @@ impl View<'_> {
         true
     }
 
+    /// Judges a chain; `at` is where it was shown, if that makes a difference.
     async fn judge_certificate(
         &self,
         target: &str,
         shown: &[CertificateDer<'static>],
+        at: Option<SocketAddr>,
         seen: &mut Examined,
     ) {
+        let add = |seen: &mut Examined, said: Vec<Said>| {
+            seen.extend(said.into_iter().map(|(kind, sentence)| match at {
+                Some(address) => (kind, format!("{address}: {sentence}")),
+                None => (kind, sentence),
+            }));
+        };
         let chain = match Chain::read(shown) {
             Ok(chain) => chain,
-            Err((kind, sentence)) => return seen.add(kind, sentence),
+            Err(said) => return add(seen, vec![said]),
         };
         let own = chain.own();
-        seen.certificate = shown.first().and_then(|der| Facts::of(der).ok());
-        seen.extend(certificate::judge(own, target, self.now, self.options.soon));
-        seen.extend(chain.judge(&self.roots, self.now));
-        seen.extend(self.revocation.judge(&self.lookups, &chain, self.now).await);
-        seen.extend(caa::judge(&self.lookups, target, own, &self.options.caa).await);
+        if seen.certificate.is_none() {
+            seen.certificate = Facts::of(&shown[0]).ok().map(Into::into);
+        }
+        let soon = self.options.soon;
+        add(seen, certificate::judge(own, target, self.now, soon));
+        add(seen, chain.judge(&self.roots, self.now));
+        let lists = self.revocation.judge(&self.lookups, &chain, self.now).await;
+        add(seen, lists);
+        let allowed = caa::judge(&self.lookups, target, own, &self.options.caa).await;
+        add(seen, allowed.into_iter().collect());
     }
+}
+
+/// What a server has shown.
+struct Presented {
+    address: SocketAddr,
+    /// At least one certificate.
+    chain: Vec<CertificateDer<'static>>,
 }
 
 fn judge_offer(offer: &Offer, address: SocketAddr, seen: &mut Examined) {
@@ -323,6 +339,10 @@ fn judge_failure(failure: &Failure, target: &str, address: SocketAddr, seen: &mu
                 Kind::ConnectFailed,
                 format!("{address} can't be connected to: {reason}"),
             );
+        }
+        Failure::NoRoute => {
+            let sentence = format!("this host has no route to {address}");
+            seen.add(Kind::NoRoute, sentence);
         }
         Failure::Alert(AlertDescription::UnrecognisedName) => {
             seen.add(

@@ -128,6 +128,9 @@ kinds! {
     ConnectFailed, "connect-failed", Error,
         "No TCP connection: refused, unreachable, or no answer in time.",
         "see that the gateway runs (`snigate status`), that an Edge is up (`snigate edge ls`), and that no firewall is in between; from one source the gateway takes `syn_per_source` connections";
+    NoRoute, "no-route", Note,
+        "This host has no route to the address, for want of IPv6 most likely: what partners would see there is not known.",
+        "check from a host that has both IPv4 and IPv6";
     TlsFailed, "tls-failed", Error,
         "The connection ends or falls silent before a certificate is shown.",
         "look at the same connection with `snigate watch`, and at the Edge's log";
@@ -150,7 +153,7 @@ kinds! {
         "The handshake is not signed with the key of the certificate that is shown.",
         "let the server have the private key that belongs to its certificate";
     CertificatesDiffer, "certificates-differ", Note,
-        "Addresses of the target show different certificates.",
+        "Addresses of the target show different certificates or chains.",
         "install the same certificate everywhere, or finish the renewal";
     CertificateUnreadable, "certificate-unreadable", Error,
         "What is shown can't be read as an X.509 certificate.",

@@ -34,7 +34,7 @@ use self::{
 pub use self::{
     finding::{Finding, Kind, Severity},
     gauge::Counted,
-    report::{Examined, Report, Summary, Work},
+    report::{Examined, Report, Shown, Summary, Work},
 };
 use crate::{
     config::{Config, HostName, Roots},

@@ -38,9 +38,39 @@ pub struct Examined {
     /// Versions of TLS that are offered at any of them.
     pub tls: Vec<&'static str>,
     /// The certificate that is shown.
-    pub certificate: Option<Facts>,
+    pub certificate: Option<Shown>,
     /// The worst first.
     pub findings: Vec<Finding>,
+}
+
+/// What is kept of a certificate: not its names, of which a hoster's has hundreds, for each of them again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// The common name, or the whole subject where it has none.
+    pub subject: String,
+    /// Likewise.
+    pub issuer: String,
+    /// How many DNS names are in it.
+    pub names: usize,
+    /// Seconds since 1970.
+    pub not_after: i64,
+    /// Such as `RSA 2048`.
+    pub key: String,
+    /// SHA-256 of the whole, in hexadecimal with colons.
+    pub fingerprint: String,
+}
+
+impl From<Facts> for Shown {
+    fn from(facts: Facts) -> Self {
+        Self {
+            subject: facts.subject,
+            issuer: facts.issuer,
+            names: facts.names.len(),
+            not_after: facts.not_after,
+            key: facts.key,
+            fingerprint: facts.fingerprint,
+        }
+    }
 }
 
 /// Numbers of a report.

@@ -59,6 +59,7 @@ impl<'lab> Scene<'lab> {
             lab.gateway
                 .ip(&format!("addr add {}/32 dev wan0", further(*last)))?;
         }
+        lab.partner.ip("-6 route del default")?;
         let mut scene = Self {
             pki: Pki::new(&lab.dir())?,
             lab,
@@ -204,6 +205,8 @@ pub(crate) fn configuration<'a>(
             .chain(&FURTHER)
             .map(|last| format!("\"{}\"", further(*last))),
     );
+    // Where the partner has no route to.
+    addresses.push("\"2001:db8:99::1\"".to_owned());
     let mut text = format!(
         "[gateway]\ninterfaces = [\"wan0\"]\n{}\n[[ip_set]]\nname = \"shared\"\naddresses = [{}]\ninspect = true\n\n\
          [[ip_set]]\nname = \"steered\"\naddresses = [\"{}\"]\nsteer = \"edges-b\"\n",
