@@ -24,6 +24,8 @@ use super::gauge::Gauge;
 const ATTEMPTS: usize = 2;
 /// Answers that are kept: domains have theirs to themselves, and share what is above them, and hosts of revocation lists.
 const CACHE: u64 = 1024;
+/// Aliases in a row that are followed, as many as resolvers follow.
+const ALIASES: usize = 8;
 /// Domains that a server may leave unanswered, before it has answered any, until it counts as silent for all.
 const PATIENCE: usize = 16;
 
@@ -125,20 +127,21 @@ impl Lookups {
         !self.answered.load(Relaxed) && self.unanswered.load(Relaxed) >= PATIENCE
     }
 
-    /// The services of a name, the first to be tried first.
+    /// The services of a name, the first to be tried first, with what the name is an alias for.
     pub(super) async fn services(&self, name: &str) -> Result<Found<Service>, NoAnswer> {
-        let answer = self.ask(name, RecordType::SRV).await?;
-        let mut found = gather(&answer, name, |data| match data {
-            RData::SRV(it) => Some(Service {
-                priority: it.priority,
-                weight: it.weight,
-                port: it.port,
-                target: text(&it.target),
-            }),
-            _ => None,
-        });
-        found.values.sort();
-        Ok(found)
+        let mut owner = name.to_owned();
+        let mut alias = None;
+        for _ in 0..ALIASES {
+            match self.ask(&owner, RecordType::SRV).await {
+                Ok(answer) => return Ok(services_of(&answer, name, alias)),
+                // The resolver goes from an alias to the target, and looks for a service there.
+                Err(NoAnswer::Nothing) => {}
+                Err(reason) => return Err(reason),
+            }
+            owner = self.alias(&owner).await.ok_or(NoAnswer::Nothing)?;
+            alias.get_or_insert_with(|| owner.clone());
+        }
+        Err(NoAnswer::Failed("aliases lead too far".to_owned()))
     }
 
     /// The addresses of a host of one family; none is no failure.
@@ -191,6 +194,21 @@ impl Lookups {
         }
         answer
     }
+}
+
+fn services_of(answer: &Lookup, name: &str, alias: Option<String>) -> Found<Service> {
+    let mut found = gather(answer, name, |data| match data {
+        RData::SRV(it) => Some(Service {
+            priority: it.priority,
+            weight: it.weight,
+            port: it.port,
+            target: text(&it.target),
+        }),
+        _ => None,
+    });
+    found.values.sort();
+    found.alias = alias.or(found.alias);
+    found
 }
 
 fn only(server: SocketAddr) -> ResolverConfig {

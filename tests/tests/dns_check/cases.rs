@@ -227,6 +227,12 @@ pub(crate) const CASES: &[Case] = &[
         ["connect-failed"]
     ),
     case!(
+        "no-route.example",
+        "_sipfederationtls._tcp SRV 0 0 5061 sip\nsip A 198.51.100.10\nsip AAAA 2001:db8:99::1\n",
+        Shown::Right,
+        ["no-route"]
+    ),
+    case!(
         "silent.example",
         at!("198.51.100.31"),
         Shown::Silent("198.51.100.31"),

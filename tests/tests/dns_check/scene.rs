@@ -163,7 +163,8 @@ impl<'lab> Scene<'lab> {
             .arg(directory.join("nginx.error.log"))
             .env("OPENSSL_CONF", old);
         let mut server = self.lab.spawn("nginx", command)?;
-        server.wait_for_listener(&self.lab.gateway, SIP_TLS, START)?;
+        // On its other port there are listeners of others.
+        server.wait_for_listener(&self.lab.gateway, 80, START)?;
         self.servers.push(server);
         Ok(())
     }

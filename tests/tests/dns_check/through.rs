@@ -1,6 +1,6 @@
 //! Through a running gateway, steered and by name, to Edges that ask for a partner's certificate.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use snigate_tests::{
     addresses::{EDGE_A, SIP_TLS, VIP_1, VIP_2},
     gateway::{Gateway, two_pools},

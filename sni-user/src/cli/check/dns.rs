@@ -24,6 +24,8 @@ use crate::{
 /// What of it can be chosen.
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "What partners see")]
+// The group that clap makes would have the name of the command's own arguments.
+#[group(skip)]
 pub(super) struct Arguments {
     /// Look at the domains as partners do, from here and not at this host: DNS records, connections, certificates
     ///
