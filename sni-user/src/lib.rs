@@ -6,6 +6,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod edges;
+pub mod federation;
 pub mod metrics;
 pub mod net;
 pub mod plan;

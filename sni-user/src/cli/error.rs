@@ -3,8 +3,8 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
-    agent::AgentError, control::ClientError, datapath::DatapathError, plan::FormerError,
-    tls::AuthorityError,
+    agent::AgentError, control::ClientError, datapath::DatapathError, federation,
+    plan::FormerError, tls::AuthorityError,
 };
 
 /// A failed command; the sentence is what people see.
@@ -33,6 +33,9 @@ pub enum CliError {
         /// Its control socket.
         socket: PathBuf,
     },
+    /// What partners see can't be looked at.
+    #[error(transparent)]
+    Federation(#[from] federation::CheckError),
     /// Everything there is to say has been said, on standard error or as JSON.
     #[error("the findings were reported")]
     Reported,

@@ -213,7 +213,7 @@ fn own_certificate(
 
 /// Places of the chain's certificates. Names decide, as verifiers build chains; a root that is there twice, also cross-signed, is met by
 /// taking the one that leads further first.
-fn order_of(parsed: &[X509Certificate<'_>], own: usize) -> Vec<usize> {
+pub(crate) fn order_of(parsed: &[X509Certificate<'_>], own: usize) -> Vec<usize> {
     let mut order = vec![own];
     let mut last = own;
     while !is_self_issued(&parsed[last]) {
@@ -228,7 +228,7 @@ fn order_of(parsed: &[X509Certificate<'_>], own: usize) -> Vec<usize> {
     order
 }
 
-fn is_self_issued(certificate: &X509Certificate<'_>) -> bool {
+pub(crate) fn is_self_issued(certificate: &X509Certificate<'_>) -> bool {
     certificate.subject().as_raw() == certificate.issuer().as_raw()
 }
 

@@ -11,14 +11,13 @@ use rustls::{
         Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
 use super::{
     certificate::{Facts, date},
     edge::EdgeTls,
-    provider,
+    handshake, provider,
 };
 
 /// One handshake with an Edge, to look at what it shows.
@@ -126,8 +125,7 @@ impl ServerCertVerifier for Looking {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
+        handshake::tls12(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -136,13 +134,10 @@ impl ServerCertVerifier for Looking {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        handshake::tls13(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        handshake::schemes()
     }
 }

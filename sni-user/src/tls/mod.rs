@@ -21,11 +21,13 @@ pub mod crl;
 mod edge;
 mod files;
 mod finding;
+mod handshake;
 mod inventory;
 mod loader;
 mod mirror;
 mod ocsp;
 mod partner;
+mod recorder;
 mod roots;
 mod server;
 mod store;
@@ -36,6 +38,7 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::CryptoProvider;
 
 pub(crate) use self::alert::linger;
+pub(crate) use self::chain::{is_self_issued, order_of};
 pub(crate) use self::ocsp::path_of as staple_path;
 pub use self::{
     alert::{fatal_alert, plaintext_alert},
@@ -46,11 +49,13 @@ pub use self::{
     finding::{Concern, Finding},
     inventory::{Kept, Purpose, inventory, mirror_ca},
     mirror::{Mirror, MirrorError, Mirrored},
+    recorder::{Record, Recorder},
+    roots::trusted,
     server::Terminating,
     store::{Lifetime, Store},
 };
 /// The ciphers, key exchanges and signatures of both sides; one for all, because ten thousand domains would have as many copies.
-fn provider() -> &'static Arc<CryptoProvider> {
+pub(crate) fn provider() -> &'static Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     &PROVIDER

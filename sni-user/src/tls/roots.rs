@@ -5,9 +5,22 @@ use std::path::Path;
 use rustls::{RootCertStore, pki_types::CertificateDer};
 
 use super::{
-    files::{File, Fingerprint, fingerprint},
+    files::{File, Files, Fingerprint, fingerprint},
     finding::Note,
 };
+use crate::config::Roots;
+
+/// The trust anchors that a configuration or a command names.
+///
+/// # Errors
+/// In words: the file can't be used, or the system has none.
+pub fn trusted(roots: &Roots) -> Result<RootCertStore, String> {
+    let read = || match roots {
+        Roots::System => system().map(|(roots, _)| roots),
+        Roots::File(path) => from_file(&*Files::default().read(path, "the file of roots")?),
+    };
+    read().map_err(|note: Note| note.sentence())
+}
 
 /// The trust anchors of the operating system.
 pub(super) fn system() -> Result<(RootCertStore, Fingerprint), Note> {

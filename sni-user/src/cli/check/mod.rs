@@ -1,5 +1,6 @@
 //! `snigate check`.
 
+mod dns;
 mod host;
 
 use std::path::Path;
@@ -20,6 +21,8 @@ pub(super) struct Arguments {
     /// Look at the configuration only, not at this host
     #[arg(long)]
     offline: bool,
+    #[command(flatten)]
+    dns: dns::Arguments,
     #[command(flatten)]
     output: Output,
 }
@@ -47,6 +50,10 @@ pub(super) fn run(
         Err(diagnostics) => (diagnostics, None),
     };
     let host = match config {
+        Some(config) if arguments.dns.wanted() => {
+            let json = arguments.output.json;
+            return dns::run(&arguments.dns, json, file, config, diagnostics, environment);
+        }
         Some(config) if !arguments.offline => Some(look_at_host(config)?),
         _ => None,
     };
