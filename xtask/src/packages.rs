@@ -144,6 +144,21 @@ const PROGRAMS: &[Program] = &[
         purpose: "the metrics, alert rules and dashboard judged",
     },
     Program {
+        name: "pebble",
+        package: "pebble",
+        purpose: "an authority that speaks ACME",
+    },
+    Program {
+        name: "knotd",
+        package: "knot",
+        purpose: "a name server that takes updates",
+    },
+    Program {
+        name: "nsupdate",
+        package: "bind9-dnsutils",
+        purpose: "updates of names",
+    },
+    Program {
         name: "systemctl",
         package: "systemd",
         purpose: "the gateway as a service",
@@ -151,7 +166,7 @@ const PROGRAMS: &[Program] = &[
 ];
 
 /// Those of the packages that bring a service of their own name, which nobody asked for who runs the lab.
-const SERVICES: &[&str] = &["haproxy", "kamailio", "nginx", "prometheus"];
+const SERVICES: &[&str] = &["haproxy", "kamailio", "knot", "nginx", "prometheus"];
 
 /// One sentence about the programs that are missing, or `None`.
 pub(crate) fn missing(need: &Need) -> Option<String> {
