@@ -34,7 +34,10 @@ fn certificates_by_acme() {
     let acme = config.acme.as_ref().expect("[acme]");
     assert_eq!(acme.account_key, Path::new("/etc/snigate/acme/account.key"));
     assert_eq!(acme.tokens, Path::new("/etc/snigate/acme/tokens"));
-    assert_eq!((acme.roots.clone(), acme.renew_before), (Roots::System, None));
+    assert_eq!(
+        (acme.roots.clone(), acme.renew_before),
+        (Roots::System, None)
+    );
     let [a, b, c] = &config.domains[..] else {
         panic!("{:?}", config.domains);
     };

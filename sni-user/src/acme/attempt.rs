@@ -13,7 +13,7 @@ use super::{
     schedule,
     store::{self, Record},
 };
-use crate::config::Acme;
+use crate::{config::Acme, tls};
 
 /// Makes attempts; the account is opened once.
 pub(crate) struct Attempt {
@@ -59,6 +59,24 @@ pub(crate) enum Outcome {
         /// The next attempt is not before this second since 1970.
         until: u64,
     },
+}
+
+impl Record {
+    /// Notes a failure, and until when nobody is to try again.
+    fn fail(&mut self, error: &AcmeError, advice: Option<Duration>) {
+        let kind = error.kind();
+        if self.kind.replace(kind) != Some(kind) {
+            self.failures = 0;
+        }
+        self.failures += 1;
+        // Of an authority that is down, every domain would come to wait for long: the worker waits for all of them.
+        let failures = match kind {
+            Kind::Unreachable => 1,
+            _ => self.failures,
+        };
+        self.not_before = now() + schedule::pause(kind, failures, advice).as_secs();
+        self.error = Some(error.to_string());
+    }
 }
 
 impl Attempt {
@@ -121,11 +139,7 @@ impl Attempt {
         match self.obtain(wanted, &mut record).await {
             Ok(()) => Ok(Outcome::Issued { renewal: there }),
             Err((error, advice)) => {
-                let pending = error.kind() == Kind::Pending;
-                record.failures += u32::from(!pending);
-                let pause = schedule::pause(error.kind(), record.failures.max(1), advice);
-                record.not_before = now() + pause.as_secs();
-                record.error = Some(error.to_string());
+                record.fail(&error, advice);
                 self.store.keep(domain, &record)?;
                 let until = record.not_before;
                 Ok(Outcome::Failed { error, until })
@@ -146,8 +160,16 @@ impl Attempt {
             wanted,
             record,
         };
-        let obtained = ordering.obtain().await;
-        let kept = obtained.and_then(|obtained| self.keep(wanted, record, obtained));
+        let issued = match ordering.obtain().await {
+            Ok(obtained) => {
+                let kept = keep(wanted, &obtained);
+                // Only now that the certificate is on disk: until then, the order is the way to it.
+                let closed = ordering.close().await;
+                kept.and(closed).map(|()| obtained.order)
+            }
+            Err(error) => Err(error),
+        };
+        let kept = issued.and_then(|order| self.remember(wanted, record, order));
         if let Err(error) = &kept
             && error.kind() == Kind::Unreachable
         {
@@ -157,23 +179,24 @@ impl Attempt {
         kept.map_err(|error| (error, session.advice()))
     }
 
-    /// Puts the certificate in the place of the one before. It is whole, or it is not taken.
-    fn keep(
+    /// Notes that there is a certificate, by which order.
+    fn remember(
         &self,
         wanted: &Wanted,
         record: &mut Record,
-        obtained: Obtained,
+        order: String,
     ) -> Result<(), AcmeError> {
-        let Obtained { chain, key, order } = obtained;
-        let text = format!("{chain}\n{key}");
-        store::write(&wanted.file, text.as_bytes(), store::SECRET)?;
-        if wanted.there().is_none() {
-            tracing::warn!(domain = %wanted.sip_domain, "the authority's certificate is not for all names that were asked for");
-        }
         *record = Record {
             issued_by: Some(order),
             ..Record::default()
         };
+        if self.due(wanted) <= now() {
+            // It would be asked for in a circle.
+            let clock =
+                "the new certificate is about to end already: see that this host's clock is right";
+            record.error = Some(clock.to_owned());
+            record.not_before = now() + schedule::pause(Kind::Refused, 1, None).as_secs();
+        }
         self.store.keep(&wanted.sip_domain, record)?;
         self.store.forget_order_key(&wanted.sip_domain)
     }
@@ -188,4 +211,15 @@ impl Attempt {
         *session = Some(Arc::clone(&opened));
         Ok(opened)
     }
+}
+
+/// Puts the certificate in the place of the one before, if it is what was asked for.
+fn keep(wanted: &Wanted, obtained: &Obtained) -> Result<(), AcmeError> {
+    let Obtained { chain, key, .. } = obtained;
+    let text = format!("{chain}\n{key}");
+    let facts = tls::fitting(text.as_bytes()).map_err(AcmeError::Unfit)?;
+    if let Some(name) = wanted.names.iter().find(|name| !facts.covers(name)) {
+        return Err(AcmeError::Unfit(format!("it is not for {name}")));
+    }
+    store::write(&wanted.file, text.as_bytes(), store::SECRET)
 }

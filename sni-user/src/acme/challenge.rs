@@ -17,7 +17,7 @@ const LONGEST_TOKEN: usize = 128;
 
 /// Something that is, or is about to be, published.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "challenge", rename_all = "kebab-case")]
+#[serde(tag = "challenge")]
 pub(super) enum Published {
     /// RFC 8555 section 8.3.
     #[serde(rename = "http-01")]

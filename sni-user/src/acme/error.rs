@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use instant_acme::{Error, Problem};
+use serde::{Deserialize, Serialize};
 
 /// Why an attempt has failed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,9 @@ pub(crate) enum AcmeError {
     /// It could not prove a name.
     #[error("the authority could not prove the names: {0}")]
     NotProven(String),
+    /// What it has given is not what was asked for.
+    #[error("the authority's certificate can't be used: {0}")]
+    Unfit(String),
     /// It has had enough for now.
     #[error("{what}: the authority has a limit on that: {}", said(.problem))]
     RateLimited {
@@ -67,7 +71,8 @@ pub(crate) enum AcmeError {
 }
 
 /// What kind of failure, for the count and for how long to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     /// It is about this domain: trying again soon would only use up the authority's limits.
     Refused,
@@ -84,7 +89,7 @@ pub(crate) enum Kind {
 impl AcmeError {
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Self::Refused { .. } | Self::NotProven(_) => Kind::Refused,
+            Self::Refused { .. } | Self::NotProven(_) | Self::Unfit(_) => Kind::Refused,
             Self::RateLimited { .. } => Kind::RateLimited,
             Self::Unreachable { .. } | Self::Protocol { .. } => Kind::Unreachable,
             Self::Pending { .. } => Kind::Pending,

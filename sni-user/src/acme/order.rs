@@ -49,15 +49,12 @@ pub(super) struct Ordering<'a> {
 }
 
 impl Ordering<'_> {
-    /// Goes all the way. What has been published is withdrawn, unless the authority has yet to look at it.
+    /// Goes all the way. An order that comes to nothing is closed, one that may still come to something stays open; and so does one that has come to a
+    /// certificate, until that is on disk.
     pub(super) async fn obtain(&mut self) -> Result<Obtained, AcmeError> {
         let mut order = self.open().await?;
         let obtained = self.go_on(&mut order).await;
-        let is_over = match &obtained {
-            Ok(_) => true,
-            Err(_) => order.state().status == OrderStatus::Invalid,
-        };
-        if is_over {
+        if obtained.is_err() && order.state().status == OrderStatus::Invalid {
             self.close().await?;
         }
         obtained
@@ -185,7 +182,7 @@ impl Ordering<'_> {
     }
 
     /// Forgets the order, and withdraws what was published for it.
-    async fn close(&mut self) -> Result<(), AcmeError> {
+    pub(super) async fn close(&mut self) -> Result<(), AcmeError> {
         let Some(open) = self.record.order.take() else {
             return Ok(());
         };

@@ -14,7 +14,7 @@ pub(crate) struct Renewal {
     pub(crate) due: Option<u64>,
     /// No attempt before this second since 1970.
     pub(crate) not_before: Option<u64>,
-    /// Failed attempts in a row.
+    /// Failed attempts in a row, for one kind of reason.
     pub(crate) failures: u32,
     /// Why the last one has failed.
     pub(crate) error: Option<String>,

@@ -21,7 +21,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::{AcmeError, challenge::Published};
+use super::{AcmeError, challenge::Published, error::Kind};
 use crate::config::{Acme, HostName, KeyType};
 
 /// Read and written by the owner alone.
@@ -42,9 +42,11 @@ pub(super) struct Record {
     /// The order that is open.
     #[serde(default)]
     pub(super) order: Option<OpenOrder>,
-    /// Failed attempts in a row.
+    /// Failed attempts in a row, for one kind of reason.
     #[serde(default)]
     pub(super) failures: u32,
+    #[serde(default)]
+    pub(super) kind: Option<Kind>,
     /// Why the last one has failed.
     #[serde(default)]
     pub(super) error: Option<String>,

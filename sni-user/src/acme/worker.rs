@@ -229,7 +229,6 @@ impl Work {
             Outcome::Failed { until, .. } | Outcome::Paused { until, .. } => *until,
             Outcome::Issued { .. } | Outcome::NotDue => self.next_of(place).await,
         };
-        // The authority is back: who has only waited for it waits no longer.
         self.entries[place].next = next;
         self.count().await;
     }

@@ -37,7 +37,7 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::CryptoProvider;
 
 pub(crate) use self::alert::linger;
-pub(crate) use self::authority_client::authority_client;
+pub(crate) use self::authority_client::{authority_client, fitting};
 pub(crate) use self::ocsp::path_of as staple_path;
 pub use self::{
     alert::{fatal_alert, plaintext_alert},

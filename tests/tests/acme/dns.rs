@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use snigate_tests::lab_test;
 
 use crate::scene::{Scene, ensure_secret, quiet, said};
@@ -47,7 +47,11 @@ fn dns_01_issues_without_an_agent_and_for_wildcards() {
         // There is nothing more to be done.
         let again = scene.run(&config, &["cert", "issue"])?;
         ensure!(again.status.success(), "{}", said(&again));
-        ensure!(said(&again).matches("its time has not come").count() == 2, "{}", said(&again));
+        ensure!(
+            said(&again).matches("its time has not come").count() == 2,
+            "{}",
+            said(&again)
+        );
         Ok(())
     });
 }

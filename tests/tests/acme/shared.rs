@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use snigate_tests::{deadline::Deadline, gateway::Gateway, lab_test};
 
 use crate::{
@@ -64,7 +64,12 @@ fn a_certificate_that_another_gateway_has_got_is_taken_up() {
         // The running one can't prove it by itself: nothing answers at port 80 where the name points.
         let domain = scene.domain("elsewhere.example", "true");
         let gateway = Gateway::start(lab, &scene.tables(&acme, &domain))?;
-        let failing = || Ok(gateway.log()?.contains("could not prove the names").then_some(()));
+        let failing = || {
+            Ok(gateway
+                .log()?
+                .contains("could not prove the names")
+                .then_some(()))
+        };
         Deadline::after(TIMEOUT).poll("the failure", failing)?;
         let config = scene.configuration("other.toml", &acme, &domain)?;
         let issue = || {
