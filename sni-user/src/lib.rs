@@ -1,5 +1,6 @@
 //! snigate.
 
+mod acme;
 pub mod agent;
 pub mod cli;
 pub mod config;

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use sni_user::config::{
-    Balance, ClientCertificate, Config, Hook, IdentityMode, IpNet, Loaded, Location, Mode, Roots,
-    SourceMode,
+    Balance, Challenge, ClientCertificate, Config, Hook, IdentityMode, IpNet, KeyType, Loaded,
+    Location, Mode, Roots, SourceMode,
 };
 
 fn fixture(name: &str) -> std::path::PathBuf {
@@ -20,6 +20,38 @@ fn load(path: &Path) -> Loaded {
 fn parse(text: &str) -> Loaded {
     Config::parse(Path::new("/etc/snigate/test.toml"), text)
         .unwrap_or_else(|found| panic!("{found}"))
+}
+
+#[test]
+fn certificates_by_acme() {
+    let text = format!(
+        "{SMALLEST}\n[acme]\ndirectory = \"https://ca.example/dir\"\nstate = \"acme\"\ndns_hook = \"/bin/hook\"\n\
+         [[domain]]\nsip_domain = \"a.example\"\npool = \"edges-a\"\nacme = true\n\
+         [[domain]]\nsip_domain = \"b.example\"\npool = \"edges-a\"\nacme = {{ challenge = \"dns-01\", key_type = \"ecdsa-p256\" }}\n\
+         [[domain]]\nsip_domain = \"c.example\"\npool = \"edges-a\"\nacme = false\n"
+    );
+    let config = parse(&text).config;
+    let acme = config.acme.as_ref().expect("[acme]");
+    assert_eq!(acme.account_key, Path::new("/etc/snigate/acme/account.key"));
+    assert_eq!(acme.tokens, Path::new("/etc/snigate/acme/tokens"));
+    assert_eq!(
+        (acme.roots.clone(), acme.renew_before),
+        (Roots::System, None)
+    );
+    let [a, b, c] = &config.domains[..] else {
+        panic!("{:?}", config.domains);
+    };
+    let termination = a.terminate.as_ref().expect("TLS ends");
+    let file = Path::new("/etc/snigate/acme/certs/a.example.pem");
+    assert_eq!((&*termination.certificate, &*termination.key), (file, file));
+    let wish = termination.acme.as_ref().expect("ACME");
+    assert_eq!(wish.challenge, Challenge::Http01);
+    assert_eq!(wish.key_type, KeyType::Rsa2048);
+    let wish = b.terminate.as_ref().and_then(|it| it.acme.as_ref());
+    let wish = wish.expect("ACME");
+    assert_eq!(wish.challenge, Challenge::Dns01);
+    assert_eq!(wish.key_type, KeyType::EcdsaP256);
+    assert!(c.terminate.is_none());
 }
 
 const SMALLEST: &str = r#"

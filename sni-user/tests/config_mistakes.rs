@@ -250,6 +250,51 @@ const BELOW: &[Row] = &[
         "cannot `bind` where `proxy_protocol_from`",
         "leave `bind` out",
     ),
+    // ACME.
+    row("[acme]   #!", "[acme] needs `directory`", "letsencrypt.org"),
+    row("[acme]\ndirectory = \"http://ca.example/dir\"   #!", "is not an https URL", "https://"),
+    row(
+        "[acme]\ndirectory = \"https://ca.example/dir\"\ncontact = [\"me@hoster.example\"]   #!",
+        "is not a URL",
+        "write \"mailto:me@hoster.example\"",
+    ),
+    row("[acme]\ndirectory = \"https://ca.example/dir\"\nchallenge = \"dns\"   #!", "\"dns\" is not one of the choices", "\"dns-01\""),
+    row("[acme]\ndirectory = \"https://ca.example/dir\"\nkey_type = \"rsa\"   #!", "\"rsa\" is not one of the choices", "\"rsa-2048\""),
+    row("[acme]\ndirectory = \"https://ca.example/dir\"\nrenew_before = \"5m\"   #!", "shorter than 1h", "from \"1h\""),
+    row("[acme]\ndirectory = \"https://ca.example/dir\"\nhook = \"x\"   #!", "[acme] has no key `hook`", "dns_hook"),
+    row("[[domain]]\nsip_domain = \"a.example\"\npool = \"edges-a\"\nacme = true   #!", "there is no [acme] table", "write [acme] with `directory"),
+    row(
+        "[[domain]]\nsip_domain = \"a.example\"\npool = \"edges-a\"\nidentity = \"none\"\nacme = \"yes\"   #!\n[acme]\ndirectory = \"https://ca.example/dir\"",
+        "`acme` takes true or a table",
+        "write `acme = true`",
+    ),
+    row(
+        "[[domain]]\nsip_domain = \"a.example\"\npool = \"edges-a\"\nacme = { way = \"dns-01\" }   #!\n[acme]\ndirectory = \"https://ca.example/dir\"",
+        "`acme` of [[domain]] has no key `way`",
+        "`challenge`",
+    ),
+    row(
+        "[[domain]]\nsip_domain = \"a.example\"\npool = \"edges-a\"\nacme = true\nkey = \"a.key\"   #!\n[acme]\ndirectory = \"https://ca.example/dir\"",
+        "both `acme` and `key`",
+        "leave `key` out",
+    ),
+    row(
+        "[[domain]]\nsip_domain = \"a.example\"\npool = \"edges-a\"\nnames = [\"*.a.example\"]   #!\nacme = true   #?\n[acme]\ndirectory = \"https://ca.example/dir\"",
+        "\"*.a.example\" can't be proven by HTTP-01",
+        "challenge = \"dns-01\"",
+    ),
+    row(
+        "[[domain]]\nsip_domain = \"a.example\"\npool = \"edges-a\"\nacme = { challenge = \"dns-01\" }   #?\n[acme]   #!\ndirectory = \"https://ca.example/dir\"",
+        "[acme] has no `dns_hook`",
+        "write `dns_hook",
+    ),
+    row(
+        "[[domain]]\nsip_domain = \"a.example\"\npool = \"edges-a\"\nacme = true   #?\n\
+         [[domain]]\nsip_domain = \"a.example\"\nalpn = [\"sip\"]\npool = \"edges-a\"\nacme = { key_type = \"ecdsa-p256\" }   #!\n\
+         [acme]\ndirectory = \"https://ca.example/dir\"",
+        "share one certificate",
+        "the same `acme`",
+    ),
     // Identity and limits.
     row("[identity]\nca = \"ca.pem\"   #!\ncrl_url = \"http://192.0.2.1/crl\"", "has `ca` and no `key`", "snigate ca init"),
     row("[identity]\ngateway_key = \"g.key\"   #!", "no `gateway_certificate`", "write `gateway_certificate`"),

@@ -103,6 +103,10 @@ fn stage(program: &Path, stage: &Path) -> Result<()> {
         &workspace.join("packaging/snigate.toml"),
         &stage.join("snigate.toml"),
     )?;
+    copy(
+        &workspace.join("packaging/acme-nsupdate"),
+        &stage.join("acme-nsupdate"),
+    )?;
     copy(&workspace.join("README.md"), &stage.join("README.md"))?;
     copy_files(&workspace.join("docs"), &stage.join("docs"))
 }

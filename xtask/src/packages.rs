@@ -154,6 +154,21 @@ const PROGRAMS: &[Program] = &[
         purpose: "a clock that jumps",
     },
     Program {
+        name: "pebble",
+        package: "pebble",
+        purpose: "an authority that speaks ACME",
+    },
+    Program {
+        name: "knotd",
+        package: "knot",
+        purpose: "a name server that takes updates",
+    },
+    Program {
+        name: "nsupdate",
+        package: "bind9-dnsutils",
+        purpose: "updates of names",
+    },
+    Program {
         name: "systemctl",
         package: "systemd",
         purpose: "the gateway as a service",
@@ -161,7 +176,7 @@ const PROGRAMS: &[Program] = &[
 ];
 
 /// Those of the packages that bring a service of their own name, which nobody asked for who runs the lab.
-const SERVICES: &[&str] = &["haproxy", "kamailio", "nginx", "nsd", "prometheus"];
+const SERVICES: &[&str] = &["haproxy", "kamailio", "knot", "nginx", "nsd", "prometheus"];
 
 /// One sentence about the programs that are missing, or `None`.
 pub(crate) fn missing(need: &Need) -> Option<String> {

@@ -23,11 +23,12 @@ use tokio::{
 
 use super::{binding, control::Facts};
 use crate::{
+    acme::Counts,
     datapath::{Datapath, DatapathError, Maps, Programs, attached_interfaces},
     http::{self, Answer},
     metrics::{
-        Exposition, ExpositionError, certificates, configuration, connections, datapath, edges,
-        process, tables,
+        Exposition, ExpositionError, acme, certificates, configuration, connections, datapath,
+        edges, process, tables,
     },
     proxy::{Active, Proxy},
 };
@@ -64,9 +65,15 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(super) fn new(proxy: Arc<Proxy>, facts: Arc<Mutex<Facts>>, readers: Readers) -> Self {
+    pub(super) fn new(
+        proxy: Arc<Proxy>,
+        facts: Arc<Mutex<Facts>>,
+        acme: Arc<Counts>,
+        readers: Readers,
+    ) -> Self {
         let gatherer = Gatherer {
             proxy,
+            acme,
             facts,
             readers,
             started: SystemTime::now(),
@@ -152,6 +159,7 @@ fn failed(error: &dyn std::error::Error) -> Answer {
 struct Gatherer {
     proxy: Arc<Proxy>,
     facts: Arc<Mutex<Facts>>,
+    acme: Arc<Counts>,
     readers: Readers,
     started: SystemTime,
     latest: Mutex<Option<(Instant, Bytes)>>,
@@ -186,6 +194,9 @@ impl Gatherer {
         self.configuration(&to, &active)?;
         let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
         certificates::expose(&to, &active.tls.lifetimes(), now)?;
+        if active.config.acme.is_some() {
+            acme::expose(&to, &self.acme)?;
+        }
         process::expose(&to, self.started)?;
         to.text()
     }

@@ -4,6 +4,7 @@
 //! `candidate` reads a configuration and its files; `kernel` makes the datapath and the host's network go by it; the proxy takes over when
 //! both have succeeded, at the start and at every `reload`. `serve` is the agent's life in between, `control` what it can be asked.
 
+mod acme;
 mod binding;
 mod candidate;
 mod control;

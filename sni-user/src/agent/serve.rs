@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     AgentError,
+    acme::Certificates,
     binding::Binding,
     candidate::LiveRoutes,
     control::{Asked, Facts},
@@ -31,6 +32,7 @@ use super::{
     watching::Watching,
 };
 use crate::{
+    acme::{Counts, responder::PORT},
     control::Server,
     datapath::{LogStream, Maps, Measuring},
     hold::Keeper,
@@ -79,6 +81,7 @@ pub(super) struct Agent {
     pub(super) health: Supervision,
     sweeper: Option<(Duration, Sweeper)>,
     revocation: Revocation,
+    certificates: Certificates,
     metrics: Endpoint,
     /// While the kernel measures the datapath.
     measuring: Option<Measuring>,
@@ -106,8 +109,10 @@ impl Agent {
         };
         let health = Supervision::new(&proxy.active());
         let facts = Arc::new(Mutex::new(facts));
+        let acme = Arc::new(Counts::default());
         Self {
-            metrics: Endpoint::new(Arc::clone(&proxy), Arc::clone(&facts), readers),
+            certificates: Certificates::new(&acme),
+            metrics: Endpoint::new(Arc::clone(&proxy), Arc::clone(&facts), acme, readers),
             main,
             proxy,
             health,
@@ -194,6 +199,11 @@ impl Agent {
                         self.reload_and_say(kernel, "a file has changed").await;
                     }
                 }
+                () = self.certificates.changed() => {
+                    if self.stamps.have_changed() {
+                        self.reload_and_say(kernel, "a certificate has changed").await;
+                    }
+                }
                 Some(first) = wanted.recv() => {
                     // Each once, however often it was asked for.
                     let mut all = HashSet::from([first]);
@@ -275,8 +285,18 @@ impl Agent {
                 }
             }
         }
+        Certificates::prepare(&active.config);
         self.listen_on();
-        self.revocation.follow(&active.config, &self.proxy).await;
+        if self.revocation.is_to_change(&active.config) {
+            self.certificates.make_room().await;
+        }
+        let tokens = self.certificates.tokens();
+        let revocation = &mut self.revocation;
+        revocation
+            .follow(&active.config, &self.proxy, &tokens)
+            .await;
+        let taken = |address| revocation.has_port(address, PORT);
+        self.certificates.follow(&active.config, taken).await;
         self.metrics.follow(gateway.metrics).await;
         self.measure(gateway.datapath_time);
     }

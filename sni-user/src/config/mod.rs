@@ -28,12 +28,12 @@ pub use self::{
     diagnostics::{Diagnostic, Diagnostics, Severity},
     location::Location,
     model::{
-        Config, Domain, Edge, EdgeRef, EdgeTls, Gateway, GatewayCertificate, Health, Identity,
-        IpSet, Limits, Member, MirrorCa, Mode, Pool, PoolRef, Roots, Termination,
+        Acme, Config, Domain, DomainAcme, Edge, EdgeRef, EdgeTls, Gateway, GatewayCertificate,
+        Health, Identity, IpSet, Limits, Member, MirrorCa, Mode, Pool, PoolRef, Roots, Termination,
     },
     values::{
-        AlpnProtocol, Balance, ClientCertificate, Hook, HostName, IdentityMode, InvalidValue, Name,
-        Rate, ServerName, SourceMode,
+        AlpnProtocol, Balance, Challenge, ClientCertificate, Hook, HostName, IdentityMode,
+        InvalidValue, KeyType, Name, Rate, ServerName, SourceMode,
     },
 };
 

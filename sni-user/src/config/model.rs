@@ -12,8 +12,8 @@ use serde::{Serialize, Serializer};
 use sni_common::{contract::limits, maglev};
 
 use super::values::{
-    AlpnProtocol, Balance, ClientCertificate, Hook, HostName, IdentityMode, Name, Rate, ServerName,
-    SourceMode,
+    AlpnProtocol, Balance, Challenge, ClientCertificate, Hook, HostName, IdentityMode, KeyType,
+    Name, Rate, ServerName, SourceMode,
 };
 
 /// A whole configuration.
@@ -31,6 +31,8 @@ pub struct Config {
     pub domains: Vec<Domain>,
     /// What the gateway shows the Edges.
     pub identity: Identity,
+    /// Where certificates of domains with `acme` come from; there when any has it.
+    pub acme: Option<Acme>,
     /// Protection against floods.
     pub limits: Limits,
 }
@@ -317,8 +319,10 @@ pub struct Domain {
 pub struct Termination {
     /// PEM file with the chain, the domain's own certificate first.
     pub certificate: PathBuf,
-    /// PEM file with its private key.
+    /// PEM file with its private key; the same file where the certificate comes by ACME, so that one rename replaces both.
     pub key: PathBuf,
+    /// Present where the gateway gets the certificate itself: then it may be missing for now.
+    pub acme: Option<DomainAcme>,
     /// Whether partners must show a certificate.
     pub client_certificate: ClientCertificate,
     /// Who may have signed it.
@@ -327,6 +331,53 @@ pub struct Termination {
     pub client_crls: Vec<PathBuf>,
     /// What the Edge is shown.
     pub identity: IdentityMode,
+}
+
+/// How a domain's certificate comes by ACME.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DomainAcme {
+    /// How the domain is proven to the authority.
+    pub challenge: Challenge,
+    /// The certificate's key.
+    pub key_type: KeyType,
+}
+
+/// `[acme]`: the authority that certificates of domains with `acme` come from (RFC 8555).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Acme {
+    /// URL of the authority's directory; https.
+    pub directory: String,
+    /// Whom the authority writes to, as URLs such as `mailto:…`.
+    pub contact: Vec<String>,
+    /// PEM file with the account's private key; made if it is not there.
+    pub account_key: PathBuf,
+    /// Directory of what is kept: certificates, orders, when to try again.
+    pub state: PathBuf,
+    /// Directory of the tokens that port 80 answers; gateways that answer for each other share it.
+    pub tokens: PathBuf,
+    /// Who has signed the certificate of the authority's own server.
+    pub roots: Roots,
+    /// How domains are proven that don't say it themselves.
+    pub challenge: Challenge,
+    /// The keys of certificates of domains that don't say it themselves.
+    pub key_type: KeyType,
+    /// Program that sets and removes TXT records; there when any domain is proven by DNS-01.
+    pub dns_hook: Option<PathBuf>,
+    /// Program that hands tokens to other gateways.
+    pub http_hook: Option<PathBuf>,
+    /// How long before its end a certificate is renewed; without it, for the last third of its life.
+    #[serde(serialize_with = "optional_duration")]
+    pub renew_before: Option<Duration>,
+}
+
+impl Acme {
+    /// Where everything is kept unless something else is said.
+    pub const DEFAULT_STATE: &str = "/var/lib/snigate/acme";
+
+    /// The file with the certificate and the key of a SIP domain.
+    pub fn certificate_file(&self, sip_domain: &HostName) -> PathBuf {
+        self.state.join("certs").join(format!("{sip_domain}.pem"))
+    }
 }
 
 /// `[identity]`: what the gateway shows the Edges.
@@ -395,6 +446,16 @@ impl Default for Limits {
             deny: Vec::new(),
             allow: Vec::new(),
         }
+    }
+}
+
+fn optional_duration<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(given) => serializer.collect_str(&humantime::format_duration(*given)),
+        None => serializer.serialize_none(),
     }
 }
 

@@ -11,8 +11,8 @@ use toml::de::DeValue;
 use super::{
     decode::{Decode, Input},
     values::{
-        AlpnProtocol, Balance, ClientCertificate, Hook, HostName, IdentityMode, InvalidValue,
-        Keyword, Rate, ServerName, SourceMode,
+        AlpnProtocol, Balance, Challenge, ClientCertificate, Hook, HostName, IdentityMode,
+        InvalidValue, KeyType, Keyword, Rate, ServerName, SourceMode,
     },
     wording::{quoted, shown},
 };
@@ -136,7 +136,15 @@ macro_rules! decode_keywords {
         }
     )+};
 }
-decode_keywords!(Hook, SourceMode, Balance, ClientCertificate, IdentityMode);
+decode_keywords!(
+    Hook,
+    SourceMode,
+    Balance,
+    Challenge,
+    ClientCertificate,
+    IdentityMode,
+    KeyType
+);
 
 fn socket_address(text: &str) -> Result<SocketAddr, InvalidValue> {
     if let Ok(address) = text.parse() {

@@ -445,6 +445,20 @@ keywords! {
         /// Not asked for.
         "none" => NotRequested,
     }
+    /// How a domain is proven to a certificate authority (RFC 8555 section 8).
+    Challenge {
+        /// By a file at port 80 of every address of the name (section 8.3).
+        "http-01" => Http01,
+        /// By a TXT record (section 8.4): also for wildcards, and before the name's address is the gateway's.
+        "dns-01" => Dns01,
+    }
+    /// The key of a certificate that the gateway asks for.
+    KeyType {
+        /// What every peer accepts.
+        "rsa-2048" => Rsa2048,
+        /// Smaller and faster, for peers that are not older than it.
+        "ecdsa-p256" => EcdsaP256,
+    }
     /// What the gateway shows the Edge of a terminated connection.
     IdentityMode {
         /// No client certificate.

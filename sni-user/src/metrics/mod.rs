@@ -9,6 +9,7 @@
 //! The crate `prometheus` tells the samples of a family apart by a hash of their values in a row, without anything in between. So a name comes first, and
 //! behind it one of a few words of which none is the end of another's sample.
 
+pub(crate) mod acme;
 pub(crate) mod certificates;
 pub(crate) mod configuration;
 pub(crate) mod connections;
@@ -38,6 +39,7 @@ pub const FAMILIES: &[&[&Family]] = &[
     tables::FAMILIES,
     configuration::FAMILIES,
     certificates::FAMILIES,
+    acme::FAMILIES,
     process::FAMILIES,
 ];
 

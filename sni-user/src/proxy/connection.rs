@@ -86,7 +86,7 @@ async fn carry(story: &mut Story<'_>, stream: &mut TcpStream) -> Result<Onward, 
                 return pass(story, &service, stream, attempts).await;
             }
             let terminating = story.active.tls.domain(index);
-            let terminating = terminating.ok_or(Refusal::Incoherent("certificate"))?;
+            let terminating = terminating.ok_or_else(|| Refusal::no_certificate(domain))?;
             Ok(Onward::Terminate(Arc::clone(terminating), attempts))
         }
     }

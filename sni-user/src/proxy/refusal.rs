@@ -4,6 +4,8 @@ use std::{io, time::Duration};
 
 use rustls::AlertDescription;
 
+use crate::config::Domain;
+
 use super::{
     connect::NoEdge,
     hello::{HelloError, NotTls},
@@ -54,6 +56,11 @@ pub(super) enum Refusal {
         "the server name is defined for application protocols only that the client does not offer: add a [[domain]] without `alpn`"
     )]
     WrongProtocol,
+    /// None that could be shown.
+    #[error(
+        "the domain has no certificate yet: the agent asks its ACME authority for one, and `snigate cert ls` says how far that is"
+    )]
+    NoCertificate,
     /// No route.
     #[error(
         "no [[domain]] has this server name, and its [[ip_set]] has no `default`: define it with `snigate domain add`, or set a default"
@@ -95,6 +102,15 @@ pub(super) enum Farewell {
 }
 
 impl Refusal {
+    /// Of a domain whose TLS should end here, and can't.
+    pub(super) fn no_certificate(domain: &Domain) -> Self {
+        let acme = domain.terminate.as_ref().and_then(|it| it.acme.as_ref());
+        match acme {
+            Some(_) => Self::NoCertificate,
+            None => Self::Incoherent("certificate"),
+        }
+    }
+
     /// The reason, as it is counted.
     pub(super) fn name(&self) -> &'static str {
         match self {
@@ -115,6 +131,7 @@ impl Refusal {
             Self::NotTls(NotTls::NoHello) => "not-tls-no-hello",
             Self::NotTls(NotTls::Other) => "not-tls-other",
             Self::Hello(error) => error.name(),
+            Self::NoCertificate => "no-certificate",
             Self::UnrecognizedName => "unrecognized-name",
             Self::NoEdge(error) => error.name(),
             Self::EdgeBroken { .. } => "edge-broken",
@@ -126,7 +143,10 @@ impl Refusal {
     pub(super) fn farewell(&self) -> Farewell {
         match self {
             Self::UnrecognizedName => Farewell::Alert(AlertDescription::UnrecognisedName),
-            Self::NoEdge(_) | Self::EdgeBroken { .. } => Farewell::Alert(AlertDescription::InternalError),
+            // Not the client's fault, nor for good.
+            Self::NoEdge(_) | Self::EdgeBroken { .. } | Self::NoCertificate => {
+                Farewell::Alert(AlertDescription::InternalError)
+            }
             Self::Hello(HelloError::LengthsOverrun(_) | HelloError::ListEmpty(_)) => {
                 Farewell::Alert(AlertDescription::DecodeError)
             }
@@ -164,6 +184,7 @@ impl Refusal {
     pub(super) fn is_ours(&self) -> bool {
         match self {
             Self::Incoherent(_)
+            | Self::NoCertificate
             | Self::ProxyHeader(NoHeader::Invalid)
             | Self::NoEdge(_)
             | Self::EdgeBroken { .. } => true,

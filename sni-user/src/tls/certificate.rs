@@ -73,7 +73,7 @@ impl Facts {
     }
 
     /// Whether it is good for a server name of the configuration.
-    pub(super) fn covers(&self, wanted: &ServerName) -> bool {
+    pub(crate) fn covers(&self, wanted: &ServerName) -> bool {
         let written = wanted.to_string();
         // RFC 6125 section 6.4.3: a wildcard stands for one label, and not for another wildcard.
         let by_wildcard = (!wanted.is_wildcard())

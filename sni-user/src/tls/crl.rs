@@ -16,7 +16,10 @@ use tokio::net::TcpListener;
 use url::{Host, Url};
 
 use super::mirror::Mirror;
-use crate::http::{self, Answer};
+use crate::{
+    acme::responder::Tokens,
+    http::{self, Answer},
+};
 
 /// Connections at once: an Edge fetches the list once a day.
 const CONNECTIONS: usize = 64;
@@ -26,7 +29,7 @@ const CONNECTIONS: usize = 64;
 ///
 /// # Errors
 /// The port is taken, or not allowed.
-pub async fn listen(crl_url: &str) -> io::Result<TcpListener> {
+pub(crate) async fn listen(crl_url: &str) -> io::Result<TcpListener> {
     let url =
         Url::parse(crl_url).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let port = url.port_or_known_default().unwrap_or(80);
@@ -57,8 +60,9 @@ pub async fn listen(crl_url: &str) -> io::Result<TcpListener> {
 
 /// Serves the list of the CA that `mirror` returns, at the path of its `crl_url`, until it is dropped.
 ///
-/// `mirror` is asked for each request, so that a reload needs no new server unless the URL's port has changed.
-pub async fn serve<F>(listener: TcpListener, mirror: F)
+/// `mirror` is asked for each request, so that a reload needs no new server unless the URL's port has changed. `tokens` are those of ACME, which an
+/// authority asks for at the same port.
+pub(crate) async fn serve<F>(listener: TcpListener, mirror: F, tokens: Arc<Tokens>)
 where
     F: Fn() -> Option<Arc<Mirror>> + Clone + Send + Sync + 'static,
 {
@@ -67,8 +71,13 @@ where
         "the revocation list",
         CONNECTIONS,
         move |request| {
-            let answer = answer(&request, mirror().as_deref());
-            async move { answer }
+            let (mirror, tokens) = (mirror(), Arc::clone(&tokens));
+            async move {
+                match tokens.is_asked_for(&request) {
+                    true => tokens.answer(&request).await,
+                    false => answer(&request, mirror.as_deref()),
+                }
+            }
         },
     )
     .await;

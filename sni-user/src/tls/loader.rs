@@ -20,7 +20,7 @@ use super::{
     server::{Parts, Terminating},
 };
 use crate::config::{
-    ClientCertificate, Config, Domain, IdentityMode, MirrorCa, Roots, Termination,
+    ClientCertificate, Config, Domain, IdentityMode, MirrorCa, Roots, Severity, Termination,
 };
 
 /// What was made of files, by their contents: domains share it, and so do one store and the next.
@@ -144,10 +144,34 @@ impl<'a> Loader<'a> {
             Concern::MirrorCa => {
                 "make another with `snigate ca init` in new files, and have the Edges trust both until this one is no longer used"
             }
+            Concern::Domain(_) if chain.path == key.path => {
+                "the agent renews it by ACME: `snigate cert ls` says when, and what is in the way"
+            }
             _ => "renew it, and put the new one into the same file: it is taken up at once",
         };
         self.report(concern, served.notes(self.now, renewal));
         Some(served)
+    }
+
+    /// What ACME has brought so far. Its domain waits for the rest, and keeps no other one from its configuration.
+    fn awaited(&mut self, concern: &Concern, file: &Path) -> Option<Arc<Served>> {
+        if let Ok(None) = self.files.read_if_there(file) {
+            self.report(
+                concern,
+                [Note::warning(
+                    file,
+                    "there is no certificate yet, so that partners are refused by a TLS alert",
+                    "the agent gets one by ACME; `snigate cert issue` does it at once",
+                )],
+            );
+            return None;
+        }
+        let found = self.findings.len();
+        let served = self.served(concern, file, file);
+        for finding in &mut self.findings[found..] {
+            finding.severity = Severity::Warning;
+        }
+        served
     }
 
     fn roots(
@@ -249,7 +273,10 @@ impl<'a> Loader<'a> {
         mirror: Option<&Arc<Mirror>>,
     ) -> Option<Parts> {
         let concern = Concern::Domain(domain.sip_domain.clone());
-        let served = self.served(&concern, &termination.certificate, &termination.key);
+        let served = match &termination.acme {
+            Some(_) => self.awaited(&concern, &termination.certificate),
+            None => self.served(&concern, &termination.certificate, &termination.key),
+        };
         let partners = match termination.client_certificate {
             ClientCertificate::NotRequested => Some(None),
             _ => self.partners(&concern, termination).map(Some),

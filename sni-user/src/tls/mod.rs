@@ -14,10 +14,11 @@
 
 mod alert;
 mod authority;
+mod authority_client;
 mod certificate;
 mod chain;
 mod check;
-pub mod crl;
+pub(crate) mod crl;
 mod edge;
 mod files;
 mod finding;
@@ -39,6 +40,7 @@ use rustls::crypto::CryptoProvider;
 
 pub(crate) use self::alert::linger;
 pub(crate) use self::chain::{is_self_issued, order_of};
+pub(crate) use self::authority_client::{authority_client, fitting};
 pub(crate) use self::ocsp::path_of as staple_path;
 pub use self::{
     alert::{fatal_alert, plaintext_alert},

@@ -93,10 +93,23 @@ impl PartnerTls {
         pki: &Pki,
         version: Option<TlsVersion>,
     ) -> Result<Self> {
+        Self::trusting(server_name, identity, pki.roots(), version)
+    }
+
+    /// The same, with other authorities than the partner's own: those in the file `trusted`.
+    ///
+    /// # Errors
+    /// The certificate or key does not fit, there is no authority in the file, or the name is none.
+    pub fn trusting(
+        server_name: &str,
+        identity: &Identity,
+        trusted: &Path,
+        version: Option<TlsVersion>,
+    ) -> Result<Self> {
         let (chain, key) = load(identity)?;
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(versions(version))?
-            .with_root_certificates(roots(pki.roots())?)
+            .with_root_certificates(roots(trusted)?)
             .with_client_auth_cert(chain, key)
             .with_context(|| format!("the certificate {}", identity.chain.display()))?;
         Ok(Self(Way::Rustls {

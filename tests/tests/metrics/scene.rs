@@ -104,8 +104,11 @@ impl<'lab> Scene<'lab> {
         let roots = self.pki.roots().display();
         let mut text = format!(
             "[identity]\ngateway_certificate = {:?}\ngateway_key = {:?}\n\
+             [acme]\ndirectory = \"https://192.0.2.1/directory\"\nstate = {:?}\n\
              [limits]\nsyn_per_source = \"100000/s\"\nhello_per_source = \"100000/s\"\n",
-            self.gateway.chain, self.gateway.key
+            self.gateway.chain,
+            self.gateway.key,
+            self.lab.dir().join("acme")
         );
         for (letter, edge) in [("a", EDGE_A), ("b", EDGE_B)] {
             text += &format!(

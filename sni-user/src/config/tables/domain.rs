@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
-use super::edge::roots;
+use super::{
+    acme::{DomainAcmeDraft, Wish},
+    edge::roots,
+};
 use crate::config::{
     decode::{Directory, List, Located, Section},
     diagnostics::Diagnostic,
     location::Location,
-    model::{Domain, PoolRef, Roots, Termination},
+    model::{Acme, Domain, PoolRef, Roots, Termination},
     values::{AlpnProtocol, ClientCertificate, HostName, IdentityMode, ServerName},
 };
 
@@ -22,6 +25,7 @@ pub(in crate::config) struct DomainDraft {
 }
 
 pub(in crate::config) struct TerminationDraft {
+    pub(in crate::config) acme: Option<Located<DomainAcmeDraft>>,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     pub(in crate::config) identity: Option<Located<IdentityMode>>,
@@ -46,25 +50,39 @@ impl DomainDraft {
         draft
     }
 
-    pub(super) fn build(self, pool: impl Fn(&str) -> Option<PoolRef>) -> Option<Domain> {
+    pub(super) fn build(
+        self,
+        pool: impl Fn(&str) -> Option<PoolRef>,
+        acme: Option<&Acme>,
+    ) -> Option<Domain> {
+        let sip_domain = self.sip_domain?.value;
         Some(Domain {
-            sip_domain: self.sip_domain?.value,
             names: self.names.into_iter().map(|name| name.value).collect(),
             alpn: self.alpn.map(List::values).unwrap_or_default(),
             pool: pool(&self.pool?.value)?,
             terminate: match self.terminate {
-                Some(draft) => Some(draft.build()?),
+                Some(draft) => Some(draft.build(&sip_domain, acme)?),
                 None => None,
             },
+            sip_domain,
         })
     }
 }
 
 impl TerminationDraft {
-    fn build(self) -> Option<Termination> {
+    fn build(self, sip_domain: &HostName, acme: Option<&Acme>) -> Option<Termination> {
+        let (certificate, key, acme) = match self.acme {
+            Some(draft) => {
+                let acme = acme?;
+                let file = acme.certificate_file(sip_domain);
+                (file.clone(), file, Some(draft.value.build(acme)))
+            }
+            None => (self.certificate?, self.key?, None),
+        };
         Some(Termination {
-            certificate: self.certificate?,
-            key: self.key?,
+            certificate,
+            key,
+            acme,
             client_certificate: self.client_certificate,
             client_roots: self.client_roots,
             client_crls: self.client_crls,
@@ -104,7 +122,18 @@ fn names_of(
 
 fn termination(section: &mut Section<'_>, directory: &Directory) -> Option<TerminationDraft> {
     let client_certificate = section.optional::<ClientCertificate>("client_certificate");
+    let acme = section.optional::<Wish>("acme");
+    // What is meant is not known, and has been reported.
+    let unreadable = section.has("acme") && acme.is_none();
+    let acme = acme.and_then(|it| {
+        let Wish(wish) = it.value;
+        Some(Located {
+            value: wish?,
+            at: it.at,
+        })
+    });
     let draft = TerminationDraft {
+        acme,
         certificate: section.path("certificate", directory),
         key: section.path("key", directory),
         identity: section.optional("identity"),
@@ -120,7 +149,19 @@ fn termination(section: &mut Section<'_>, directory: &Directory) -> Option<Termi
             .report()
             .push(Diagnostic::error(at, message).help(help));
     };
-    if !section.has("certificate") {
+    if unreadable {
+        return None;
+    }
+    if draft.acme.is_some() {
+        for key in ["certificate", "key"] {
+            if let Some(at) = section.key_at(key) {
+                let message = format!(
+                    "this [[domain]] has both `acme` and `{key}`: with `acme`, the gateway gets the certificate itself"
+                );
+                problem(Some(at), &message, &format!("leave `{key}` out, or `acme`"));
+            }
+        }
+    } else if !section.has("certificate") {
         if let Some(at) = section.key_at("key") {
             let help = "write `certificate = \"certs/<domain>.pem\"` with the chain, or leave `key` out to pass through";
             problem(
@@ -141,13 +182,14 @@ fn termination(section: &mut Section<'_>, directory: &Directory) -> Option<Termi
                     &format!(
                         "`{key}` means something only where the gateway ends TLS, and this [[domain]] has no `certificate`"
                     ),
-                    &format!("write `certificate` and `key`, or leave `{key}` out to pass through"),
+                    &format!(
+                        "write `certificate` and `key`, or `acme = true`, or leave `{key}` out to pass through"
+                    ),
                 );
             }
         }
         return None;
-    }
-    if !section.has("key") {
+    } else if !section.has("key") {
         let help = "write `key = \"certs/<domain>.key\"` with its private key";
         problem(
             section.key_at("certificate"),

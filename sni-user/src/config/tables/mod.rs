@@ -3,6 +3,7 @@
 //! A draft keeps what could be read of a table, with places, even when parts of it are wrong: so that an Edge with a wrong
 //! address still exists for the pools that name it, and one mistake is reported once.
 
+mod acme;
 mod domain;
 mod edge;
 mod gateway;
@@ -16,6 +17,7 @@ use std::{collections::HashMap, sync::Arc};
 use toml::de::{DeTable, DeValue};
 
 pub(super) use self::{
+    acme::{AcmeDraft, DomainAcmeDraft},
     domain::DomainDraft,
     edge::EdgeDraft,
     gateway::GatewayDraft,
@@ -43,6 +45,7 @@ pub(super) struct Draft {
     pub(super) ip_sets: Vec<IpSetDraft>,
     pub(super) domains: Vec<DomainDraft>,
     pub(super) identity: Option<IdentityDraft>,
+    pub(super) acme: Option<AcmeDraft>,
     pub(super) limits: Option<LimitsDraft>,
     /// A file could not be read or parsed: what seems to be missing may be in there.
     pub(super) incomplete: bool,
@@ -55,8 +58,8 @@ pub(super) enum Role {
     Included,
 }
 
-const TABLES: [&str; 7] = [
-    "gateway", "edge", "pool", "ip_set", "domain", "identity", "limits",
+const TABLES: [&str; 8] = [
+    "gateway", "edge", "pool", "ip_set", "domain", "identity", "acme", "limits",
 ];
 
 impl Draft {
@@ -122,6 +125,15 @@ impl Draft {
                         report,
                     );
                 }
+                "acme" => {
+                    let section = Section::of("[acme]", &input);
+                    once(
+                        &mut self.acme,
+                        section.map(|section| AcmeDraft::read(section, directory)),
+                        |it| &it.at,
+                        report,
+                    );
+                }
                 "limits" => {
                     let section = Section::of("[limits]", &input);
                     once(
@@ -150,6 +162,10 @@ impl Draft {
             let name = name.parse().ok()?;
             Some(PoolRef { name, index })
         };
+        let acme = match self.acme {
+            Some(draft) => Some(draft.build()?),
+            None => None,
+        };
         Some(Config {
             gateway: self.gateway?.build(),
             edges: self
@@ -170,8 +186,9 @@ impl Draft {
             domains: self
                 .domains
                 .into_iter()
-                .map(|draft| draft.build(pool))
+                .map(|draft| draft.build(pool, acme.as_ref()))
                 .collect::<Option<_>>()?,
+            acme,
             identity: self.identity.map(IdentityDraft::build).unwrap_or_default(),
             limits: self.limits.map(LimitsDraft::build).unwrap_or_default(),
         })
@@ -249,7 +266,7 @@ fn unknown_table(name: &str, at: Location, report: &Report) {
         _ if gateway::KEYS.contains(&name) => {
             format!("`{name}` is a key of [gateway]: write it below that line")
         }
-        Some(known @ ("gateway" | "identity" | "limits")) => format!("write `[{known}]`"),
+        Some(known @ ("gateway" | "identity" | "acme" | "limits")) => format!("write `[{known}]`"),
         Some(known) => format!("write `[[{known}]]`"),
         None => format!("the tables are {}", list_of(TABLES)),
     };

@@ -2,6 +2,7 @@
 //!
 //! Each check works on drafts and skips what has been reported as unreadable, so that one mistake is one message.
 
+mod acme;
 mod addresses;
 mod domains;
 mod families;
@@ -35,6 +36,7 @@ pub(super) fn check(draft: &Draft, main: Option<&Arc<Source>>, report: &Report) 
     families::check(draft, report);
     addresses::check(draft, report);
     domains::check(draft, report);
+    acme::check(draft, report);
     steering::check(draft, report);
 }
 
