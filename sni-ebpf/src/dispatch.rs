@@ -15,12 +15,13 @@ use aya_ebpf::{
 use sni_common::{
     Address,
     contract::{
-        CONTROL_GENERATION, CONTROL_LISTENER_PORT, Counter, DropReason, FILTER_SERVICES, LISTENER,
-        Mode, ServiceKey, filter_bit,
+        CONTROL_GENERATION, CONTROL_LISTENER_PORT, Counter, DropReason, FILTER_SERVICES, FlowKey,
+        LISTENER, Mode, ServiceKey, filter_bit,
     },
 };
 
 use crate::{
+    capture,
     finish::{count, count_drop},
     lookup::{entry, in_filter},
     maps::{LISTENERS, control},
@@ -57,7 +58,7 @@ pub fn dispatch(ctx: &SkLookupContext) -> u32 {
     let is_packet = scratch().is_none_or(|scratch| scratch.asking == 0);
     if socket.is_null() {
         if is_packet {
-            count_drop(DropReason::NoListener);
+            refuse(ctx.lookup);
         }
         return SK_DROP;
     }
@@ -67,7 +68,7 @@ pub fn dispatch(ctx: &SkLookupContext) -> u32 {
     unsafe { bpf_sk_release(socket) };
     if assigned != 0 {
         if is_packet {
-            count_drop(DropReason::NoListener);
+            refuse(ctx.lookup);
         }
         return SK_DROP;
     }
@@ -75,6 +76,16 @@ pub fn dispatch(ctx: &SkLookupContext) -> u32 {
         count(Counter::Dispatched, 1);
     }
     SK_PASS
+}
+
+/// Counts a connection that nobody takes, and shows it to whoever captures.
+#[inline(always)]
+fn refuse(lookup: *mut bpf_sk_lookup) {
+    count_drop(DropReason::NoListener);
+    if capture::is_wanted() {
+        let Peers { key, ifindex, .. } = peers(lookup);
+        capture::refused(&key, ifindex, DropReason::NoListener);
+    }
 }
 
 /// What a packet that looks for a listening socket is after.
@@ -90,14 +101,54 @@ enum Purpose {
 
 #[inline(always)]
 fn purpose(lookup: *mut bpf_sk_lookup) -> Purpose {
+    let Peers {
+        key, is_v4, is_tcp, ..
+    } = peers(lookup);
+    if !is_tcp {
+        return Purpose::Foreign;
+    }
+    // No network's packet has such a source: the host drops it before it looks for a socket.
+    let loopback = if is_v4 {
+        key.source.v4_word().to_ne_bytes()[0] == LOOPBACK_V4
+    } else {
+        key.source.0 == LOOPBACK_V6
+    };
+    let (address, port_be) = (key.destination, key.destination_port_be);
+    let port = u16::from_be(port_be);
+    let otherwise = if control(CONTROL_LISTENER_PORT) == u64::from(port) && !loopback {
+        Purpose::OwnPort
+    } else {
+        Purpose::Foreign
+    };
+    if !in_filter(FILTER_SERVICES + filter_bit(&address, port_be)) {
+        return otherwise;
+    }
+    let generation = control(CONTROL_GENERATION) as u32;
+    match entry(&ServiceKey::tcp(generation, address, port_be)) {
+        Some(service) if service.mode == Mode::Inspect as u8 => Purpose::Inspected,
+        _ => otherwise,
+    }
+}
+
+/// Between whom the connection is to be.
+struct Peers {
+    key: FlowKey,
+    is_v4: bool,
+    is_tcp: bool,
+    ifindex: u32,
+}
+
+#[inline(always)]
+fn peers(lookup: *mut bpf_sk_lookup) -> Peers {
     // SAFETY: fields of a valid context; the address of the other family reads as zero. Volatile and on no branch, because the verifier takes
     // loads of a field's own size at a constant offset only, and LLVM would join them.
-    let (protocol, family, v4, v6, port, remote_v4, remote_v6) = unsafe {
+    let (protocol, family, ifindex, v4, v6, port, remote_v4, remote_v6, remote_port_be) = unsafe {
         let words = (&raw const (*lookup).local_ip6).cast::<u32>();
         let remote = (&raw const (*lookup).remote_ip6).cast::<u32>();
         (
             (&raw const (*lookup).protocol).read_volatile(),
             (&raw const (*lookup).family).read_volatile(),
+            (&raw const (*lookup).ingress_ifindex).read_volatile(),
             (&raw const (*lookup).local_ip4).read_volatile(),
             [
                 words.read_volatile(),
@@ -114,34 +165,26 @@ fn purpose(lookup: *mut bpf_sk_lookup) -> Purpose {
                 remote.add(2).read_volatile(),
                 remote.add(3).read_volatile(),
             ],
+            (&raw const (*lookup).remote_port).read_volatile(),
         )
     };
-    if protocol != IPPROTO_TCP {
-        return Purpose::Foreign;
-    }
-    // No network's packet has such a source: the host drops it before it looks for a socket.
-    let loopback = if family == AF_INET {
-        remote_v4.to_ne_bytes()[0] == LOOPBACK_V4
-    } else {
-        remote_v6 == LOOPBACK_V6
+    let is_v4 = family == AF_INET;
+    let address = |v4, v6| {
+        if is_v4 {
+            Address::from_v4_word(v4)
+        } else {
+            Address(v6)
+        }
     };
-    let otherwise = if control(CONTROL_LISTENER_PORT) == u64::from(port) && !loopback {
-        Purpose::OwnPort
-    } else {
-        Purpose::Foreign
-    };
-    let address = if family == AF_INET {
-        Address::from_v4_word(v4)
-    } else {
-        Address(v6)
-    };
-    let port_be = port.to_be();
-    if !in_filter(FILTER_SERVICES + filter_bit(&address, port_be)) {
-        return otherwise;
-    }
-    let generation = control(CONTROL_GENERATION) as u32;
-    match entry(&ServiceKey::tcp(generation, address, port_be)) {
-        Some(service) if service.mode == Mode::Inspect as u8 => Purpose::Inspected,
-        _ => otherwise,
+    Peers {
+        key: FlowKey {
+            source: address(remote_v4, remote_v6),
+            destination: address(v4, v6),
+            source_port_be: remote_port_be,
+            destination_port_be: port.to_be(),
+        },
+        is_v4,
+        is_tcp: protocol == IPPROTO_TCP,
+        ifindex,
     }
 }

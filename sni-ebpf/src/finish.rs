@@ -1,4 +1,4 @@
-//! The single exit: counts, samples events, says a word of diagnostics where that is switched on, and returns the hook's action.
+//! The single exit: counts, samples events, shows packets to whoever captures, says a word of diagnostics where that is switched on, and returns the hook's action.
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_redirect};
 use sni_common::contract::{
@@ -6,6 +6,7 @@ use sni_common::contract::{
 };
 
 use crate::{
+    capture,
     frame::Frame,
     log,
     maps::{EVENTS, STATS, control},
@@ -17,6 +18,7 @@ use crate::{
 #[inline(always)]
 pub fn finish<C: Frame>(ctx: &C, packet: &Packet, verdict: Verdict) -> i32 {
     let logging = control(CONTROL_FLAGS) & FLAG_LOG != 0;
+    capture::end(packet, &verdict);
     match verdict {
         Verdict::Pass(counter) => {
             count(counter, 1);

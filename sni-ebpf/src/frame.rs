@@ -19,7 +19,7 @@ use aya_ebpf::{
 };
 use sni_common::{
     checksum,
-    contract::{DropReason, NextHop, VlanTag},
+    contract::{DropReason, Hook, NextHop, VlanTag},
 };
 
 use crate::{
@@ -36,6 +36,8 @@ pub trait Frame: EbpfContext {
     const PASS: i32;
     /// The action that drops it.
     const DROP: i32;
+    /// Which hook it is.
+    const HOOK: Hook;
 
     /// Start and end of what can be read and written directly: of the first buffer.
     fn bounds(&self) -> (usize, usize);
@@ -58,7 +60,7 @@ pub trait Frame: EbpfContext {
     /// Payload bytes of each of them; 0 where it is one packet.
     fn segment_size(&self) -> u32;
 
-    /// Copies `length` bytes at `offset` to `to`, which has room for [`sni_common::translate::MAX_OPTIONS`].
+    /// Copies `length` bytes at `offset` to `to`, which has room for them; of all buffers.
     fn load_bytes(&self, offset: usize, to: *mut c_void, length: u32) -> bool;
 
     /// Copies `length` bytes from `from` to `offset`.
@@ -100,6 +102,7 @@ fn done(answer: i64) -> Result<(), DropReason> {
 impl Frame for XdpContext {
     const PASS: i32 = XDP_PASS as i32;
     const DROP: i32 = XDP_DROP as i32;
+    const HOOK: Hook = Hook::Xdp;
 
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
@@ -201,6 +204,7 @@ impl Frame for TcContext {
     // The next program's, not TC_ACT_OK: the way back to the agent's sockets is one.
     const PASS: i32 = TC_ACT_UNSPEC;
     const DROP: i32 = TC_ACT_SHOT;
+    const HOOK: Hook = Hook::TrafficControl;
 
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {

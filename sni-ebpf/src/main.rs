@@ -2,7 +2,7 @@
 //!
 //! A packet's way: `packet` parses it, `lookup` asks whether a flow or a service claims it, `admit` and `steer` choose an Edge for a new
 //! flow, `forward` finds the way out, `rewrite` translates, and `finish` counts and returns the hook's action. `icmp` does the same
-//! for errors about a flow, and `answer` turns a packet into a reset or an ICMP error for its sender.
+//! for errors about a flow, and `answer` turns a packet into a reset or an ICMP error for its sender. `capture` shows packets to whoever asks for them.
 //!
 //! A connection to a service that is inspected is the agent's at first: `inspect` admits it, `dispatch` finds it the agent's listener, and `transparent`
 //! brings the Edge's answers to the agent's socket that speaks in the client's name. When the agent has handed it off, `splice` translates between its
@@ -18,6 +18,7 @@ mod account;
 mod admit;
 mod answer;
 mod bind;
+mod capture;
 mod dispatch;
 mod ethernet;
 mod finish;
@@ -81,7 +82,7 @@ pub fn snigate_return(ctx: TcContext) -> i32 {
 
 /// A frame, from its first byte to the hook's action.
 #[inline(always)]
-fn frame(ctx: &impl Frame) -> i32 {
+fn frame<C: Frame>(ctx: &C) -> i32 {
     let Some(scratch) = scratch() else {
         return foreign(ctx, Counter::Unparsed);
     };
@@ -90,6 +91,7 @@ fn frame(ctx: &impl Frame) -> i32 {
     if let Kind::Foreign(counter) = kind {
         return foreign(ctx, counter);
     }
+    capture::begin(ctx, packet, C::HOOK);
     let verdict = match kind {
         Kind::Tcp => tcp(ctx, packet),
         Kind::IcmpError => icmp::translate(ctx, packet),

@@ -9,14 +9,14 @@ use aya_ebpf::{
 };
 use sni_common::{
     contract::{
-        Account, AccountKey, AclKey, BudgetKey, CONTROL_SLOTS, Edge, Flow, FlowKey, HandingOff,
-        HelloBytes, Label, LabelKey, Learned, LearnedKey, Link, Pending, Pool, Service, ServiceKey,
-        Settings, SniRoute, SniRouteKey, Stats, SynSeen,
+        Account, AccountKey, AclKey, BudgetKey, CONTROL_SLOTS, Capturing, Edge, Flow, FlowKey,
+        HandingOff, HelloBytes, Label, LabelKey, Learned, LearnedKey, Link, Pending, Pool, Service,
+        ServiceKey, Settings, SniRoute, SniRouteKey, Stats, SynSeen,
         limits::{
-            DEFAULT_MAX_FLOWS, EVENTS_BYTES, FILTER_WORDS, MAX_ACCOUNTS, MAX_ACL, MAX_BUDGET,
-            MAX_EDGES, MAX_HALF_OPEN, MAX_HANDING_OFF, MAX_HELLOS, MAX_LABELS, MAX_LINKS,
-            MAX_PENDING, MAX_POOLS, MAX_SERVICES, MAX_SNI_LEARNED, MAX_SNI_ROUTES, MAX_SYNS_SEEN,
-            MAX_TABLES,
+            CAPTURED_BYTES, DEFAULT_MAX_FLOWS, EVENTS_BYTES, FILTER_WORDS, MAX_ACCOUNTS, MAX_ACL,
+            MAX_BUDGET, MAX_EDGES, MAX_HALF_OPEN, MAX_HANDING_OFF, MAX_HELLOS, MAX_LABELS,
+            MAX_LINKS, MAX_PENDING, MAX_POOLS, MAX_SERVICES, MAX_SNI_LEARNED, MAX_SNI_ROUTES,
+            MAX_SYNS_SEEN, MAX_TABLES,
         },
     },
     maglev,
@@ -95,6 +95,12 @@ pub static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
 /// What the agent is told.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
+/// Which packets somebody wants to see.
+#[map]
+pub static CAPTURING: Array<Capturing> = Array::with_max_entries(1, 0);
+/// Those packets.
+#[map]
+pub static CAPTURED: RingBuf = RingBuf::with_byte_size(CAPTURED_BYTES, 0);
 /// Names for people; the datapath never reads it.
 #[map]
 pub static LABELS: HashMap<LabelKey, Label> =

@@ -73,6 +73,8 @@ pub struct Packet {
     /// Index of the interface that it leaves by, once that is known. Here and not in a verdict, all of whose cases are one number: the verifier would see
     /// the unused part of a register read.
     pub leaves_by: Cell<u32>,
+    /// Whether somebody may want to see it (see `capture`): 1, or 0.
+    pub noted: Cell<u32>,
 }
 
 /// A TCP header's facts, in host byte order.
@@ -273,6 +275,7 @@ fn ipv4(ctx: &impl Frame, network: usize, tags: [VlanTag; 2], packet: &mut Packe
         v4: true,
         hops,
         leaves_by: Cell::new(0),
+        noted: Cell::new(0),
     };
     // More fragments, or an offset (RFC 791): only the first has ports, and not even it has all of the segment.
     if u16::from_be(fragment) & 0x3fff != 0 {
@@ -326,6 +329,7 @@ fn ipv6(ctx: &impl Frame, network: usize, tags: [VlanTag; 2], packet: &mut Packe
         v4: false,
         hops,
         leaves_by: Cell::new(0),
+        noted: Cell::new(0),
     };
     if protocol != TCP && protocol != ICMPV6 {
         match skip_extensions(ctx, protocol, packet.transport) {

@@ -14,6 +14,7 @@ use sni_common::{
 use crate::{
     bind::Choice,
     bind::{cookie::Header, deliver::Delivery, outgoing::Outgoing, stream::Summing},
+    capture::Seen,
     packet::{Packet, Quote},
 };
 
@@ -45,6 +46,10 @@ pub struct Scratch {
     pub icmp_budget: TokenBucket,
     /// What is left of this CPU's events about ClientHellos.
     pub hello_budget: TokenBucket,
+    /// What is left of this CPU's captured packets.
+    pub capture_budget: TokenBucket,
+    /// The packet as it came in, where somebody captures (see `capture`).
+    pub capture: Seen,
     /// A TCP header (see `cookie`).
     pub header: Header,
     /// The options of a SYN or SYN-ACK.

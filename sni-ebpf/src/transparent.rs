@@ -26,6 +26,7 @@ use sni_common::{
 
 use crate::{
     bind::deliver,
+    capture,
     finish::count_drop,
     lookup::{self, in_filter},
     maps::HANDING_OFF,
@@ -74,6 +75,9 @@ pub fn mark(ctx: &TcContext) -> i32 {
         // Of a handed-off flow whose sockets are gone.
         if way == Way::HandedOff as u8 && HANDING_OFF.get_ptr(key).is_none() {
             count_drop(DropReason::GivenUp);
+            if capture::is_wanted() {
+                capture::dropped(ctx, key, DropReason::GivenUp);
+            }
             return TC_ACT_SHOT;
         }
     }

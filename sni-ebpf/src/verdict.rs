@@ -1,6 +1,6 @@
 //! What a stage can end in. `finish` alone turns it into counts, events and the hook's action.
 
-use sni_common::contract::{Counter, DropReason, Flow};
+use sni_common::contract::{Counter, DropReason, Fate, Flow};
 
 use crate::{answer, frame::Frame, packet::Packet};
 
@@ -116,4 +116,20 @@ pub enum Verdict {
     Keep(Counter),
     /// Dropped.
     Drop(DropReason),
+}
+
+impl Verdict {
+    /// A [`Fate`] and, in the lowest byte, the number of the counter or drop reason: as a function takes it that is not inlined.
+    #[inline(always)]
+    pub const fn number(&self) -> u32 {
+        let (fate, number) = match self {
+            Self::Pass(counter) => (Fate::Passed, *counter as u32),
+            Self::Forward(counter) => (Fate::Forwarded, *counter as u32),
+            Self::Answer(reason) => (Fate::Answered, *reason as u32),
+            Self::Greet(counter) => (Fate::Greeted, *counter as u32),
+            Self::Keep(counter) => (Fate::Kept, *counter as u32),
+            Self::Drop(reason) => (Fate::Dropped, *reason as u32),
+        };
+        (fate as u32) << 8 | number
+    }
 }

@@ -16,8 +16,11 @@ pub const CONTROL_LISTENER_PORT: u32 = 3;
 pub const CONTROL_ANNOUNCED: u32 = 4;
 /// Slot of CONTROL: which of the events that only people want somebody wants now. Each wakes the agent, which costs more than the packet that it tells of.
 pub const CONTROL_TELL: u32 = 5;
+/// Slot of CONTROL: until when somebody captures packets, monotonic clock, nanoseconds; 0 where nobody does. Whoever captures puts it off again and again
+/// ([`super::CAPTURE_LEASE_NS`]), and the datapath clears what has run out: a slot of its own, that both write as a whole.
+pub const CONTROL_CAPTURE: u32 = 6;
 /// Slots of CONTROL.
-pub const CONTROL_SLOTS: u32 = 6;
+pub const CONTROL_SLOTS: u32 = 7;
 
 /// Wanted: [`super::EventKind::FlowOpened`] and [`super::EventKind::FlowClosing`].
 pub const TELL_FLOWS: u64 = 1;

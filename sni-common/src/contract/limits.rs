@@ -22,6 +22,8 @@ pub const MAX_LINKS: u32 = 1024;
 pub const MAX_LABELS: u32 = 16_384;
 /// Bytes of the event ring.
 pub const EVENTS_BYTES: u32 = 1 << 20;
+/// Bytes of the ring of captured packets.
+pub const CAPTURED_BYTES: u32 = 1 << 21;
 /// Flows by default, two entries each; the agent sets the size from `max_flows`.
 pub const DEFAULT_MAX_FLOWS: u32 = 1_000_000;
 /// Server names of two configurations together.

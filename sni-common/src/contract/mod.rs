@@ -5,6 +5,7 @@
 //! packet, and say so in their names.
 
 mod account;
+mod capture;
 mod control;
 mod event;
 mod filter;
@@ -19,8 +20,9 @@ mod socket;
 pub mod stats;
 
 pub use account::{Account, AccountKey, AccountKind, AccountWriter};
+pub use capture::{CAPTURE_LEASE_NS, Captured, Capturing, Fate, Hook, MAX_SNAP, Prefix};
 pub use control::{
-    Announced, CONTROL_ABI, CONTROL_ANNOUNCED, CONTROL_FLAGS, CONTROL_GENERATION,
+    Announced, CONTROL_ABI, CONTROL_ANNOUNCED, CONTROL_CAPTURE, CONTROL_FLAGS, CONTROL_GENERATION,
     CONTROL_LISTENER_PORT, CONTROL_SLOTS, CONTROL_TELL, FLAG_LOG, Settings, TELL_FLOWS,
     TELL_HELLOS, bank,
 };
@@ -44,7 +46,7 @@ pub use stats::{Counter, DropReason, Stats};
 /// Version of everything in this module and of the maps' types; raised with every change that an agent could misread.
 ///
 /// An agent adopts pinned maps of its own version only.
-pub const ABI_VERSION: u64 = 5;
+pub const ABI_VERSION: u64 = 6;
 
 /// A byte that is no value of the enum it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

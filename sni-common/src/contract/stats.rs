@@ -67,6 +67,8 @@ wire_enum! {
         LeftWay = 29, "left-way";
         /// Answers of Edges to bound flows, handed to the program behind, which can make packets longer.
         EdgeAnswers = 30, "edge-answers";
+        /// Packets that a capture wanted and did not get: more than its rate, or faster than it reads.
+        CaptureLost = 31, "capture-lost";
     }
 }
 
@@ -167,7 +169,7 @@ impl DropReason {
     }
 }
 
-const _: () = assert!((Counter::EdgeAnswers as u32) < DROPS);
+const _: () = assert!((Counter::CaptureLost as u32) < DROPS);
 const _: () = assert!(DropReason::NoTimestamps.index() < ENTRIES as u32);
 
 #[cfg(test)]

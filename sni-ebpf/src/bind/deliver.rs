@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use sni_common::{
     contract::{
-        CONTROL_GENERATION, Counter, DropReason, Flow, FlowKey, Pool, Stage, client_options,
+        CONTROL_GENERATION, Counter, DropReason, Flow, FlowKey, Hook, Pool, Stage, client_options,
         limits::MAX_POOLS,
     },
     tcp::{self, ACK, PSH, RST, SYN, state},
@@ -20,6 +20,7 @@ use sni_common::{
 use super::{EDGES_TRIED, cookie, give_back, outgoing, stream};
 use crate::{
     answer::HOPS,
+    capture,
     finish::finish,
     flow::move_to_flows,
     forward,
@@ -75,6 +76,7 @@ pub fn answer(ctx: &TcContext) -> i32 {
     if !matches!(parse(ctx, packet), Kind::Tcp) {
         return TC_ACT_UNSPEC;
     }
+    capture::begin(ctx, packet, Hook::Behind);
     let mut outcome = edge_answers(ctx, packet);
     if outcome.is(Outcome::AGAIN) {
         outcome = send(ctx, packet);

@@ -1,6 +1,9 @@
 //! What a command touches besides the maps: handed in, so that commands run in tests.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::{
+    io::{self, IsTerminal as _, Write},
+    os::fd::OwnedFd,
+};
 
 use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with},
@@ -54,12 +57,20 @@ pub(super) fn monotonic_ns() -> u64 {
 
 /// By ioctl and not from /sys/class/net, which shows the namespace that /sys was mounted in.
 fn interface_name(ifindex: u32) -> Option<String> {
-    let any_socket = socket_with(
+    netdevice::index_to_name(any_socket()?, ifindex).ok()
+}
+
+/// The index of an interface in this network namespace.
+pub(super) fn interface_index(name: &str) -> Option<u32> {
+    netdevice::name_to_index(any_socket()?, name).ok()
+}
+
+fn any_socket() -> Option<OwnedFd> {
+    socket_with(
         AddressFamily::UNIX,
         SocketType::DGRAM,
         SocketFlags::CLOEXEC,
         None,
     )
-    .ok()?;
-    netdevice::index_to_name(any_socket, ifindex).ok()
+    .ok()
 }

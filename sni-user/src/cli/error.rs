@@ -124,6 +124,25 @@ pub enum CliError {
         "EVENTS is a ring with one reader, the agent: reading it here would take events away; the agent logs them (`RUST_LOG=debug snigate run`)"
     )]
     Ring,
+    /// The ring has nothing but for a capture.
+    #[error("CAPTURED is the ring of captured packets: `snigate capture` reads it")]
+    CaptureRing,
+    /// There is a datapath, but no packet comes by.
+    #[error(
+        "the datapath is attached to no interface, so it sees no packets: start an agent with `snigate run`"
+    )]
+    NotAttached,
+    /// Not to this interface.
+    #[error("the datapath is not attached to {name}: it is to {attached}")]
+    NotAttachedTo {
+        /// The interface.
+        name: String,
+        /// Those where it is.
+        attached: String,
+    },
+    /// It was removed while packets were captured.
+    #[error("the datapath has been removed or replaced: what came until then is in the file")]
+    DatapathGone,
     /// No raw socket.
     #[error(
         "resetting connections needs a raw socket, and this process may not open one: run it with sudo, or give it CAP_NET_RAW"

@@ -228,6 +228,8 @@ impl Dumping<'_, '_> {
                 self.show(dump::hellos(hellos, &pending))
             }
             "EVENTS" => Err(CliError::Ring),
+            "CAPTURING" => self.show(dump::capturing(&maps.capturing()?, &names, interface_name)),
+            "CAPTURED" => Err(CliError::CaptureRing),
             _ => Err(CliError::NoMap {
                 name: name.to_owned(),
             }),

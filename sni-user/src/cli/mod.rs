@@ -7,6 +7,7 @@
 mod ask;
 mod audit;
 mod ca;
+mod capture;
 mod cert;
 mod check;
 mod detach;
@@ -89,6 +90,10 @@ enum Command {
     Top(top::Arguments),
     /// Show every ClientHello as it comes: who asks for which name, and where it goes
     Watch(watch::Arguments),
+    /// Write packets to a file that Wireshark reads, each with what became of it: dropped ones, or all
+    ///
+    /// Packets are shown as they came in. The file is in the format pcapng; a comment of each packet has the drop reason and the Edge.
+    Capture(capture::Arguments),
     /// Tell what would happen to a server name or a packet, and why
     #[command(subcommand)]
     Trace(trace::Verb),
@@ -186,6 +191,7 @@ fn execute(cli: &Cli, environment: &mut Environment<'_>) -> Result<u8, CliError>
         Command::Status(arguments) => status::run(arguments, maps(place), place, environment),
         Command::Top(arguments) => top::run(arguments, maps(place)?, environment),
         Command::Watch(arguments) => watch::run(arguments, place, environment),
+        Command::Capture(arguments) => capture::run(arguments, place, environment),
         Command::Trace(verb) => trace::run(verb, place, environment),
         Command::Route(verb) => route::run(verb, place, environment),
         Command::Domain(verb) => domain::run(verb, place, environment),

@@ -76,6 +76,7 @@ fn every_read_command_has_json() {
         "flow kill",
         "ca init",
         "log",
+        "capture",
         "completions",
         "man",
     ];

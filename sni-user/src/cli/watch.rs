@@ -30,7 +30,7 @@ fn pattern(text: &str) -> Result<String, String> {
     }
 }
 
-fn prefix(text: &str) -> Result<IpNet, String> {
+pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse().or_else(|_| address()).map_err(|_| {
         "write a prefix, such as 192.0.2.0/24 or 2001:db8::/32, or an address".to_owned()

@@ -121,6 +121,11 @@ pub enum DatapathError {
         /// The kernel's word for it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// There is one ring of captured packets.
+    #[error(
+        "another `snigate capture` runs on this datapath, which shows packets to one at a time: end that one first"
+    )]
+    Capturing,
     /// Some other refusal of the kernel or the filesystem.
     #[error("{what}: {source}")]
     Kernel {

@@ -38,7 +38,7 @@ impl Told {
 }
 
 /// The structure that a record begins with.
-fn prefix<T: aya::Pod>(record: &[u8]) -> Option<T> {
+pub(super) fn prefix<T: aya::Pod>(record: &[u8]) -> Option<T> {
     (record.len() >= size_of::<T>()).then(|| {
         // SAFETY: as long as the structure, whose every bit pattern is valid; the ring's records are aligned to 8, but nothing relies on it.
         unsafe { record.as_ptr().cast::<T>().read_unaligned() }

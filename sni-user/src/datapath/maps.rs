@@ -9,9 +9,10 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use sni_common::{
     contract::{
         ABI_VERSION, Account, AccountKey, AclKey, Announced, BudgetKey, CONTROL_ABI,
-        CONTROL_ANNOUNCED, CONTROL_FLAGS, CONTROL_GENERATION, CONTROL_TELL, Edge, Flow, FlowKey,
-        HandingOff, HelloBytes, Label, LabelKey, LabelKind, Learned, LearnedKey, Link, Pending,
-        Pool, Service, ServiceKey, Settings, SniRoute, SniRouteKey, Stats, SynSeen,
+        CONTROL_ANNOUNCED, CONTROL_CAPTURE, CONTROL_FLAGS, CONTROL_GENERATION, CONTROL_TELL,
+        Capturing, Edge, Flow, FlowKey, HandingOff, HelloBytes, Label, LabelKey, LabelKind,
+        Learned, LearnedKey, Link, Pending, Pool, Service, ServiceKey, Settings, SniRoute,
+        SniRouteKey, Stats, SynSeen,
     },
     maglev,
     token_bucket::TokenBucket,
@@ -27,7 +28,7 @@ use super::{
 pub const MAPS: &[(&str, &str)] = &[
     (
         "CONTROL",
-        "ABI version, active generation, flags, listener's port, what is announced, wanted events",
+        "ABI version, active generation, flags, listener's port, what is announced, wanted events, end of the capture",
     ),
     ("SETTINGS", "seed, budgets, ports, by bank"),
     (
@@ -61,6 +62,8 @@ pub const MAPS: &[(&str, &str)] = &[
     ("LINKS", "VLAN interfaces"),
     ("STATS", "counters and drop reasons, per CPU"),
     ("EVENTS", "ring of events for the agent"),
+    ("CAPTURING", "which packets `snigate capture` wants"),
+    ("CAPTURED", "ring of those packets"),
     ("LABELS", "names of Edges, pools and IP sets"),
     (
         "PENDING",
@@ -156,6 +159,8 @@ pub struct Maps {
     pub links: HashMap<MapData, u32, Link>,
     /// Counters.
     pub stats: PerCpuArray<MapData, Stats>,
+    /// Which packets a capture wants; see [`super::Capture`].
+    pub(super) capturing: Array<MapData, Capturing>,
     /// Names.
     pub labels: HashMap<MapData, LabelKey, Label>,
     /// Connections that the datapath has begun by itself.
@@ -222,6 +227,7 @@ impl Maps {
             budget: typed(pin_path, "BUDGET")?,
             links: typed(pin_path, "LINKS")?,
             stats: typed(pin_path, "STATS")?,
+            capturing: typed(pin_path, "CAPTURING")?,
             labels: typed(pin_path, "LABELS")?,
             pending: typed(pin_path, "PENDING")?,
             hellos: typed(pin_path, "HELLOS")?,
@@ -284,6 +290,23 @@ impl Maps {
         self.control
             .set(CONTROL_TELL, wanted, 0)
             .map_err(|e| DatapathError::map("CONTROL", e))
+    }
+
+    /// Has the datapath show packets to whoever captures until this time, monotonic clock, nanoseconds; 0 ends it.
+    pub(super) fn capture_until(&mut self, until_ns: u64) -> Result<(), DatapathError> {
+        self.control
+            .set(CONTROL_CAPTURE, until_ns, 0)
+            .map_err(|e| DatapathError::map("CONTROL", e))
+    }
+
+    /// What the last capture wanted.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn capturing(&self) -> Result<Capturing, DatapathError> {
+        self.capturing
+            .get(&0, 0)
+            .map_err(|e| DatapathError::kernel("reading the map CAPTURING", e))
     }
 
     /// Every entry of established flows, as they are while the reading passes by.

@@ -7,6 +7,7 @@ mod accounts;
 mod attach;
 mod availability;
 mod batch;
+mod capture;
 mod clsact;
 mod dispatch;
 mod error;
@@ -29,6 +30,7 @@ mod tables;
 pub use self::{
     accounts::Additions,
     attach::{AttachMode, Attached, attached_interfaces},
+    capture::{Capture, CapturedPacket},
     dispatch::Listeners,
     error::DatapathError,
     events::{EventStream, LogStream, Told},

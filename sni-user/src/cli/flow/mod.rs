@@ -7,6 +7,8 @@ mod reset;
 mod select;
 mod show;
 
+pub(super) use self::select::unknown_edge;
+
 use std::net::IpAddr;
 
 use sni_common::contract::FlowKey;

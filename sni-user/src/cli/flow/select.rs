@@ -50,17 +50,22 @@ pub(super) fn only_edge(
 ) -> Result<(), CliError> {
     let slots = names.edge_slots(name);
     if slots.is_empty() {
-        let known = match names.edges()[..] {
-            [] => "the datapath knows none".into(),
-            ref known => format!("the datapath knows {}", known.join(", ")),
-        };
-        return Err(CliError::NoEdge {
-            name: name.to_owned(),
-            known,
-        });
+        return Err(unknown_edge(name, names));
     }
     retain(tables, |_, flow| slots.contains(&flow.edge));
     Ok(())
+}
+
+/// The error for an Edge that the maps have no name of.
+pub(in crate::cli) fn unknown_edge(name: &str, names: &Names) -> CliError {
+    let known = match names.edges()[..] {
+        [] => "the datapath knows none".into(),
+        ref known => format!("the datapath knows {}", known.join(", ")),
+    };
+    CliError::NoEdge {
+        name: name.to_owned(),
+        known,
+    }
 }
 
 /// Leaves only entries of a client's flows, at any of its ports or at this one.

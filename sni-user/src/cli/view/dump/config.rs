@@ -7,9 +7,9 @@ use serde::Serialize;
 use sni_common::{
     Address,
     contract::{
-        ABI_VERSION, AclAction, Announced, CONTROL_ABI, CONTROL_ANNOUNCED, CONTROL_FLAGS,
-        CONTROL_GENERATION, CONTROL_LISTENER_PORT, CONTROL_TELL, LabelKey, LabelKind, Settings,
-        bank,
+        ABI_VERSION, AclAction, Announced, CONTROL_ABI, CONTROL_ANNOUNCED, CONTROL_CAPTURE,
+        CONTROL_FLAGS, CONTROL_GENERATION, CONTROL_LISTENER_PORT, CONTROL_TELL, LabelKey,
+        LabelKind, Settings, bank,
     },
 };
 
@@ -52,6 +52,10 @@ pub(in crate::cli) fn control(values: &[u64]) -> Vec<ControlEntry> {
                 ),
             ),
             CONTROL_TELL => ("events that somebody wants", status::told(*value).join(" ")),
+            CONTROL_CAPTURE => (
+                "when the capture of packets ends",
+                if *value == 0 { "there is none" } else { "" }.into(),
+            ),
             CONTROL_FLAGS => ("feature flags", status::flags(*value).join(" ")),
             _ => ("unused", String::new()),
         };

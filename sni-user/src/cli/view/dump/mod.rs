@@ -1,5 +1,6 @@
 //! Entries of the maps as `map dump` shows them: nothing interpreted that is not in the entry itself or in a label.
 
+mod capture;
 mod config;
 mod hand_over;
 mod names;
@@ -8,6 +9,7 @@ mod steering;
 mod traffic;
 
 pub(in crate::cli) use self::{
+    capture::capturing,
     config::{acl, control, filter, labels, settings},
     hand_over::{accounts, handing_off, syns},
     names::{learned, listeners, routes},
