@@ -3,8 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
-    agent::AgentError, control::ClientError, datapath::DatapathError, federation,
-    tls::AuthorityError,
+    agent::AgentError, control::ClientError, datapath::DatapathError, tls::AuthorityError,
 };
 
 /// A failed command; the sentence is what people see.
@@ -27,7 +26,7 @@ pub enum CliError {
     },
     /// What partners see can't be looked at.
     #[error(transparent)]
-    Federation(#[from] federation::CheckError),
+    Federation(#[from] crate::federation::CheckError),
     /// Everything there is to say has been said, on standard error or as JSON.
     #[error("the findings were reported")]
     Reported,
