@@ -3,8 +3,8 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
-    agent::AgentError, control::ClientError, datapath::DatapathError, federation,
-    plan::FormerError, tls::AuthorityError,
+    agent::AgentError, control::ClientError, datapath::DatapathError, plan::FormerError,
+    tls::AuthorityError,
 };
 
 /// A failed command; the sentence is what people see.
@@ -35,7 +35,7 @@ pub enum CliError {
     },
     /// What partners see can't be looked at.
     #[error(transparent)]
-    Federation(#[from] federation::CheckError),
+    Federation(#[from] crate::federation::CheckError),
     /// Everything there is to say has been said, on standard error or as JSON.
     #[error("the findings were reported")]
     Reported,

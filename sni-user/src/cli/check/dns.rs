@@ -186,6 +186,11 @@ fn look(config: &Config, arguments: &Arguments) -> Result<Report, CliError> {
         .build()
         .map_err(CliError::Runtime)?;
     let domains = arguments.domains(config);
+    if domains.is_empty() {
+        // A check of nothing would always be a good one.
+        let sentence = "the configuration has no [[domain]]: name SIP domains with --domain";
+        return Err(CliError::Usage(sentence.to_owned()));
+    }
     let bar = bar(domains.len());
     let faulty = Cell::new(0);
     let done = |examined: &Examined| {
