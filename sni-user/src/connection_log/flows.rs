@@ -111,8 +111,8 @@ mod tests {
     #[test]
     fn a_flow_is_told_of_by_both_entries() {
         let key = FlowKey {
-            source: Address::from_v4([192, 0, 2, 1]),
-            destination: Address::from_v4([198, 51, 100, 20]),
+            source: Address::from([192, 0, 2, 1]),
+            destination: Address::from([198, 51, 100, 20]),
             source_port_be: 40000_u16.to_be(),
             destination_port_be: 5061_u16.to_be(),
         };
