@@ -83,7 +83,7 @@ pub enum Request {
         /// The SIP domain.
         sip_domain: String,
     },
-    /// Have the log say what a command has done without the agent, on the pinned maps; answered with a [`Noted`].
+    /// Have the log say what a command has done without the agent, on the pinned maps; answered when it is there.
     Note {
         /// The command, as it would be typed.
         command: String,

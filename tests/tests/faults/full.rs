@@ -1,7 +1,5 @@
 //! Maps that are full: what was there goes on, what is new is refused with a reason, and there is room again as soon as something has ended.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use sni_common::contract::{SniName, SniRoute, SniRouteKey, limits::MAX_SNI_ROUTES};
@@ -44,15 +42,10 @@ fn a_full_flow_table_refuses_what_is_new_and_keeps_what_is_there() {
         }
         ensure!(dropped(&gateway, "flow-table-full")? >= 2);
         let refused = "snigate_dropped_packets_total{reason=\"flow-table-full\"}";
-        let told = Deadline::after(TIMEOUT).poll("the metric", || {
+        Deadline::after(TIMEOUT).poll("the metric", || {
             let told = metrics(&lab.gateway)?;
-            Ok((sample(&told, refused) >= 2.0).then_some(told))
+            Ok((sample(&told, refused) >= 2.0).then_some(()))
         })?;
-        ensure!(
-            sample(&told, "snigate_map_entries{map=\"FLOWS\",type=\"hash\"}") == 4.0
-                || told.contains("snigate_map_entries{map=\"FLOWS\""),
-            "{told}"
-        );
         // What the agent carries needs no room there.
         open.extend(scene.open_all(&[RELAYED])?);
         all_live(&mut open)?;
