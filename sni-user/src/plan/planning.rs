@@ -1,5 +1,6 @@
 //! Which domain goes into which certificate.
 
+mod certificate;
 mod former_places;
 mod naming;
 mod place;

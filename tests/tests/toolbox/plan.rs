@@ -97,6 +97,29 @@ fn openssl_takes_the_requests_and_finds_exactly_the_names() {
     });
 }
 
+/// Records as a zone file has them that relies on what stands above, with their whole names.
+fn absolute(zone: &str) -> BTreeSet<String> {
+    let (mut origin, mut owner) = ("", String::new());
+    let mut records = BTreeSet::new();
+    for line in zone.lines() {
+        let mut words = line.split_whitespace();
+        if let Some(now) = line.strip_prefix("$ORIGIN ") {
+            origin = now.trim_end_matches('.');
+            continue;
+        }
+        if !line.starts_with(char::is_whitespace) {
+            owner = match (words.next().unwrap_or_default(), origin) {
+                (first, _) if first.ends_with('.') => first.to_owned(),
+                (first, "") => format!("{first}."),
+                (first, origin) => format!("{first}.{origin}."),
+            };
+        }
+        let rest: Vec<_> = words.collect();
+        records.insert(format!("{owner} {}", rest.join(" ")));
+    }
+    records
+}
+
 #[test]
 fn a_name_server_loads_the_records() {
     lab_test("plan-zone", &quiet(), |lab| {
@@ -140,12 +163,9 @@ fn a_name_server_loads_the_records() {
                 "nsd-checkzone",
                 &format!("-p {zone} {}", file.display()),
             )?;
+            let loaded = absolute(&judged);
             for line in records.lines() {
-                let words: Vec<_> = line.split_whitespace().collect();
-                let loaded = judged
-                    .lines()
-                    .any(|it| it.split_whitespace().eq(words.iter().copied()));
-                ensure!(loaded, "{line}: {judged}");
+                ensure!(loaded.contains(line), "{line}: {loaded:?}");
             }
         }
         let table = ok(
@@ -306,7 +326,7 @@ fn mistakes_are_reported_at_once_and_nothing_is_written() {
             "bad.csv:3:11",
             "bad.csv:4:1",
             "write `open`",
-            "3 errors",
+            "2 errors, 1 warning",
         ] {
             ensure!(found.contains(line), "{line}: {found}");
         }

@@ -3,6 +3,7 @@
 mod arguments;
 mod files;
 mod input;
+mod summary;
 mod view;
 
 use std::time::Instant;
@@ -46,7 +47,7 @@ pub(super) fn run(
         return table::write_json(environment, &report.with_explanations(&explained));
     }
     if explained.is_empty() {
-        report.summary(environment)?;
+        summary::write(&report, environment)?;
     }
     for placement in explained {
         for (nth, line) in writing.explain(placement).into_iter().enumerate() {

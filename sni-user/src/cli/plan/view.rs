@@ -6,8 +6,7 @@ use serde::Serialize;
 
 use super::{
     super::{
-        CliError, Environment,
-        table::{Column, Row, show},
+        table::{Column, Row},
         units,
     },
     files::Outcome,
@@ -20,29 +19,29 @@ use crate::{
 /// A plan, and what became of it.
 #[derive(Serialize)]
 pub(super) struct Report<'a> {
-    domains: usize,
+    pub(super) domains: usize,
     /// Of these, how many need no name.
-    explicit: usize,
-    provider: usize,
-    certificates: Vec<CertificateLine<'a>>,
+    pub(super) explicit: usize,
+    pub(super) provider: usize,
+    pub(super) certificates: Vec<CertificateLine<'a>>,
     /// No plan for the list has fewer certificates than this.
-    lower_bound: usize,
+    pub(super) lower_bound: usize,
     /// How many certificates there are above the bound.
-    gap: usize,
+    pub(super) gap: usize,
     /// Certificates that have to be issued.
-    to_issue: Vec<&'a Name>,
+    pub(super) to_issue: Vec<&'a Name>,
     /// Those of them that were there before.
-    reissued: Vec<&'a Name>,
+    pub(super) reissued: Vec<&'a Name>,
     /// Former certificates that nothing is left of.
-    dropped: &'a [Name],
+    pub(super) dropped: &'a [Name],
     /// Public addresses that no certificate needs.
-    spare_addresses: usize,
+    pub(super) spare_addresses: usize,
     /// Why there is no configuration.
-    lacks: Option<&'a str>,
-    written: Vec<&'a Path>,
-    statistics: Statistics,
+    pub(super) lacks: Option<&'a str>,
+    pub(super) written: Vec<&'a Path>,
+    pub(super) statistics: Statistics,
     #[serde(skip)]
-    stable: bool,
+    pub(super) stable: bool,
     #[serde(skip)]
     writing: &'a Writing<'a>,
 }
@@ -50,9 +49,9 @@ pub(super) struct Report<'a> {
 /// What the planning took.
 #[derive(Clone, Copy, Serialize)]
 pub(super) struct Statistics {
-    seconds: f64,
+    pub(super) seconds: f64,
     /// Of the whole process, as far as the system says.
-    peak_memory_bytes: Option<u64>,
+    pub(super) peak_memory_bytes: Option<u64>,
 }
 
 impl Statistics {
@@ -75,9 +74,9 @@ fn peak_memory() -> Option<u64> {
 }
 
 #[derive(Serialize)]
-struct CertificateLine<'a> {
+pub(super) struct CertificateLine<'a> {
     #[serde(flatten)]
-    certificate: &'a Certificate,
+    pub(super) certificate: &'a Certificate,
     names: Vec<String>,
     addresses: Vec<String>,
     /// Whether the server name decides at these addresses.
@@ -209,132 +208,4 @@ impl<'a> Report<'a> {
             placements: plan.placements.iter().map(explanation).collect(),
         }
     }
-
-    pub(super) fn summary(&self, environment: &mut Environment<'_>) -> Result<(), CliError> {
-        let out = &mut *environment.out;
-        let certificates = self.certificates.len();
-        write!(
-            out,
-            "{} in {}",
-            units::counted(self.domains, "domain"),
-            units::counted(certificates, "certificate")
-        )?;
-        for (count, word) in [
-            (self.explicit, "explicit"),
-            (self.provider, "by the provider"),
-        ] {
-            if count > 0 {
-                write!(out, ", {} {word}", units::count(count as u64))?;
-            }
-        }
-        match self.gap {
-            0 => writeln!(out, ". Fewer are impossible.")?,
-            gap => writeln!(
-                out,
-                ". The lower bound is {}: {} above it ({}).",
-                units::count(self.lower_bound as u64),
-                units::count(gap as u64),
-                units::share(gap as u64, self.lower_bound as u64)
-            )?,
-        }
-        self.issues(environment)?;
-        writeln!(environment.out)?;
-        show(environment, false, &self.certificates_shown())?;
-        writeln!(environment.out)?;
-        let out = &mut *environment.out;
-        if self.spare_addresses > 0 {
-            writeln!(
-                out,
-                "{} not needed.",
-                match self.spare_addresses {
-                    1 => "1 --address is".to_owned(),
-                    some => format!("{some} of --address are"),
-                }
-            )?;
-        }
-        if let Some(lacks) = self.lacks {
-            writeln!(out, "There is no configuration yet: {lacks}.")?;
-        }
-        for path in self.written.iter().take(SHOWN) {
-            writeln!(out, "wrote {}", path.display())?;
-        }
-        if let Some(more @ 1..) = self.written.len().checked_sub(SHOWN) {
-            writeln!(out, "wrote {} more", units::counted(more, "file"))?;
-        }
-        let Statistics {
-            seconds,
-            peak_memory_bytes,
-        } = self.statistics;
-        let memory = peak_memory_bytes
-            .map_or_else(String::new, |peak| format!(", with {}", units::bytes(peak)));
-        writeln!(out, "Planned in {seconds:.2} s{memory}.")?;
-        Ok(())
-    }
-
-    fn issues(&self, environment: &mut Environment<'_>) -> Result<(), CliError> {
-        let out = &mut *environment.out;
-        if !self.stable {
-            return Ok(());
-        }
-        let new = self.to_issue.len() - self.reissued.len();
-        if self.to_issue.is_empty() {
-            writeln!(out, "No certificate has to be issued.")?;
-        } else {
-            let again = match self.reissued.len() {
-                1 => "1 certificate has to be issued again".to_owned(),
-                many => format!(
-                    "{} have to be issued again",
-                    units::counted(many, "certificate")
-                ),
-            };
-            writeln!(
-                out,
-                "{again}{}; {} new{}.",
-                names(&self.reissued),
-                units::count(new as u64),
-                {
-                    let new: Vec<_> = self
-                        .to_issue
-                        .iter()
-                        .copied()
-                        .filter(|it| !self.reissued.contains(it))
-                        .collect();
-                    names(&new)
-                }
-            )?;
-        }
-        if !self.dropped.is_empty() {
-            let dropped: Vec<_> = self.dropped.iter().collect();
-            writeln!(
-                out,
-                "Nothing is left of {}{}.",
-                units::counted(dropped.len(), "former certificate"),
-                names(&dropped)
-            )?;
-        }
-        Ok(())
-    }
-
-    /// Of many, those that somebody has to do something for.
-    fn certificates_shown(&self) -> Vec<&CertificateLine<'a>> {
-        let many = self.certificates.len() > MANY;
-        let shown = self.certificates.iter();
-        let shown = shown.filter(|it| !(many && self.stable) || it.certificate.issue != Issue::No);
-        shown.collect()
-    }
-}
-
-/// More files than a terminal has lines for.
-const SHOWN: usize = 12;
-/// With more certificates, those that stay as they are are not listed.
-const MANY: usize = 40;
-
-/// Such as ` (san-1, san-2)`.
-fn names(names: &[&Name]) -> String {
-    if names.is_empty() {
-        return String::new();
-    }
-    let shown: Vec<_> = names.iter().take(SHOWN).map(ToString::to_string).collect();
-    let more = if names.len() > SHOWN { ", …" } else { "" };
-    format!(" ({}{more})", shown.join(", "))
 }

@@ -1,11 +1,11 @@
-//! What certificates are called, which slot is theirs, and whether they have to be issued.
+//! What certificates are called, and which slot is theirs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Certificate, Issue, Placement, Plan, Planning, place::Kept};
+use super::{Placement, Plan, Planning, place::Kept};
 use crate::{
-    config::{Diagnostic, HostName, Name},
-    plan::{Listed, Mode, SipDomain, Terms, former::FormerCertificate, packing::Bin, san},
+    config::Name,
+    plan::{Mode, former::FormerCertificate, packing::Bin},
 };
 
 /// A certificate's name and slot.
@@ -105,98 +105,6 @@ impl Planning<'_> {
         first.map_or("", |item| &self.names.customers[self.items[*item].customer])
     }
 
-    fn certificate(&self, name: &Name, slot: usize, bin: &Bin) -> Option<Certificate> {
-        let mut items = bin.items().to_vec();
-        items.sort_unstable();
-        let listed = |item: &usize| self.listed[self.owners[*item]];
-        let domains: Vec<_> = items
-            .iter()
-            .map(|item| listed(item).domain.clone())
-            .collect();
-        let shared_names = self.terms.names_in_all().to_vec();
-        let former = self.former.named(name.as_str());
-        let mut before: BTreeSet<String> = former.into_iter().flat_map(names_of).collect();
-        let known: BTreeSet<_> = items
-            .iter()
-            .filter(|item| self.is_known_here(**item, name))
-            .map(|item| listed(item).domain.federation_name().to_string())
-            .collect();
-        let is_new = former.is_none() && known.is_empty();
-        if former.is_none() {
-            before.extend(shared_names.iter().map(ToString::to_string));
-        }
-        before.extend(known);
-        let mut certificate = Certificate {
-            name: name.clone(),
-            slot,
-            common_name: self.common_name(former, &domains).or_else(|| {
-                self.too_long(items.first().map(listed)?);
-                None
-            })?,
-            san_bytes: san::extension_bytes(
-                bin.bytes() + shared_names.iter().map(san::name_bytes).sum::<usize>(),
-            ),
-            shared_names,
-            domains,
-            issue: Issue::New,
-            gains: 0,
-            loses: 0,
-        };
-        let now: BTreeSet<_> = certificate.names().map(|name| name.to_string()).collect();
-        if !is_new {
-            certificate.gains = now.difference(&before).count();
-            certificate.loses = before.difference(&now).count();
-            // One that nobody needs any more may stay until the next issue.
-            let renamed = former
-                .map(|it| it.common_name.as_str())
-                .is_some_and(|was| was != certificate.common_name.as_str() && now.contains(was));
-            certificate.issue = match (certificate.gains, certificate.loses) {
-                (0, 0) if !renamed => Issue::No,
-                (0, _) if !renamed => Issue::Trim,
-                _ => Issue::Again,
-            };
-        } else {
-            certificate.gains = now.len();
-        }
-        Some(certificate)
-    }
-
-    /// Whether the list says that a certificate has a domain of which no former plan knows better.
-    fn is_known_here(&self, item: usize, name: &Name) -> bool {
-        let listed = self.listed[self.owners[item]];
-        !self.terms.repack
-            && listed.certificate.as_ref() == Some(name)
-            && self.former.of(&listed.domain).is_none()
-    }
-
-    /// The first of the names that all certificates have; else the former one, where it is still a name of this certificate; else the first that fits.
-    fn common_name(
-        &self,
-        former: Option<&FormerCertificate>,
-        domains: &[SipDomain],
-    ) -> Option<HostName> {
-        let fits = |name: &HostName| name.as_str().len() <= Terms::COMMON_NAME;
-        let shared = self.terms.names_in_all().iter().find(|name| fits(name));
-        let names = || domains.iter().map(SipDomain::federation_name).filter(fits);
-        let was = |name: &HostName| former.is_some_and(|it| it.common_name == name.as_str());
-        shared
-            .cloned()
-            .or_else(|| names().find(was))
-            .or_else(|| names().next())
-    }
-
-    fn too_long(&self, listed: &Listed) {
-        let message = format!(
-            "no name of the certificate of {} has at most {} bytes, as its common name must",
-            listed.domain,
-            Terms::COMMON_NAME
-        );
-        self.report.push(
-            Diagnostic::error(listed.at.clone(), message)
-                .help("write a short name that every certificate is to have, such as `--name edge.hoster.example`"),
-        );
-    }
-
     fn placements(&self, bins: &[Bin]) -> Vec<Placement> {
         let mut places = vec![None; self.listed.len()];
         for (certificate, bin) in bins.iter().enumerate() {
@@ -216,11 +124,6 @@ impl Planning<'_> {
             })
             .collect()
     }
-}
-
-fn names_of(former: &FormerCertificate) -> impl Iterator<Item = String> {
-    let domains = former.domains.iter().map(|domain| format!("sip.{domain}"));
-    former.names.iter().cloned().chain(domains)
 }
 
 /// Names and slots that are in use.

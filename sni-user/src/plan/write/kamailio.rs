@@ -128,7 +128,8 @@ impl Writing<'_> {
         }
         let mut main = format!("{MODULES}\n#!ifndef POOL\n#!define POOL \"{pool}\"\n#!endif\n");
         let mut tls = String::from(
-            "# Written by `snigate plan --outbound kamailio`.\n\
+            "# Written by `snigate plan --outbound kamailio`. The script chooses a client profile by its server_id; Kamailio wants profiles for any address to\n\
+             # have different server_names as well, and partners are asked for the name that the script says.\n\
              # Connections from the pool; put the gateway's own certificate here.\n\
              [server:default]\nmethod = TLSv1.2+\nverify_certificate = no\nrequire_certificate = no\n",
         );
@@ -156,7 +157,7 @@ impl Writing<'_> {
             add(
                 &mut tls,
                 &format!(
-                    "\n[client:any]\nserver_id = {name}\n{}{}",
+                    "\n[client:any]\nserver_id = {name}\nserver_name = {name}\n{}{}",
                     verified(roots),
                     files(certificates, name.as_str())
                 ),
