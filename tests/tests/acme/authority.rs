@@ -50,8 +50,9 @@ impl Place {
 
     /// Starts it. It asks this name server, and refuses so many of a hundred good nonces.
     pub(crate) fn start(&self, lab: &Lab, names: &NameServer, bad_nonces: u32) -> Result<Pebble> {
-        let mut command = lab.partner.command("pebble");
+        let mut command = lab.partner.command("nice");
         command
+            .args(["-n", "-19", "pebble"])
             .args(["-dnsserver", &names.address().to_string(), "-config"])
             .arg(&self.config)
             .env("PEBBLE_VA_NOSLEEP", "1")

@@ -50,8 +50,9 @@ impl NameServer {
             storage = storage.display(),
         );
         let config = lab.write_file("knot.conf", &config)?;
-        let mut command = lab.partner.command("knotd");
-        command.arg("-c").arg(config);
+        // Pebble waits two seconds for an answer, which a busy machine may take longer for.
+        let mut command = lab.partner.command("nice");
+        command.args(["-n", "-19", "knotd", "-c"]).arg(config);
         let mut process = lab.spawn("knotd", command)?;
         process.wait_for_listener(&lab.partner, PORT, TIMEOUT)?;
         let this = Self { _process: process };
