@@ -104,6 +104,11 @@ const PROGRAMS: &[Program] = &[
         purpose: "the capture kept of a failed test",
     },
     Program {
+        name: "tshark",
+        package: "tshark",
+        purpose: "the files of `snigate capture` judged",
+    },
+    Program {
         name: "gnutls-cli",
         package: "gnutls-bin",
         purpose: "another TLS client",

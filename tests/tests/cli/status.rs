@@ -68,7 +68,7 @@ fn status_tells_what_the_datapath_does() {
         commands.shows(
             "status",
             &[
-                &format!("pinned {pins}, ABI 5"),
+                &format!("pinned {pins}, ABI 6"),
                 "attached wan0: xdp",
                 "generation 1",
                 "flows 2 of 1,000 (0.2%), and 2 half-open",
