@@ -162,9 +162,12 @@ fn succeeded(command: &mut std::process::Command) -> Result<String> {
 }
 
 fn exchange(lab: &Lab, edge: &Edge, address: SocketAddr) -> Result<()> {
+    // The kernel might choose the one that is denied.
+    let [v4, v6] = PARTNER.both();
+    let client = if address.is_ipv4() { v4 } else { v6 };
     let partner = Partner {
         namespace: &lab.partner,
-        source: None,
+        source: Some(SocketAddr::new(client, 0)),
         tls: None,
         timeout: TIMEOUT,
     };
@@ -449,7 +452,7 @@ fn to_a_pipe_and_after_a_kill() {
         // The datapath ends by itself what nobody renews.
         let killed = capture(&gateway, lab, "forgotten", &["--all"])?;
         killed.process.signal(Signal::SIGKILL)?;
-        let is_on = || {
+        let is_on = || -> Result<bool> {
             let control = gateway.output(&["map", "dump", "CONTROL"])?;
             let mut lines = control
                 .lines()
@@ -468,20 +471,20 @@ fn to_a_pipe_and_after_a_kill() {
 fn where_there_is_nothing_to_capture() {
     lab_test("capture-refused", &two_partners(), |lab| {
         let nowhere = lab.bpffs()?.join("nowhere");
-        let capture = |command: &mut std::process::Command, pins: &Path| {
+        let capture = |command: &mut std::process::Command, pins: &Path| -> Result<String> {
             command.arg("--pin-path").arg(pins);
             command.args(["capture", "--output", "/dev/null"]);
             let output = output_within(command, TIMEOUT)?;
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             ensure!(output.status.code() == Some(1), "{said}");
-            anyhow::Ok(said)
+            Ok(said)
         };
         let said = capture(&mut lab.gateway.command(binary()?), &nowhere)?;
         ensure!(said.contains("no snigate datapath is pinned"), "{said}");
         let gateway = start(lab, "xdp", &two_ip_sets())?;
         let pins = gateway.pin_path();
         let mut nobody = lab.gateway.command("setpriv");
-        nobody.args(["--bounding-set", "-all", "--inh-caps", "-all"]);
+        nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
         let said = capture(nobody.arg(binary()?), pins)?;
         ensure!(said.contains("needs root"), "{said}");
         let said = gateway.refusal(&["capture", "--output", "/dev/null", "--interface", "eth9"])?;

@@ -191,13 +191,13 @@ fn every_map_is_listed_and_decoded() {
                 "SNI_ROUTES hash configured server name to action, pools 2 262,144 0.0%",
                 "SNI_LEARNED lruhash server names that clients asked for, by IP set 2 65,536 0.0%",
                 "LISTENERS sockmap the agent's listener for inspected services 1 1 100.0%",
-                "CONTROL array ABI version, active generation, flags, listener's port, what is announced, wanted events - 6 -",
+                "CONTROL array ABI version, active generation, flags, listener's port, what is announced, wanted events, end of the capture - 7 -",
             ],
         )?;
 
         let [a, b, _] = slots;
         for (map, line) in [
-            ("control", "0 ABI version 5 this program's"),
+            ("control", "0 ABI version 6 this program's"),
             (
                 "CONTROL",
                 "4 what SYN-ACKs of the datapath announce 0 none: it answers no SYNs",

@@ -95,7 +95,7 @@ fn status_tells_what_the_datapath_does() {
         }
         let status = commands.json("status")?;
         for (field, value) in [
-            ("abi", json!(5)),
+            ("abi", json!(6)),
             ("generation", json!(1)),
             (
                 "interfaces",
