@@ -63,26 +63,26 @@ pub(super) async fn ask(mut tcp: TcpStream, name: &str, newest: Newest) -> Optio
 
 /// The answer; `None` where more must come, and `Some(None)` where there will be none.
 fn read(messages: &[u8]) -> Option<Option<Answer>> {
-    let (hello, rest) = message(messages)?;
-    let version = match hello {
+    let (kind, hello, rest) = message(messages)?;
+    let version = match (kind, hello) {
         (SERVER_HELLO, [3, 3, ..]) => "1.2",
         (SERVER_HELLO, [3, 2, ..]) => "1.1",
         (SERVER_HELLO, [3, 1, ..]) => "1.0",
         _ => return Some(None),
     };
-    let (next, _) = message(rest)?;
-    let chain = match next {
-        (CERTIFICATE, list) => certificates(list).unwrap_or_default(),
+    let (kind, list, _) = message(rest)?;
+    let chain = match kind {
+        CERTIFICATE => certificates(list).unwrap_or_default(),
         _ => Vec::new(),
     };
     Some(Some(Answer { version, chain }))
 }
 
 /// The first message's type and body, and what follows it.
-fn message(bytes: &[u8]) -> Option<((u8, &[u8]), &[u8])> {
+fn message(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (kind, rest) = bytes.split_first()?;
     let (body, rest) = long(rest)?;
-    Some(((*kind, body), rest))
+    Some((*kind, body, rest))
 }
 
 /// RFC 5246 section 7.4.2.

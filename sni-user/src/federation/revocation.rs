@@ -32,10 +32,11 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 pub(super) struct Revocation {
     within: Duration,
     pub(super) fetches: Gauge,
-    /// By where they are, and by the key that has to have signed them.
-    lists: Mutex<LruCache<(String, Vec<u8>), Arc<OnceCell<Fetched>>>>,
+    lists: Mutex<LruCache<Key, Arc<OnceCell<Fetched>>>>,
 }
 
+/// Where a list is, and the key that has to have signed it; empty where that was not sent.
+type Key = (String, Vec<u8>);
 type Fetched = Result<List, Said>;
 
 /// What is needed of a list.
