@@ -101,6 +101,8 @@ fn endpoint(address: Address, port_be: u16) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use sni_common::{
         contract::{Direction, Flow, FlowKey},
         expiry::Ended,
@@ -111,8 +113,8 @@ mod tests {
     #[test]
     fn a_flow_is_told_of_by_both_entries() {
         let key = FlowKey {
-            source: Address::from([192, 0, 2, 1]),
-            destination: Address::from([198, 51, 100, 20]),
+            source: Ipv4Addr::new(192, 0, 2, 1).into(),
+            destination: Ipv4Addr::new(198, 51, 100, 20).into(),
             source_port_be: 40000_u16.to_be(),
             destination_port_be: 5061_u16.to_be(),
         };

@@ -18,7 +18,7 @@ mod authority_client;
 mod certificate;
 mod chain;
 mod check;
-pub(crate) mod crl;
+pub mod crl;
 mod edge;
 mod files;
 mod finding;
@@ -39,8 +39,8 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::CryptoProvider;
 
 pub(crate) use self::alert::linger;
-pub(crate) use self::chain::{is_self_issued, order_of};
 pub(crate) use self::authority_client::{authority_client, fitting};
+pub(crate) use self::chain::{is_self_issued, order_of};
 pub(crate) use self::ocsp::path_of as staple_path;
 pub use self::{
     alert::{fatal_alert, plaintext_alert},

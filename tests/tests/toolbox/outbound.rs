@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use snigate_tests::{
     addresses::{EDGE_A, PARTNER, SIP_TLS, at},
     lab_test,
