@@ -56,7 +56,11 @@ impl Revocation {
                 let proxy = Arc::clone(proxy);
                 let mirror = move || proxy.active().tls.mirror().cloned();
                 let tokens = Arc::clone(tokens);
-                self.server = Some(tokio::spawn(crl::serve(listener, mirror, tokens)));
+                self.server = Some(tokio::spawn(crl::serve_with(
+                    listener,
+                    mirror,
+                    Some(tokens),
+                )));
                 tracing::info!(url, "serving the revocation list of the mirror CA");
             }
             Err(error) => {

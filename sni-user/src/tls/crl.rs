@@ -29,7 +29,7 @@ const CONNECTIONS: usize = 64;
 ///
 /// # Errors
 /// The port is taken, or not allowed.
-pub(crate) async fn listen(crl_url: &str) -> io::Result<TcpListener> {
+pub async fn listen(crl_url: &str) -> io::Result<TcpListener> {
     let url =
         Url::parse(crl_url).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let port = url.port_or_known_default().unwrap_or(80);
@@ -60,9 +60,16 @@ pub(crate) async fn listen(crl_url: &str) -> io::Result<TcpListener> {
 
 /// Serves the list of the CA that `mirror` returns, at the path of its `crl_url`, until it is dropped.
 ///
-/// `mirror` is asked for each request, so that a reload needs no new server unless the URL's port has changed. `tokens` are those of ACME, which an
-/// authority asks for at the same port.
-pub(crate) async fn serve<F>(listener: TcpListener, mirror: F, tokens: Arc<Tokens>)
+/// `mirror` is asked for each request, so that a reload needs no new server unless the URL's port has changed.
+pub async fn serve<F>(listener: TcpListener, mirror: F)
+where
+    F: Fn() -> Option<Arc<Mirror>> + Clone + Send + Sync + 'static,
+{
+    serve_with(listener, mirror, None).await;
+}
+
+/// Likewise, with the tokens of ACME, which an authority asks for at the same port.
+pub(crate) async fn serve_with<F>(listener: TcpListener, mirror: F, tokens: Option<Arc<Tokens>>)
 where
     F: Fn() -> Option<Arc<Mirror>> + Clone + Send + Sync + 'static,
 {
@@ -71,11 +78,11 @@ where
         "the revocation list",
         CONNECTIONS,
         move |request| {
-            let (mirror, tokens) = (mirror(), Arc::clone(&tokens));
+            let (mirror, tokens) = (mirror(), tokens.clone());
             async move {
-                match tokens.is_asked_for(&request) {
-                    true => tokens.answer(&request).await,
-                    false => answer(&request, mirror.as_deref()),
+                match tokens.filter(|tokens| tokens.is_asked_for(&request)) {
+                    Some(tokens) => tokens.answer(&request).await,
+                    None => answer(&request, mirror.as_deref()),
                 }
             }
         },
