@@ -504,9 +504,18 @@ fn warnings() {
         assert_warning(&row, &format!("{GATEWAY}{}\n{REST}", row.text));
     }
     let steered = REST.replace("inspect = true\ndefault", "steer");
-    let domain = "[[domain]]   #!\nsip_domain = \"a.example\"\npool = \"edges-a\"\n";
+    // A domain is reached where connections are steered to its pool.
+    let other = "[[pool]]\nname = \"other\"\nedges = [\"edge-a\"]\n";
+    let domain = |pool| format!("[[domain]]   #!\nsip_domain = \"a.example\"\npool = \"{pool}\"\n");
+    let reached = format!("{GATEWAY}{steered}{}", domain("edges-a"));
+    let loaded = Config::parse(Path::new("/etc/snigate/test.toml"), &reached)
+        .unwrap_or_else(|found| panic!("{found}"));
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
     let unreached = row("", "this domain is never reached", "write `inspect = true`");
-    assert_warning(&unreached, &format!("{GATEWAY}{steered}{domain}"));
+    assert_warning(
+        &unreached,
+        &format!("{GATEWAY}{steered}{other}{}", domain("other")),
+    );
     let idle = row("", "there is no [[ip_set]]", "write an [[ip_set]]");
     assert_warning(&idle, GATEWAY);
 }
