@@ -14,6 +14,8 @@ use crate::{
     config::{Config, Mode},
     control::BindingStatus,
     datapath::Maps,
+    descriptors,
+    net::host::HostError,
     proxy::stamp,
 };
 
@@ -135,8 +137,16 @@ impl Binding {
         if !wanted(config) {
             return Err(Why::Unwanted);
         }
-        let changed = cookies::make(maps.pin_path());
-        if changed.map_err(|error| Why::Settings(error.to_string()))? {
+        let changed = match cookies::make(maps.pin_path()) {
+            // Nobody can look, which says nothing of what is there.
+            Err(AgentError::Host(HostError::Setting { reason, .. }))
+                if descriptors::is_want(&reason) && matches!(self.state, State::On(_)) =>
+            {
+                false
+            }
+            made => made.map_err(|error| Why::Settings(error.to_string()))?,
+        };
+        if changed {
             // What was answered before was answered without a cookie.
             self.stamp = None;
         }

@@ -44,8 +44,8 @@ fn partners_see_the_certificate_of_the_from_domain() {
         )?;
         let directory = lab.dir().join("plan");
         fs::create_dir(directory.join("certs"))?;
-        // Contoso comes first in the alphabet.
-        for (certificate, domain) in [("san-1", "contoso"), ("san-2", "fabrikam")] {
+        // The longer name is packed first.
+        for (certificate, domain) in [("san-1", "fabrikam"), ("san-2", "contoso")] {
             let name = format!("sip.{domain}.example");
             let identity = pki.server(certificate, &[name.as_str()])?;
             let file = |ending: &str| directory.join(format!("certs/{certificate}.{ending}"));
@@ -105,8 +105,8 @@ fn partners_see_the_certificate_of_the_from_domain() {
 
         let seen = edge.requests()?;
         let shown = |source: IpAddr, domain: &str| (source, vec![format!("sip.{domain}.example")]);
-        let contoso = shown(PARTNER.v4.into(), "contoso");
-        let fabrikam = shown(SECOND.into(), "fabrikam");
+        let contoso = shown(SECOND.into(), "contoso");
+        let fabrikam = shown(PARTNER.v4.into(), "fabrikam");
         let found: Vec<_> = seen
             .iter()
             .map(|it| (it.source, it.names.clone()))
