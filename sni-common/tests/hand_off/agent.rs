@@ -228,7 +228,7 @@ fn go_on(state: &mut State, bounds: &Bounds) {
 /// The Edge's packets first, and HANDING_OFF before FLOWS.
 fn give_entry(datapath: &mut Datapath, facts: [Facts; 2], given: u8) -> Agent {
     let side = if given < 2 { 1 } else { 0 };
-    if given % 2 == 0 {
+    if given.is_multiple_of(2) {
         datapath.handing_off[side] = Some(NEVER);
     } else {
         datapath.flows[side] = Some(Entry {

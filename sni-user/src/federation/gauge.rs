@@ -12,7 +12,7 @@ pub(super) struct Gauge {
     all: AtomicUsize,
 }
 
-/// What a [`Gauge`] has seen.
+/// What a `Gauge` has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Counted {
     /// Altogether.

@@ -1,8 +1,8 @@
 //! `snigate check --dns`: what a partner would see of each domain, from the SRV record to the certificate and its revocation list.
 //!
-//! A domain is looked at in the order in which a partner goes ([`domain`]); what is wrong on the way is a [`Finding`] of a [`Kind`] with a
-//! stable name. The DNS is asked by [`lookups`], servers are looked at by [`connection`], and what they show is judged by pure functions
-//! ([`certificate`], [`chain`]). [`expected`] knows from the configuration where partners are meant to come to.
+//! A domain is looked at in the order in which a partner goes (`domain`); what is wrong on the way is a [`Finding`] of a [`Kind`] with a
+//! stable name. The DNS is asked by `lookups`, servers are looked at by `connection`, and what they show is judged by pure functions
+//! (`certificate`, `chain`). `expected` knows from the configuration where partners are meant to come to.
 //!
 //! Domains are checked concurrently, so many at once and no more: each has one query, connection or transfer open at a time. Every step
 //! has a timeout, every domain an end, and the whole check too.

@@ -84,7 +84,7 @@ fn openssl_takes_the_requests_and_finds_exactly_the_names() {
             let around = lines[place - 1];
             let number = |key: &str| -> Result<u64> {
                 let (_, rest) = around.split_once(key).context("a length")?;
-                let digits = rest.trim_start().split_whitespace().next();
+                let digits = rest.split_whitespace().next();
                 Ok(digits.context("a number")?.parse()?)
             };
             let size = number("hl=")? + number(" l=")?;

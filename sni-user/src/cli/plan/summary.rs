@@ -22,7 +22,7 @@ pub(super) fn write(
         changes(report, environment.out)?;
     }
     writeln!(environment.out)?;
-    show(environment, false, &certificates(report))?;
+    show(environment, false, certificates(report))?;
     writeln!(environment.out)?;
     files(report, environment.out)?;
     Ok(statistics(&report.statistics, environment.out)?)
