@@ -84,7 +84,8 @@ fn partners_see_the_certificate_of_the_from_domain() {
 
         // One connection of the pool's, with messages from all of its domains mixed.
         let pool = pki.server("pool", &["pool.hoster.example"])?;
-        let tls = PartnerTls::new("sip.contoso.example", &pool, &pki, None)?;
+        // It is shown the first certificate.
+        let tls = PartnerTls::new("sip.fabrikam.example", &pool, &pki, None)?;
         let sender = Partner {
             namespace: &lab.partner,
             source: None,
