@@ -41,8 +41,9 @@ impl Sweeper {
                 let started = Instant::now();
                 let active = proxy.active();
                 let before = active.edges.before_sweep();
-                let mut removed = RemovedFlows::new(proxy.log(), monotonic_ns());
-                let swept = sweep(&mut maps, monotonic_ns(), &timeouts, |flow| {
+                let now_ns = monotonic_ns();
+                let mut removed = RemovedFlows::new(proxy.log(), now_ns);
+                let swept = sweep(&mut maps, now_ns, &timeouts, |flow| {
                     removed.add(flow);
                 });
                 removed.say(&maps, &active.routing);

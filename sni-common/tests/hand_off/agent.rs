@@ -43,8 +43,6 @@ pub(crate) struct Side {
     announced: u8,
     /// What the socket is still to be given.
     outbox: u8,
-    /// Whether the peer's FIN was read.
-    ended: bool,
 }
 
 /// The next step of the loop that waits.
@@ -247,7 +245,6 @@ fn give_entry(datapath: &mut Datapath, facts: [Facts; 2], given: u8) -> Agent {
         end: facts.sent,
         announced: NEVER,
         outbox: 0,
-        ended: false,
     };
     Agent::Finishing {
         sides: facts.map(side),
@@ -272,7 +269,6 @@ fn finish(state: &mut State, bounds: &Bounds, mut sides: [Side; 2], at: Step) ->
                 to.outbox += bytes;
                 to.end += bytes;
                 if socket(state, side).read == bounds.total(side) {
-                    sides[side].ended = true;
                     Step::NoteEnd(side, state.datapath.flows[side])
                 } else {
                     after

@@ -1,13 +1,8 @@
 //! What the datapath tells the agent.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use sni_common::{
-    Address,
     contract::{DropReason, Event, EventKind, HelloEvent, LabelKind},
     token_bucket::TokenBucket,
 };
@@ -16,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     clock::monotonic_ns,
-    datapath::{DatapathError, EventStream, Maps, Told},
+    datapath::{DatapathError, EventStream, Maps, Told, endpoint},
     neighbours::NextHopAddress,
     proxy::Proxy,
 };
@@ -128,8 +123,4 @@ impl Events {
         let bucket = self.budgets.entry(reason).or_default();
         bucket.take(now, LINES_PER_SECOND * 1000, LINES_PER_SECOND)
     }
-}
-
-fn endpoint(address: Address, port_be: u16) -> SocketAddr {
-    SocketAddr::new(address.into(), u16::from_be(port_be))
 }

@@ -1,9 +1,10 @@
 //! Durations, sizes and shares as people read them.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use bytesize::ByteSize;
-use sni_common::Address;
+
+pub(super) use crate::datapath::endpoint;
 
 /// The two largest units, such as `2h 5m`; below a second, milliseconds.
 pub(super) fn duration(duration: Duration) -> String {
@@ -46,11 +47,6 @@ pub(super) fn share(part: u64, whole: u64) -> String {
 pub(super) fn counted(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", count(number as u64))
-}
-
-/// An address of the contract with a port in network byte order.
-pub(super) fn endpoint(address: Address, port_be: u16) -> SocketAddr {
-    SocketAddr::new(address.into(), u16::from_be(port_be))
 }
 
 #[cfg(test)]

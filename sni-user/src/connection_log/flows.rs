@@ -2,18 +2,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::SocketAddr,
     time::Duration,
 };
 
-use sni_common::{
-    Address,
-    contract::{LabelKind, Way},
-};
+use sni_common::contract::{LabelKind, Way};
 
 use super::{ConnectionLog, Line};
 use crate::{
-    datapath::{Maps, RemovedFlow},
+    datapath::{Maps, RemovedFlow, endpoint},
     proxy::Routing,
 };
 
@@ -93,10 +89,6 @@ fn line<'a>(
         lasted: Duration::from_nanos(last_seen_ns.saturating_sub(entry.opened_ns)),
         unsaid,
     }
-}
-
-fn endpoint(address: Address, port_be: u16) -> SocketAddr {
-    SocketAddr::new(address.into(), u16::from_be(port_be))
 }
 
 #[cfg(test)]

@@ -27,6 +27,10 @@ mod sweep;
 mod sys;
 mod tables;
 
+use std::net::SocketAddr;
+
+use sni_common::Address;
+
 pub use self::{
     accounts::Additions,
     attach::{AttachMode, Attached, attached_interfaces},
@@ -46,6 +50,11 @@ pub use self::{
     sweep::{EndedFlow, RemovedFlow, Swept, sweep},
     tables::Tables,
 };
+
+/// An address of the contract with a port in network byte order.
+pub(crate) fn endpoint(address: Address, port_be: u16) -> SocketAddr {
+    SocketAddr::new(address.into(), u16::from_be(port_be))
+}
 
 /// The datapath's object, compiled for the BPF target by the build script.
 pub(crate) static OBJECT: &[u8] =

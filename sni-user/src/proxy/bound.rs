@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::SystemTime};
 use sni_common::contract::{HelloEvent, Matched};
 
 use super::{Active, Proxy, Target};
-use crate::control::HelloSeen;
+use crate::{control::HelloSeen, datapath::endpoint};
 
 impl Proxy {
     /// Tells those who watch of a ClientHello whose connection the datapath has bound to an Edge of this name.
@@ -17,12 +17,11 @@ impl Proxy {
 /// As for the agent's own connections, but without what the datapath does not read.
 fn seen(active: &Active, hello: &HelloEvent, edge: &str) -> HelloSeen {
     let key = &hello.event.key;
-    let endpoint = |address, port_be| SocketAddr::new(address, u16::from_be(port_be));
-    let address = endpoint(key.destination.into(), key.destination_port_be);
+    let address = endpoint(key.destination, key.destination_port_be);
     let name = Some(hello.name.as_str()).filter(|name| !name.is_empty());
     HelloSeen {
         at: SystemTime::now(),
-        source: endpoint(key.source.into(), key.source_port_be),
+        source: endpoint(key.source, key.source_port_be),
         address,
         server_name: name.map(str::to_owned),
         version: None,
