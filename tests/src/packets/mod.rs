@@ -8,6 +8,7 @@ mod capture;
 mod flows;
 pub mod frame;
 mod icmp;
+mod loaded;
 pub mod measure;
 pub mod pass;
 pub mod plan;

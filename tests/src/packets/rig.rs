@@ -11,14 +11,16 @@
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Mutex, Once};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{Xdp, XdpMode};
 use nix::net::if_::if_nametoindex;
 
 use super::frame::{Link, Mac};
+use super::loaded::{Lent, Shelf};
 use super::pass;
 use crate::addresses::{
     EDGE_A, EDGE_B, GATEWAY_LAN_A, GATEWAY_LAN_B, GATEWAY_WAN, Host, PARTNER, partner,
@@ -126,7 +128,9 @@ impl Port {
 
 /// The namespace, a BPF filesystem, and the empty program on every interface.
 pub struct Rig {
-    // Fields are dropped in this order: the program leaves its interfaces before they go.
+    // Fields are dropped in this order: pins are removed while their filesystem is mounted, and the program leaves its
+    // interfaces before they go.
+    shelf: Shelf,
     pass: Xdp,
     cleanup: Cleanup,
     namespace: Namespace,
@@ -157,12 +161,33 @@ impl Rig {
             Ok((pass, indices))
         })?;
         Ok(Self {
+            shelf: Shelf::default(),
             pass,
             cleanup,
             namespace,
             bpffs,
             indices,
         })
+    }
+
+    /// One that an earlier test of this process has left in order, or a new one.
+    ///
+    /// # Errors
+    /// As for [`Rig::new`].
+    pub(super) fn idle_or_new() -> Result<Self> {
+        let idle = IDLE.lock().expect("no test panics with it").pop();
+        idle.map_or_else(Self::new, Ok)
+    }
+
+    /// Leaves it to the tests that follow; what is left at the end of the process is removed then.
+    pub(super) fn leave(self) {
+        static AT_EXIT: Once = Once::new();
+        // SAFETY: the function takes nothing and does not unwind.
+        AT_EXIT.call_once(|| match unsafe { libc::atexit(remove_idle) } {
+            0 => {}
+            error => eprintln!("rigs will be left for the next lab to remove: {error}"),
+        });
+        IDLE.lock().expect("no test panics with it").push(self);
     }
 
     /// Runs `body` inside the namespace, where the kernel looks for the interface that a test packet arrives on.
@@ -179,10 +204,9 @@ impl Rig {
         &self.cleanup.0
     }
 
-    /// A BPF filesystem of its own.
-    #[must_use]
-    pub fn bpffs(&self) -> &Path {
-        &self.bpffs
+    /// A loaded datapath with room for so many flows.
+    pub(super) fn lend(&self, max_flows: u32) -> Result<Lent<'_>> {
+        self.shelf.lend(&self.bpffs, max_flows)
     }
 
     /// The index of an interface.
@@ -195,6 +219,15 @@ impl Rig {
     #[must_use]
     pub fn pass(&self) -> &Xdp {
         &self.pass
+    }
+}
+
+/// Rigs that no test uses.
+static IDLE: Mutex<Vec<Rig>> = Mutex::new(Vec::new());
+
+extern "C" fn remove_idle() {
+    if let Ok(mut idle) = IDLE.lock() {
+        idle.clear();
     }
 }
 

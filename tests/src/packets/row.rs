@@ -422,7 +422,11 @@ pub fn packet_test(name: &str, body: impl FnOnce(&Rig) -> Result<()> + Send) {
     if !wanted(name) {
         return;
     }
-    let result = Rig::new().and_then(|rig| rig.run(body));
+    let result = Rig::idle_or_new().and_then(|rig| {
+        rig.run(body)?;
+        rig.leave();
+        Ok(())
+    });
     if let Err(error) = result {
         panic!("{name}: {error:#}");
     }

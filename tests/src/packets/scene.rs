@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Map, MapData, PerCpuValues, RingBuf};
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, loaded_programs};
+use aya::programs::{TestRun as _, TestRunOptions};
 use aya::util::nr_cpus;
 use sni_common::contract::{
     CONTROL_GENERATION, Counter, DropReason, EdgeState, Event, HelloEvent, LabelKind, Stats,
@@ -17,7 +16,7 @@ use sni_user::config::Config;
 use sni_user::datapath::{Datapath, Maps, Tables};
 
 use super::capture::Capture;
-use super::pass;
+use super::loaded::Lent;
 use super::rig::{Port, Rig, gateway_toward};
 use crate::line;
 
@@ -79,17 +78,12 @@ pub struct Outcome {
 /// A datapath with state of its own.
 pub struct Scene<'a> {
     rig: &'a Rig,
-    // Before the pins' guard: they are removed after the datapath has let go of them.
-    datapath: Datapath,
+    loaded: Lent<'a>,
     events: RingBuf<MapData>,
     capture: Option<Capture>,
     /// What is active, so that an equal configuration need not be written again: that takes tens of milliseconds.
     active: Option<(String, (u16, u16))>,
-    max_flows: u32,
     program: Program,
-    /// The program behind, once it has been asked for.
-    behind: Option<SchedClassifier>,
-    _pins: Pins,
 }
 
 /// Where a frame meets the datapath.
@@ -102,7 +96,7 @@ enum Hook {
 }
 
 impl<'a> Scene<'a> {
-    /// Loads the datapath with room for `max_flows` flows, for XDP; `name` is the capture's.
+    /// A datapath without configuration and with room for `max_flows` flows, at XDP; `name` is the capture's.
     ///
     /// # Errors
     /// The datapath can't be loaded, or the capture can't be written.
@@ -115,23 +109,21 @@ impl<'a> Scene<'a> {
     /// # Errors
     /// As for [`Scene::new`].
     pub fn at(rig: &'a Rig, name: &str, max_flows: u32, program: Program) -> Result<Self> {
-        let pins = Pins(rig.bpffs().join("scene"));
-        Datapath::remove_pinned(&pins.0)?;
-        let mut datapath = Datapath::load(&pins.0, max_flows)?;
-        datapath.maps.tell(TELL_FLOWS | TELL_HELLOS)?;
-        let ring = MapData::from_pin(pins.0.join("EVENTS"))?;
-        let events = RingBuf::try_from(Map::from_map_data(ring)?)?;
-        Ok(Self {
+        let loaded = rig.lend(max_flows)?;
+        let ring = MapData::from_pin(loaded.pins().join("EVENTS"))?;
+        let mut scene = Self {
             rig,
-            datapath,
-            events,
-            capture: Capture::wanted(name)?,
+            events: RingBuf::try_from(Map::from_map_data(ring)?)?,
+            loaded,
+            capture: None,
             active: None,
-            max_flows,
             program,
-            behind: None,
-            _pins: pins,
-        })
+        };
+        scene.reset(name)?;
+        scene.deactivate()?;
+        // What the one before has not read.
+        while scene.events.next().is_some() {}
+        Ok(scene)
     }
 
     /// The same datapath for another row: no flows, no accounts, no budgets spent, no VLANs, no SYNs answered, no names learned, every Edge up and nothing
@@ -141,7 +133,7 @@ impl<'a> Scene<'a> {
     /// A map can't be written, or the capture can't.
     pub fn reset(&mut self, name: &str) -> Result<()> {
         self.capture = Capture::wanted(name)?;
-        let maps = &mut self.datapath.maps;
+        let maps = &mut self.loaded.datapath.maps;
         for (key, _) in maps.all_flows()? {
             maps.flows.remove(&key)?;
         }
@@ -196,7 +188,7 @@ impl<'a> Scene<'a> {
     /// How many flows fit.
     #[must_use]
     pub fn max_flows(&self) -> u32 {
-        self.max_flows
+        self.loaded.max_flows
     }
 
     /// The hook whose program is run.
@@ -227,7 +219,7 @@ impl<'a> Scene<'a> {
         let tables = Tables::new(&loaded.config, ports, |edge| {
             Ok(gateway_toward(edge.address.ip()))
         })?;
-        tables.activate(&mut self.datapath.maps)?;
+        tables.activate(&mut self.loaded.datapath.maps)?;
         self.active = wanted;
         Ok(())
     }
@@ -238,7 +230,7 @@ impl<'a> Scene<'a> {
     /// The map can't be written.
     pub fn deactivate(&mut self) -> Result<()> {
         self.active = None;
-        let maps = &mut self.datapath.maps;
+        let maps = &mut self.loaded.datapath.maps;
         Ok(maps.control.set(CONTROL_GENERATION, 0, 0)?)
     }
 
@@ -248,7 +240,7 @@ impl<'a> Scene<'a> {
     /// There is no such Edge.
     pub fn set_edge(&mut self, name: &str, state: EdgeState) -> Result<()> {
         let slot = u16::try_from(self.edge_slot(name)?)?;
-        Ok(self.datapath.maps.set_edge_state(slot, state)?)
+        Ok(self.loaded.datapath.maps.set_edge_state(slot, state)?)
     }
 
     /// The slot of an Edge.
@@ -256,7 +248,7 @@ impl<'a> Scene<'a> {
     /// # Errors
     /// There is no such Edge.
     pub fn edge_slot(&self, name: &str) -> Result<u32> {
-        for entry in self.datapath.maps.labels.iter() {
+        for entry in self.loaded.datapath.maps.labels.iter() {
             let (key, label) = entry?;
             if key.kind == LabelKind::Edge as u32 && label.as_str() == name {
                 return Ok(key.number);
@@ -267,12 +259,12 @@ impl<'a> Scene<'a> {
 
     /// The datapath, for what a row does to its maps.
     pub fn datapath(&mut self) -> &mut Datapath {
-        &mut self.datapath
+        &mut self.loaded.datapath
     }
 
     /// Its maps.
     pub(super) fn maps(&self) -> &Maps {
-        &self.datapath.maps
+        &self.loaded.datapath.maps
     }
 
     /// The rig it runs in.
@@ -286,7 +278,7 @@ impl<'a> Scene<'a> {
     /// # Errors
     /// The kernel refuses the test run.
     pub fn send(&mut self, port: Port, frame: &[u8]) -> Result<Outcome> {
-        let before = self.datapath.maps.stats()?;
+        let before = self.loaded.datapath.maps.stats()?;
         let hook = Hook::Front(self.program);
         let (action, out) = self.run(hook, port, frame, frame.len())?;
         self.outcome(port, frame, action, out, &before)
@@ -297,7 +289,7 @@ impl<'a> Scene<'a> {
     /// # Errors
     /// The kernel refuses the test run.
     pub fn send_behind(&mut self, port: Port, frame: &[u8]) -> Result<Outcome> {
-        let before = self.datapath.maps.stats()?;
+        let before = self.loaded.datapath.maps.stats()?;
         let (action, out) = self.run(Hook::Behind, port, frame, frame.len())?;
         self.outcome(port, frame, action, out, &before)
     }
@@ -332,7 +324,7 @@ impl<'a> Scene<'a> {
         frame: &[u8],
         linear: usize,
     ) -> Result<Option<Outcome>> {
-        let before = self.datapath.maps.stats()?;
+        let before = self.loaded.datapath.maps.stats()?;
         match self.run(Hook::Front(self.program), port, frame, linear) {
             Ok((action, out)) => self.outcome(port, frame, action, out, &before).map(Some),
             Err(error) if is_invalid(&error) => Ok(None),
@@ -377,9 +369,9 @@ impl<'a> Scene<'a> {
             ..TestRunOptions::default()
         };
         let result = match hook {
-            Hook::Front(Program::Xdp) => self.datapath.program()?.test_run(options),
-            Hook::Front(Program::Tc) => self.datapath.tc_program()?.test_run(options),
-            Hook::Behind => self.behind()?.test_run(options),
+            Hook::Front(Program::Xdp) => self.loaded.datapath.program()?.test_run(options),
+            Hook::Front(Program::Tc) => self.loaded.datapath.tc_program()?.test_run(options),
+            Hook::Behind => self.loaded.behind()?.test_run(options),
         }
         .with_context(|| format!("running a frame of {} bytes", frame.len()))?;
         out.truncate(result.data_size_out as usize);
@@ -392,33 +384,6 @@ impl<'a> Scene<'a> {
         Ok((action, out))
     }
 
-    /// The program behind. Nobody but the agent's attachment needs it, so the datapath does not hand it out: it is looked for among the loaded ones, by
-    /// the maps that it shares with the first one.
-    fn behind(&mut self) -> Result<&mut SchedClassifier> {
-        const NAME: &str = "snigate_return";
-        if self.behind.is_none() {
-            let maps = self.datapath.program()?.info()?.map_ids()?;
-            let maps = maps.context("the kernel does not tell a program's maps")?;
-            let mut found = None;
-            for program in loaded_programs() {
-                // Others come and go meanwhile.
-                let Ok(program) = program else { continue };
-                if program.name_as_str() == Some(NAME)
-                    && let Ok(Some(theirs)) = program.map_ids()
-                    && theirs.iter().any(|map| maps.contains(map))
-                {
-                    found = Some(program.fd()?);
-                }
-            }
-            let program = found.with_context(|| format!("{NAME} is not loaded"))?;
-            let pin = self.rig.bpffs().join("behind");
-            self.behind = Some(pass::pinned(program.as_fd().as_raw_fd(), &pin, || {
-                Ok(SchedClassifier::from_pin(&pin)?)
-            })?);
-        }
-        self.behind.as_mut().context("the program behind")
-    }
-
     fn outcome(
         &mut self,
         port: Port,
@@ -427,7 +392,7 @@ impl<'a> Scene<'a> {
         out: Vec<u8>,
         before: &Stats,
     ) -> Result<Outcome> {
-        let counts = risen(before, &self.datapath.maps.stats()?);
+        let counts = risen(before, &self.loaded.datapath.maps.stats()?);
         let (mut events, mut hellos) = (Vec::new(), Vec::new());
         while let Some(item) = self.events.next() {
             ensure!(
@@ -491,15 +456,4 @@ fn is_invalid(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
         .any(|error| error.raw_os_error() == Some(libc::EINVAL))
-}
-
-/// The pins of a scene, removed when dropped.
-struct Pins(PathBuf);
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        if let Err(error) = Datapath::remove_pinned(&self.0) {
-            eprintln!("{error}");
-        }
-    }
 }

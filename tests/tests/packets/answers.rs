@@ -1,6 +1,7 @@
 //! Packets that the datapath answers itself: out of hops, and too big for the way on.
 
 use std::net::IpAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
@@ -190,6 +191,8 @@ fn icmp_errors_are_limited_in_rate() {
         for family in Family::BOTH {
             let mut scene = Scene::new(rig, &format!("ICMP rate, {}", family.name()), 8)?;
             scene.configure(&configuration(""))?;
+            // What the scene before has used up of the datapath's rate has come back.
+            thread::sleep(Duration::from_secs(1));
             let path = Path::usual(family);
             for step in path.handshake() {
                 step.run(&mut scene)?;
