@@ -21,22 +21,28 @@ fn a_client_that_says_much_before_any_answer() {
                 let replayed = PartnerTls::replayed(captured_hello(program)?);
                 let partner = scene.partner_with(&replayed);
                 // In the segments of the hello.
-                scene.cleanly(&format!("{address}, with the hello of {program}"), || {
-                    partner.exchange_in_a_burst(address, EARLY, EARLY)?;
-                    arrived(&edge)
-                })?;
+                scene.cleanly_at_last(
+                    &format!("{address}, with the hello of {program}"),
+                    || {
+                        partner.exchange_in_a_burst(address, EARLY, EARLY)?;
+                        arrived(&edge)
+                    },
+                )?;
                 // In those right behind it.
-                scene.cleanly(&format!("{address}, after the hello of {program}"), || {
-                    let done = partner.exchange(address, EARLY, EARLY)?;
-                    arrived(&edge)?;
-                    // One in several records is for the agent to read.
-                    let way = if program == "openssl-split" {
-                        HANDED_OFF
-                    } else {
-                        scene.way
-                    };
-                    scene.went_by(done.local, way)
-                })?;
+                scene.cleanly_at_last(
+                    &format!("{address}, after the hello of {program}"),
+                    || {
+                        let done = partner.exchange(address, EARLY, EARLY)?;
+                        arrived(&edge)?;
+                        // One in several records is for the agent to read.
+                        let way = if program == "openssl-split" {
+                            HANDED_OFF
+                        } else {
+                            scene.way
+                        };
+                        scene.went_by(done.local, way)
+                    },
+                )?;
             }
         }
         Ok(())

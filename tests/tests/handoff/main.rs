@@ -21,7 +21,7 @@ mod windows;
 
 use std::{cell::RefCell, net::SocketAddr, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use snigate_tests::{
     Lab, Namespace, Topology,
     addresses::{SIP_TLS, VIP_1},
@@ -42,6 +42,8 @@ const BOUND: &str = "bound";
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const MEGABYTE: u64 = 1_000_000;
+/// How often what takes some luck is tried.
+const ATTEMPTS: u32 = 3;
 /// The name in the captured hellos, and of the domain that is passed through.
 const NAME: &str = "sip.fabrikam.example";
 
@@ -251,12 +253,26 @@ impl<'lab> Scene<'lab> {
             let repairs: Vec<_> = repairs
                 .filter(|(name, _)| !allowed.contains(name) && !OVERTAKEN.contains(name))
                 .collect();
-            ensure!(
-                repairs.is_empty(),
-                "{what}: {end} had to repair {repairs:?}; all that was counted: {counted:?}"
-            );
+            if !repairs.is_empty() {
+                bail!(Repaired(format!(
+                    "{what}: {end} had to repair {repairs:?}; all that was counted: {counted:?}"
+                )));
+            }
         }
         Ok((result, counted))
+    }
+
+    /// Likewise where nobody waits for anybody: the moment of the hand-off is then a matter of luck. An agent that loses its processor between the
+    /// look at its sockets and the entry of the flow has by then received what later segments overtake, and their sender may repeat it. That is not so
+    /// each time.
+    fn cleanly_at_last<T>(&self, what: &str, body: impl Fn() -> Result<T>) -> Result<T> {
+        for _ in 1..ATTEMPTS {
+            match self.cleanly(what, &body) {
+                Err(error) if error.is::<Repaired>() => eprintln!("once more: {error}"),
+                ended => return ended,
+            }
+        }
+        self.cleanly(what, &body)
     }
 
     /// Runs `body` on lines that are bad: whatever has to be sent again, nothing arrives that is wrong.
@@ -336,6 +352,11 @@ pool = "edges-a"
 fn binding(way: &str) -> &'static str {
     if way == BOUND { "" } else { "bind = false" }
 }
+
+/// That an end had to repair something, where it should not.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Repaired(String);
 
 /// What was counted while something happened.
 #[derive(Debug)]
