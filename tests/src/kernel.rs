@@ -28,10 +28,11 @@ pub fn examine() -> Result<Value> {
     let pins = lab.bpffs()?.join("snigate");
     let (programs, attached) = lab.gateway.run(|| {
         let mut datapath = Datapath::load(&pins, MAX_FLOWS)?;
-        let programs = datapath.facts()?;
         let attached = attach_everywhere(&mut datapath);
+        // All of them, now that each hook has had its own.
+        let programs = datapath.facts();
         datapath.remove()?;
-        Ok((programs, attached?))
+        Ok((programs?, attached?))
     })?;
     Ok(json!({
         "kernel": release.trim(),

@@ -188,7 +188,7 @@ fn listener(keeper: &mut Keeper) -> Result<TcpListener, AgentError> {
         .map_err(|source| AgentError::io("listening for inspected connections", source))
 }
 
-/// Says what was found and loaded.
+/// Says what was found.
 fn describe(datapath: &Datapath, config: &Config) -> Result<(), AgentError> {
     let gateway = &config.gateway;
     if datapath.origin == Origin::Adopted {
@@ -204,13 +204,6 @@ fn describe(datapath: &Datapath, config: &Config) -> Result<(), AgentError> {
     }
     for lack in lacks() {
         tracing::warn!("{lack}");
-    }
-    for facts in datapath.facts()? {
-        tracing::debug!(
-            program = facts.name,
-            verified_instructions = facts.verified_instructions,
-            "the kernel took the datapath"
-        );
     }
     Ok(())
 }
@@ -237,6 +230,13 @@ async fn start(
         names = activated.names,
         "configuration active"
     );
+    for facts in kernel.datapath.facts()? {
+        tracing::debug!(
+            program = facts.name,
+            verified_instructions = facts.verified_instructions,
+            "the kernel took the datapath"
+        );
+    }
     let pin_path = candidate.config.gateway.pin_path.clone();
     let (learned, hand_offs) = (Maps::open(&pin_path)?, HandOffs::open(&pin_path)?);
     // Those of an agent that was killed: nobody has their sockets.

@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
         links::{FdLink, PinnedLink},
         tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
         xdp::XdpLink,
@@ -19,7 +19,7 @@ use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 use super::{
     Datapath, DatapathError, TC_PROGRAM, clsact,
     error::errno,
-    program::{LINKS_DIR, detach_pinned, pinned_files, program, xdp},
+    program::{LINKS_DIR, detach_pinned, pinned_files, traffic_control, xdp},
 };
 
 /// Where the filter is, without TCX: always the same place, so that the next agent replaces it there. Before the one of
@@ -260,7 +260,7 @@ impl Datapath {
     }
 
     fn attach_xdp(&mut self, seat: &Seat, mode: XdpMode, pin: &Path) -> Result<(), DatapathError> {
-        let program: &mut Xdp = xdp(&mut self.ebpf)?;
+        let program = xdp(&mut self.ebpf)?;
         let adopted = adopt(pin, |link| {
             let id = program.attach_to_link(XdpLink::try_from(link)?)?;
             // The pin is another reference to the same link; this one may go.
@@ -279,7 +279,7 @@ impl Datapath {
 
     /// At the front: like XDP it comes before what others do with packets, and before the classifier of Edges' answers.
     fn attach_tcx(&mut self, seat: &Seat, pin: &Path) -> Result<(), DatapathError> {
-        let program: &mut SchedClassifier = program(&mut self.ebpf, TC_PROGRAM)?;
+        let program = traffic_control(&mut self.ebpf)?;
         attach_tcx(program, &seat.interface, LinkOrder::first(), pin, |error| {
             not_attached(seat, error)
         })
@@ -288,7 +288,7 @@ impl Datapath {
     /// A filter can't be pinned, and needs not: it stays until it is removed. A directory in the place of the pin says that it is there.
     fn attach_clsact(&mut self, seat: &Seat, mark: &Path) -> Result<(), DatapathError> {
         let refused = |error: ProgramError| not_attached(seat, error);
-        let program: &mut SchedClassifier = program(&mut self.ebpf, TC_PROGRAM)?;
+        let program = traffic_control(&mut self.ebpf)?;
         clsact::add_qdisc(&seat.interface).map_err(|e| refused(e.into()))?;
         if mark.exists() {
             let there = filter(&seat.interface).map_err(|e| refused(TcError::from(e).into()))?;

@@ -114,10 +114,7 @@ impl Datapath {
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| refused(pin_path, error))?;
-        xdp(&mut ebpf)?.load().map_err(unverified)?;
-        program::<SchedClassifier>(&mut ebpf, TC_PROGRAM)?
-            .load()
-            .map_err(unverified)?;
+        // Those of the hooks follow when they are attached: see [`xdp`].
         program::<SkLookup>(&mut ebpf, dispatch::PROGRAM)?
             .load()
             .map_err(unverified)?;
@@ -156,34 +153,25 @@ impl Datapath {
         LogStream::open(&mut self.ebpf)
     }
 
-    /// What the kernel says of the programs, the one for XDP first.
+    /// What the kernel says of the programs that it has taken so far, the one for XDP first: those of the hooks are loaded when they are first used.
     ///
     /// # Errors
     /// When the kernel does not answer.
     pub fn facts(&self) -> Result<Vec<ProgramFacts>, DatapathError> {
-        PROGRAMS
-            .into_iter()
-            .map(|name| self.facts_of(name))
-            .collect()
+        let mut facts = Vec::new();
+        for name in PROGRAMS {
+            let program = self.ebpf.program(name).ok_or_else(|| missing(name))?;
+            if program.fd().is_ok() {
+                facts.push(facts_of(name, program)?);
+            }
+        }
+        Ok(facts)
     }
 
-    fn facts_of(&self, name: &'static str) -> Result<ProgramFacts, DatapathError> {
-        let program = self.ebpf.program(name).ok_or_else(|| missing(name))?;
-        let info = program
-            .info()
-            .map_err(|e| DatapathError::kernel(format!("asking about the program {name}"), e))?;
-        Ok(ProgramFacts {
-            name,
-            id: info.id(),
-            verified_instructions: info.verified_instruction_count().unwrap_or(0),
-            translated_bytes: info.size_translated().unwrap_or(0),
-        })
-    }
-
-    /// The program itself, for tests and benches that run it on single packets.
+    /// The program itself, loaded, for tests and benches that run it on single packets.
     ///
     /// # Errors
-    /// When the object lacks it.
+    /// When the kernel refuses it.
     pub fn program(&mut self) -> Result<&mut Xdp, DatapathError> {
         xdp(&mut self.ebpf)
     }
@@ -191,9 +179,9 @@ impl Datapath {
     /// The same for traffic control.
     ///
     /// # Errors
-    /// When the object lacks it.
+    /// When the kernel refuses it.
     pub fn tc_program(&mut self) -> Result<&mut SchedClassifier, DatapathError> {
-        program(&mut self.ebpf, TC_PROGRAM)
+        traffic_control(&mut self.ebpf)
     }
 
     /// Detaches from every interface and removes all state.
@@ -267,8 +255,35 @@ pub(super) fn pinned_files(pin_path: &Path) -> Result<Vec<String>, DatapathError
     Ok(files)
 }
 
+/// The program for XDP. It is loaded by the first one who wants it, like that for traffic control: the verifier takes the better part of a second for
+/// each of the two, a gateway has need of one, and a start is a time without an agent.
 pub(super) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
-    program(ebpf, XDP_PROGRAM)
+    let program: &mut Xdp = program(ebpf, XDP_PROGRAM)?;
+    if program.fd().is_err() {
+        program.load().map_err(unverified)?;
+    }
+    Ok(program)
+}
+
+/// The program for traffic control.
+pub(super) fn traffic_control(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, DatapathError> {
+    let program: &mut SchedClassifier = program(ebpf, TC_PROGRAM)?;
+    if program.fd().is_err() {
+        program.load().map_err(unverified)?;
+    }
+    Ok(program)
+}
+
+fn facts_of(name: &'static str, program: &Program) -> Result<ProgramFacts, DatapathError> {
+    let info = program
+        .info()
+        .map_err(|e| DatapathError::kernel(format!("asking about the program {name}"), e))?;
+    Ok(ProgramFacts {
+        name,
+        id: info.id(),
+        verified_instructions: info.verified_instruction_count().unwrap_or(0),
+        translated_bytes: info.size_translated().unwrap_or(0),
+    })
 }
 
 /// A program of the embedded object.
