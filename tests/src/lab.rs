@@ -230,7 +230,7 @@ impl Lab {
     }
 
     /// Copies the lab's files, less keys, to where a developer or a CI job finds them.
-    fn save_files(&self) -> Result<PathBuf> {
+    pub(crate) fn save_files(&self) -> Result<PathBuf> {
         let failures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/lab-failures");
         let target = failures.join(format!("{}-{}", self.test, self.name()));
         fs::create_dir_all(&target).with_context(|| format!("making {}", target.display()))?;

@@ -33,6 +33,8 @@ mod at_once;
 pub mod bench;
 pub mod bpffs;
 mod capture;
+pub mod chaos;
+pub mod clock;
 pub mod counters;
 pub mod deadline;
 pub mod demo;

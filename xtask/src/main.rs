@@ -45,6 +45,8 @@ enum Task {
     Dist(dist::Options),
     /// Load, attach and run the datapath on Debian's kernels, under QEMU, and hold the verifier's work against its budget
     Kernels(kernels::Options),
+    /// Play faults in the lab, and say what became of the connections
+    Chaos(load::Arguments),
     /// Measure
     #[command(subcommand)]
     Bench(load::Bench),
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Dist(options) => dist::run(&options),
         Task::Kernels(options) => kernels::run(&options),
+        Task::Chaos(arguments) => load::chaos(&arguments),
         Task::Bench(bench) => load::bench(&bench),
     };
     match result {
