@@ -4,23 +4,20 @@ use std::fmt::Write as _;
 
 use super::{Outcome, Way};
 
-/// What a line may take, where a terminal is no wider than most.
-const WIDTH: usize = 110;
-
 /// The table's head: for each way, how many connections have completed of those that were opened.
 #[must_use]
 pub fn head() -> String {
-    let mut line = format!("{:24} {:>4}", "scenario", "s");
+    let mut line = format!("{:20} {:>3}", "scenario", "s");
     for way in Way::ALL {
         let _ = write!(line, " {:>10}", way.name());
     }
     line + "  lost, and why"
 }
 
-/// A scenario's line.
+/// A scenario's line, no longer than the terminal is wide.
 #[must_use]
 pub fn line(outcome: &Outcome) -> String {
-    let mut line = format!("{:24} {:>4}", outcome.name, outcome.took.as_secs());
+    let mut line = format!("{:20} {:>3}", outcome.name, outcome.took.as_secs());
     for tally in &outcome.ways {
         let cell = format!("{}/{}", tally.completed, tally.opened);
         let _ = write!(line, " {cell:>10}");
@@ -34,8 +31,13 @@ pub fn line(outcome: &Outcome) -> String {
         .iter()
         .map(|(reason, count)| format!("{count} {reason}"));
     line += &reasons.collect::<Vec<_>>().join(", ");
-    if line.chars().count() > WIDTH {
-        line = line.chars().take(WIDTH - 1).chain(['…']).collect();
+    let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    if let Some(width) = width.filter(|width| line.chars().count() > *width) {
+        line = line
+            .chars()
+            .take(width.saturating_sub(1))
+            .chain(['…'])
+            .collect();
     }
     line.trim_end().to_owned()
 }
@@ -51,16 +53,7 @@ pub fn failure(outcome: &Outcome) -> Option<String> {
         let _ = writeln!(text, "  {error}");
     }
     for loss in &outcome.inexcusable {
-        let client = loss
-            .client
-            .map_or_else(String::new, |it| format!(" of {it}"));
-        let _ = writeln!(
-            text,
-            "  {} connection{client}, {:?}: {}",
-            loss.way.name(),
-            loss.phase,
-            loss.symptom
-        );
+        let _ = writeln!(text, "  {}", loss.sentence());
     }
     for (reason, count) in outcome.reasons() {
         let _ = writeln!(text, "  {count} lost: {reason}");

@@ -36,6 +36,26 @@ pub struct Loss {
     pub opened: Instant,
 }
 
+impl Loss {
+    /// Who has lost what, and how.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let client = self
+            .client
+            .map_or_else(String::new, |it| format!(" of {it}"));
+        let phase = match self.phase {
+            Phase::Opening => "opening",
+            Phase::Established => "established",
+            Phase::Held => "established before the fault",
+        };
+        format!(
+            "{} connection{client}, {phase}: {}",
+            self.way.name(),
+            self.symptom
+        )
+    }
+}
+
 /// Something that may take connections with it, and since when.
 #[derive(Clone, Debug)]
 pub struct Excuse {
@@ -172,6 +192,7 @@ impl Outcome {
             "seed": self.seed,
             "seconds": self.took.as_secs_f64(),
             "well": self.is_well(),
+            "inexcusable": self.inexcusable.iter().map(Loss::sentence).collect::<Vec<_>>(),
             "ways": ways.collect::<serde_json::Map<_, _>>(),
             "error": self.error,
             "notes": self.notes,

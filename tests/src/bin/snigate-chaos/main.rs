@@ -1,5 +1,7 @@
 //! Plays scenarios of faults, and says what became of the connections.
 
+use std::process::ExitCode;
+
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use serde_json::json;
@@ -27,12 +29,21 @@ struct Arguments {
     json: bool,
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chaos: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
     let scenarios = wanted(&arguments.scenarios)?;
     if arguments.list {
         for scenario in &scenarios {
-            println!("{:24} {}", scenario.name, scenario.about);
+            println!("{:20} {}", scenario.name, scenario.about);
         }
         return Ok(());
     }
@@ -40,7 +51,7 @@ fn main() -> Result<()> {
         nix::unistd::geteuid().is_root(),
         "the lab makes network namespaces and needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask chaos`"
     );
-    play(&scenarios, &arguments)
+    play(&scenarios, arguments)
 }
 
 fn wanted(names: &[String]) -> Result<Vec<Scenario>> {
