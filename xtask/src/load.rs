@@ -1,4 +1,4 @@
-//! `cargo xtask build-and-load`, `cargo xtask bench` and `cargo xtask chaos`: tasks that load the datapath into this machine's kernel.
+//! `cargo xtask build-and-load`, `cargo xtask bench`, `cargo xtask chaos` and `cargo xtask soak`: tasks that load the datapath into this machine's kernel.
 //!
 //! The lab and the benches live in the tests crate; its programs are run by name, so that this one stays quick to compile.
 
@@ -70,10 +70,10 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
 }
 
 /// With debug assertions, which the points have at which agents are killed.
-pub(crate) fn chaos(Arguments { arguments }: &Arguments) -> Result<()> {
+pub(crate) fn chaos(what: &str, Arguments { arguments }: &Arguments) -> Result<()> {
     require_root()?;
     let mut chaos = program_of_tests("snigate-chaos", false)?;
-    Err(process::replace_by(chaos.args(arguments)))
+    Err(process::replace_by(chaos.arg(what).args(arguments)))
 }
 
 /// divan's benches, which print one table.

@@ -7,6 +7,7 @@
 mod load;
 mod report;
 mod scenarios;
+mod soak;
 mod stage;
 mod tally;
 mod way;
@@ -25,6 +26,7 @@ use self::{
 };
 pub use self::{
     report::{failure, head, line},
+    soak::Soak,
     tally::{Ends, Excuse, Loss, Outcome, Phase, WayTally},
     way::Way,
 };
@@ -95,7 +97,16 @@ impl Scenario {
     #[must_use]
     pub fn run(&self, seed: u64, hook: &'static str) -> Outcome {
         let began = Instant::now();
-        let mut outcome = Outcome {
+        let mut outcome = self.unplayed(seed);
+        if let Err(error) = self.play_in_lab(hook, &mut outcome) {
+            outcome.error = Some(format!("{error:#}"));
+        }
+        outcome.took = began.elapsed();
+        outcome
+    }
+
+    fn unplayed(&self, seed: u64) -> Outcome {
+        Outcome {
             name: self.name.clone(),
             seed,
             took: Duration::ZERO,
@@ -103,12 +114,7 @@ impl Scenario {
             inexcusable: Vec::new(),
             error: None,
             notes: Vec::new(),
-        };
-        if let Err(error) = self.play_in_lab(hook, &mut outcome) {
-            outcome.error = Some(format!("{error:#}"));
         }
-        outcome.took = began.elapsed();
-        outcome
     }
 
     fn play_in_lab(&self, hook: &'static str, outcome: &mut Outcome) -> Result<()> {

@@ -80,7 +80,8 @@ fn in_hand_off(play: &mut Play<'_, '_>, point: KillPoint) -> Result<()> {
 }
 
 /// What comes with the new configuration.
-const NEW_DOMAIN: &str = "[[domain]]\nsip_domain = \"litware.example\"\npool = \"passed\"\n";
+pub(in crate::chaos) const NEW_DOMAIN: &str =
+    "[[domain]]\nsip_domain = \"litware.example\"\npool = \"passed\"\n";
 
 fn in_reload(play: &mut Play<'_, '_>, point: KillPoint) -> Result<()> {
     play.kill_agent()?;
@@ -140,13 +141,13 @@ fn is_survived(point: KillPoint) -> bool {
 }
 
 impl Play<'_, '_> {
-    pub(super) fn kill_agent(&mut self) -> Result<()> {
+    pub(in crate::chaos) fn kill_agent(&mut self) -> Result<()> {
         self.stage.gateway.borrow_mut().kill()?;
         self.agent_died();
         Ok(())
     }
 
-    pub(super) fn start_agent(&mut self) -> Result<()> {
+    pub(in crate::chaos) fn start_agent(&mut self) -> Result<()> {
         self.stage.gateway.borrow_mut().run(&[])
     }
 

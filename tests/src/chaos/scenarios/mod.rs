@@ -1,6 +1,6 @@
 //! What goes wrong.
 
-mod agents;
+pub(super) mod agents;
 mod floods;
 mod host;
 mod lines;
