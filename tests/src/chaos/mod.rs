@@ -32,6 +32,8 @@ pub use self::{
 };
 use crate::{Lab, Topology};
 
+type Body = dyn Fn(&mut Play<'_, '_>) -> Result<()> + Send + Sync;
+
 /// Something that goes wrong.
 pub struct Scenario {
     /// What it is asked for by; scenarios of a kind have the same word before a slash.
@@ -41,7 +43,7 @@ pub struct Scenario {
     /// Lines between the machines that can be disturbed.
     wires: bool,
     setting: fn(&Lab) -> Result<Setting>,
-    play: Box<dyn Fn(&mut Play<'_, '_>) -> Result<()> + Send + Sync>,
+    play: Box<Body>,
 }
 
 /// A scenario under way.

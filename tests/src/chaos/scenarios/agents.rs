@@ -21,23 +21,23 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
     ];
     for point in KillPoint::ALL.iter().copied() {
-        let (kind, where_) = point.name().split_once('/').unwrap_or_default();
+        let (kind, step) = point.name().split_once('/').unwrap_or_default();
         match kind {
             "hand-off" => all.push(Scenario::new(
                 point.name(),
-                format!("the agent is killed in a hand-off, at {where_}"),
+                format!("the agent is killed in a hand-off, at {step}"),
                 move |play| in_hand_off(play, point),
             )),
             _ => {
                 all.push(Scenario::new(
                     point.name(),
-                    format!("the agent is killed in a reload, at {where_}"),
+                    format!("the agent is killed in a reload, at {step}"),
                     move |play| in_reload(play, point),
                 ));
                 if is_passed_at_start(point) {
                     all.push(Scenario::new(
-                        format!("start/{where_}"),
-                        format!("the agent is killed while it starts, at {where_}"),
+                        format!("start/{step}"),
+                        format!("the agent is killed while it starts, at {step}"),
                         move |play| in_start(play, point),
                     ));
                 }
@@ -70,10 +70,13 @@ fn restarted(play: &mut Play<'_, '_>) -> Result<()> {
 
 /// Connections are handed off all the time; one of them is in the middle of it.
 fn in_hand_off(play: &mut Play<'_, '_>, point: KillPoint) -> Result<()> {
+    // What waits at its start is handed off before it is ready.
+    play.load.pause()?;
     play.kill_agent()?;
     let time = play.rng.u32(1..=PASSINGS);
     play.stage.gateway.borrow_mut().kill_next_at(point, time);
     play.start_agent()?;
+    play.load.resume();
     play.wait_until_killed(point, time)?;
     play.ensure_datapath_goes_on()?;
     play.start_agent()
