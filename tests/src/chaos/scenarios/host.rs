@@ -68,7 +68,7 @@ fn full(play: &mut Play<'_, '_>) -> Result<()> {
 
 fn no_memory(play: &mut Play<'_, '_>) -> Result<()> {
     let pid = play.stage.gateway.borrow().pid()?;
-    let has = kilobytes(&format!("/proc/{pid}/status"), "VmSize")?;
+    let has = kilobytes(&format!("/proc/{pid}/status"), "VmData")?;
     allow_memory(pid, &((has + LEFT_KB) * 1024).to_string())?;
     let clients = play.stage.lab.partner.run(|| {
         let address = Way::Relayed.addresses()[0];
@@ -96,7 +96,7 @@ fn no_memory(play: &mut Play<'_, '_>) -> Result<()> {
 
 fn allow_memory(pid: u32, most: &str) -> Result<()> {
     let mut command = Command::new("prlimit");
-    command.args(["--pid", &pid.to_string(), &format!("--as={most}:unlimited")]);
+    command.args(["--pid", &pid.to_string(), &format!("--data={most}:unlimited")]);
     let output = output_within(&mut command, PATIENCE)?;
     ensure!(output.status.success(), "{output:?}");
     Ok(())
@@ -104,7 +104,7 @@ fn allow_memory(pid: u32, most: &str) -> Result<()> {
 
 fn clock_jumps(play: &mut Play<'_, '_>) -> Result<()> {
     let clock = Clock::new(play.stage.lab)?;
-    // Certificates are good for two days to come, not for more, nor before they were made: then only what is new and terminated is refused.
+    // While certificates have expired, what is new and terminated is refused, and nothing else.
     for offset in ["+1d", "+400d", "-2d", "+0"] {
         clock.jump(offset)?;
         play.sleep(500..2000);
