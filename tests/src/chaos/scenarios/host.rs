@@ -96,7 +96,11 @@ fn no_memory(play: &mut Play<'_, '_>) -> Result<()> {
 
 fn allow_memory(pid: u32, most: &str) -> Result<()> {
     let mut command = Command::new("prlimit");
-    command.args(["--pid", &pid.to_string(), &format!("--data={most}:unlimited")]);
+    command.args([
+        "--pid",
+        &pid.to_string(),
+        &format!("--data={most}:unlimited"),
+    ]);
     let output = output_within(&mut command, PATIENCE)?;
     ensure!(output.status.success(), "{output:?}");
     Ok(())
