@@ -8,6 +8,7 @@ pub mod control;
 pub mod datapath;
 pub mod edges;
 pub mod federation;
+pub mod kill_point;
 pub mod metrics;
 pub mod net;
 pub mod plan;

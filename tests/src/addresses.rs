@@ -24,6 +24,8 @@ pub const VIP_1: Host = host([198, 51, 100, 10], [0x2001, 0xdb8, 1, 0, 0, 0, 0, 
 pub const VIP_2: Host = host([198, 51, 100, 20], [0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x20]);
 /// A virtual address that the gateway does not have of itself: an agent that inspects it makes it local.
 pub const VIP_3: Host = host([198, 51, 100, 30], [0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x30]);
+/// Another one.
+pub const VIP_4: Host = host([198, 51, 100, 40], [0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x40]);
 /// The gateway on the link of edge-a.
 pub const GATEWAY_LAN_A: Host = host([203, 0, 113, 1], [0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 1]);
 /// The first Edge.

@@ -1,9 +1,9 @@
 //! The gateway under test: the real `snigate`, in the lab's gateway namespace, and its command line.
 
 use std::{
-    env,
+    env, fs,
     io::{BufRead as _, BufReader, Write as _},
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{sys::signal::Signal, unistd::Pid};
+use sni_user::kill_point::KillPoint;
 
 use crate::{
     Lab, Process,
@@ -30,6 +31,7 @@ pub struct Gateway<'lab> {
     agent: Option<Process>,
     starts: usize,
     tuning: Tuning,
+    kill_at: Option<String>,
 }
 
 /// What a test and a bench want differently of the agent.
@@ -62,6 +64,21 @@ pub fn binary() -> Result<PathBuf> {
                 this.display()
             )
         })
+}
+
+/// A script in the place of `snigate`, for what must be so before the agent begins. In it, `$DIR` is the lab's directory, and `"$SNIGATE" "$@"` the agent.
+///
+/// # Errors
+/// `snigate` is not built, or the script can't be written.
+pub fn instead_of_agent(lab: &Lab, script: &str) -> Result<PathBuf> {
+    let text = format!(
+        "#!/bin/sh\nexport DIR={:?} SNIGATE={:?}\n{script}\n",
+        lab.dir(),
+        binary()?
+    );
+    let path = lab.write_file("agent.sh", &text)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
 }
 
 /// Two IP sets, each with an IPv4 and an IPv6 address and an Edge of its own, both `preserve`.
@@ -144,18 +161,26 @@ impl<'lab> Gateway<'lab> {
         gateway: &str,
         tables: &str,
     ) -> Result<Self> {
-        let pin_path = lab.bpffs()?.join("snigate");
-        let mut this = Self {
+        let mut this = Self::prepare(lab, tuning)?;
+        this.configure(gateway, tables)?;
+        this.run(&[])?;
+        Ok(this)
+    }
+
+    /// Nothing yet: a configuration is to be written, and the agent to be run.
+    ///
+    /// # Errors
+    /// When there is no BPF filesystem to be had.
+    pub fn prepare(lab: &'lab Lab, tuning: Tuning) -> Result<Self> {
+        Ok(Self {
             config: lab.dir().join("snigate.toml"),
-            pin_path,
+            pin_path: lab.bpffs()?.join("snigate"),
             lab,
             agent: None,
             starts: 0,
             tuning,
-        };
-        this.configure(gateway, tables)?;
-        this.run(&[])?;
-        Ok(this)
+            kill_at: None,
+        })
     }
 
     /// From the next configuration on, the hook is this one.
@@ -211,6 +236,9 @@ impl<'lab> Gateway<'lab> {
             // tokio's own variable.
             command.env("TOKIO_WORKER_THREADS", workers.to_string());
         }
+        if let Some(kill_at) = self.kill_at.take() {
+            command.env(KillPoint::VARIABLE, kill_at);
+        }
         let mut agent = self
             .lab
             .spawn(&format!("snigate-{}", self.starts), command)?;
@@ -222,6 +250,42 @@ impl<'lab> Gateway<'lab> {
         }
         self.agent = Some(agent);
         Ok(())
+    }
+
+    /// Has the next agent be killed when it passes a point for the `time`th time.
+    pub fn kill_next_at(&mut self, point: KillPoint, time: u32) {
+        self.kill_at = Some(format!("{}:{time}", point.name()));
+    }
+
+    /// Waits until the agent is killed at the point that [`Gateway::kill_next_at`] has named.
+    ///
+    /// # Errors
+    /// When it does not run, is not killed in time, or ends otherwise.
+    pub fn wait_until_killed(&mut self, timeout: Duration) -> Result<()> {
+        let agent = self.agent.as_mut().context("the agent does not run")?;
+        let status = agent.wait_for_exit(timeout)?;
+        let signal = status.signal();
+        ensure!(
+            signal == Some(Signal::SIGKILL as i32),
+            "the agent ended with {status}: {}",
+            agent.stderr()?
+        );
+        self.agent = None;
+        Ok(())
+    }
+
+    /// Whether the agent lives.
+    ///
+    /// # Errors
+    /// When there was none, or the kernel's.
+    pub fn is_running(&mut self) -> Result<bool> {
+        let agent = self.agent.as_mut().context("the agent does not run")?;
+        agent.is_running()
+    }
+
+    /// Leaves an agent alone that has ended by itself.
+    pub fn forget(&mut self) {
+        self.agent = None;
     }
 
     /// Kills the agent as a crash would; the datapath stays.

@@ -208,7 +208,8 @@ impl Topology {
             Some(router) => self.wire_router(&machines, router),
         };
         stand_ins.extend(edge_a.context("the link of edge-a")?);
-        self.wire_edge_b(&machines).context("the link of edge-b")?;
+        self.wire_edge_b(&machines.gateway, &machines.edge_b)
+            .context("the link of edge-b")?;
         machines.stand_ins = stand_ins;
         Ok(machines)
     }
@@ -317,8 +318,7 @@ impl Topology {
         Ok(stand_ins)
     }
 
-    fn wire_edge_b(&self, machines: &Machines) -> Result<()> {
-        let (gateway, edge) = (&machines.gateway, &machines.edge_b);
+    pub(crate) fn wire_edge_b(&self, gateway: &Namespace, edge: &Namespace) -> Result<()> {
         self.link(
             (gateway, "lan1"),
             (edge, "eth0"),
@@ -331,7 +331,7 @@ impl Topology {
     }
 
     /// Connects two machines, with the interfaces that carry `tags` on top at both ends.
-    fn link(&self, left: End, right: End, mtu: u32, tags: Tags) -> Result<Vec<StandIn>> {
+    pub(crate) fn link(&self, left: End, right: End, mtu: u32, tags: Tags) -> Result<Vec<StandIn>> {
         // Room for the tags beside a full packet; one is within what every driver allows, two are not.
         let line_mtu = mtu as usize + 4 * tags.on_the_wire().len();
         left.0.ip(&format!(

@@ -75,6 +75,8 @@ pub enum Fate {
     Lost,
     /// It arrives twice.
     Twice,
+    /// It arrives with one bit behind its Ethernet header turned over: this one, counted round and round.
+    Damaged(usize),
     /// The next frame in its direction overtakes it, if there is one soon.
     Overtaken,
 }
@@ -243,7 +245,7 @@ fn carry(from: &Socket, to: &Socket, toward: Toward, shared: &Shared) -> Result<
         // A bound, so that what is due is not kept waiting by what arrives.
         for _ in 0..64 {
             let frame = line::receive(LARGEST_FRAME, |buffer| (&mut &*from).read(buffer));
-            let Some(frame) = frame.context("receiving a frame")? else {
+            let Some(mut frame) = frame.context("receiving a frame")? else {
                 break;
             };
             let fate = {
@@ -257,6 +259,7 @@ fn carry(from: &Socket, to: &Socket, toward: Toward, shared: &Shared) -> Result<
                 Fate::Arrives => {}
                 Fate::Lost => continue,
                 Fate::Twice => send(frame.clone())?,
+                Fate::Damaged(bit) => damage(&mut frame, bit),
                 Fate::Overtaken if waiting.is_none() => {
                     waiting = Some(Waiting {
                         until: Instant::now() + OVERTAKEN_WITHIN,
@@ -315,6 +318,16 @@ fn carry(from: &Socket, to: &Socket, toward: Toward, shared: &Shared) -> Result<
         total.lost += counts.lost;
     }
     Ok(())
+}
+
+fn damage(frame: &mut [u8], bit: usize) {
+    let Some(packet) = frame.get_mut(OFFLOAD_HEADER + 14..) else {
+        return;
+    };
+    if let Some(bits) = (packet.len() * 8).checked_sub(1) {
+        let bit = bit % (bits + 1);
+        packet[bit / 8] ^= 1 << (bit % 8);
+    }
 }
 
 /// Whether an untagged frame, behind its offload header, is a TCP segment with data. IPv6 extension headers do not occur.

@@ -53,6 +53,9 @@ pub(crate) fn pack(release: bool) -> Result<PathBuf> {
     if dist.exists() {
         fs::remove_dir_all(&dist).with_context(|| format!("removing {}", dist.display()))?;
     }
+    if release {
+        refuse_kill_points(&program)?;
+    }
     let version = version(&program)?;
     stage(&program, &sources.join("stage"))?;
     describe(&sources.join("debian"), &version)?;
@@ -67,6 +70,22 @@ pub(crate) fn pack(release: bool) -> Result<PathBuf> {
         )
     })?;
     the_package(&dist)
+}
+
+/// No gateway of somebody's can be told to die (`sni-user/src/kill_point.rs`).
+fn refuse_kill_points(program: &Path) -> Result<()> {
+    const VARIABLE: &[u8] = b"SNIGATE_KILL_AT";
+    let binary = fs::read(program).with_context(|| format!("reading {}", program.display()))?;
+    if binary
+        .windows(VARIABLE.len())
+        .any(|bytes| bytes == VARIABLE)
+    {
+        bail!(
+            "{} has points at which it can be killed: its profile has debug assertions; switch them off in Cargo.toml",
+            program.display()
+        );
+    }
+    Ok(())
 }
 
 /// The version that a built binary has.

@@ -1,4 +1,4 @@
-//! `cargo xtask build-and-load` and `cargo xtask bench`: tasks that load the datapath into this machine's kernel.
+//! `cargo xtask build-and-load`, `cargo xtask bench`, `cargo xtask chaos` and `cargo xtask soak`: tasks that load the datapath into this machine's kernel.
 //!
 //! The lab and the benches live in the tests crate; its programs are run by name, so that this one stays quick to compile.
 
@@ -41,7 +41,7 @@ pub(crate) enum Bench {
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Arguments for the bench, such as `--rounds 3`; `-- --help` shows them
+    /// Arguments for the program, such as `--rounds 3`; `-- --help` shows them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
@@ -67,6 +67,13 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     let mut bench = program_of_tests("snigate-bench", true)?;
     bench.arg(name).args(arguments);
     Err(process::replace_by(&mut bench))
+}
+
+/// With debug assertions, which the points have at which agents are killed.
+pub(crate) fn chaos(what: &str, Arguments { arguments }: &Arguments) -> Result<()> {
+    require_root()?;
+    let mut chaos = program_of_tests("snigate-chaos", false)?;
+    Err(process::replace_by(chaos.arg(what).args(arguments)))
 }
 
 /// divan's benches, which print one table.

@@ -45,6 +45,10 @@ enum Task {
     Dist(dist::Options),
     /// Load, attach and run the datapath on Debian's kernels, under QEMU, and hold the verifier's work against its budget
     Kernels(kernels::Options),
+    /// Play faults in the lab, and say what became of the connections
+    Chaos(load::Arguments),
+    /// Soak the gateway in the lab for some minutes, and say whether anything grows
+    Soak(load::Arguments),
     /// Measure
     #[command(subcommand)]
     Bench(load::Bench),
@@ -59,6 +63,8 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Dist(options) => dist::run(&options),
         Task::Kernels(options) => kernels::run(&options),
+        Task::Chaos(arguments) => load::chaos("chaos", &arguments),
+        Task::Soak(arguments) => load::chaos("soak", &arguments),
         Task::Bench(bench) => load::bench(&bench),
     };
     match result {

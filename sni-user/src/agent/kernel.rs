@@ -16,6 +16,7 @@ use crate::{
     config::{Config, Hook, Mode, SourceMode},
     control::AttachedInterface,
     datapath::{Activated, AttachMode, Datapath, ReturnHook},
+    kill_point::KillPoint,
     neighbours::Neighbours,
     net::{Change, LocalAddresses, Network, Placed, ReturnRoute, host as net_host},
     proxy::Uses,
@@ -146,6 +147,7 @@ impl Kernel {
             self.datapath.dispatch(true)?;
             self.watch_answers(&both, choice.mode)?;
         }
+        KillPoint::ReloadPrepared.pass();
         let activated = host::activate(&mut self.datapath.maps, &self.network, config).await?;
         self.interfaces = interfaces;
         self.choice = Some(choice);

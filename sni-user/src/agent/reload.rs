@@ -13,6 +13,7 @@ use crate::{
     config::{Config, Name, ServerName},
     control::{Refusal, RefusalKind, Reloaded, RouteAdded, RouteRemoved, domains},
     datapath::Activated,
+    kill_point::KillPoint,
     proxy::{Active, Numbers},
     service_manager,
 };
@@ -92,6 +93,7 @@ impl Agent {
             Candidate::load(&self.main, &mut live, Some(&before.tls), stamps)
         })?;
         candidate.check_change(&before.config.gateway)?;
+        KillPoint::ReloadLoaded.pass();
         let warnings = candidate.warnings();
         let files = candidate.files;
         let Candidate { config, tls, .. } = candidate;
@@ -101,14 +103,18 @@ impl Agent {
         let activated = kernel
             .apply(&active.config, Some((&before.config, &uses)))
             .await?;
+        KillPoint::ReloadActivated.pass();
         active.numbers = Numbers::from(&activated);
         let reloaded = summary(&active.config, &activated, files, warnings, began);
         self.proxy.activate(active);
+        KillPoint::ReloadSwapped.pass();
         let current = self.active();
         self.health.follow(&mut kernel.datapath.maps, &current);
         let uses = self.proxy.uses();
         kernel.settle(&self.active().config, &uses).await;
+        KillPoint::ReloadSettled.pass();
         self.follow_segments(kernel).await;
+        KillPoint::ReloadFollowed.pass();
         self.live = live;
         {
             let mut facts = self.facts();

@@ -22,6 +22,7 @@ use super::{
     maps::MaglevTable,
     tables::{FamilyPool, NamedEdge, Tables},
 };
+use crate::kill_point::KillPoint;
 
 /// Longer than any packet is on its way through the program, by orders of magnitude: after it nobody reads the old generation.
 const GRACE: Duration = Duration::from_millis(20);
@@ -57,15 +58,18 @@ impl Tables {
         retire(maps, |generation| generation != active)?;
         let edges = self.place_edges(maps)?;
         let ip_sets = self.number_ip_sets(maps)?;
+        KillPoint::ReloadPlaced.pass();
         if let Err(error) = self.write(maps, next, &edges, &ip_sets) {
             if let Err(left) = retire(maps, |generation| generation == next) {
                 tracing::warn!(%left, "what was written of the refused configuration is removed with the next one");
             }
             return Err(error);
         }
+        KillPoint::ReloadWritten.pass();
         maps.control
             .set(CONTROL_GENERATION, u64::from(next), 0)
             .map_err(|e| DatapathError::kernel("activating the configuration", e))?;
+        KillPoint::ReloadSwitched.pass();
         thread::sleep(GRACE);
         if let Err(left) = forget_states(maps, &edges) {
             tracing::warn!(%left, "an Edge that has left the configuration keeps its state");
@@ -73,6 +77,7 @@ impl Tables {
         if let Err(left) = retire(maps, |generation| generation != next) {
             tracing::warn!(%left, "what is left of the old configuration is removed with the next one");
         }
+        KillPoint::ReloadRetired.pass();
         Ok(Activated {
             generation: next,
             services: self
@@ -196,6 +201,7 @@ impl Tables {
                 .map_err(|e| DatapathError::kernel("writing the map ACL", e))?;
         }
         maps.insert_routes(generation, &self.routes)?;
+        KillPoint::ReloadNames.pass();
         self.write_filter(maps)?;
         for service in &self.services {
             let failed =

@@ -13,6 +13,7 @@ use sni_common::{
 };
 
 use super::{Additions, DatapathError, Maps, error::errno, names::found};
+use crate::kill_point::KillPoint;
 
 /// BPF_NOEXIST: whoever inserts a tuple first owns it.
 const NOT_THERE_YET: u64 = 1;
@@ -87,6 +88,7 @@ impl HandOffs {
     /// When the datapath does not take it; then all is as before.
     pub fn begin(&self, key: &FlowKey, flow: &Flow, need_ack: u32) -> Result<(), FlowRefused> {
         self.need(key, need_ack)?;
+        KillPoint::HandOffGiving.pass();
         let mut maps = self.lock();
         // Of a client that the datapath has left to the agent.
         let _ = maps.pending.remove(key);
@@ -146,10 +148,10 @@ impl HandOffs {
     /// When the map can't be written.
     pub fn end(&self, keys: [&FlowKey; 2]) -> Result<(), DatapathError> {
         let mut maps = self.lock();
-        for key in keys {
-            gone(maps.handing_off.remove(key))?;
-        }
-        Ok(())
+        let [first, second] = keys;
+        gone(maps.handing_off.remove(first))?;
+        KillPoint::HandOffEnding.pass();
+        gone(maps.handing_off.remove(second))
     }
 
     /// Takes a flow back.

@@ -81,6 +81,17 @@ impl Change {
     }
 }
 
+/// Whether an interface has come. What it receives before the datapath is attached to it is the host's, which ends flows: that can't wait.
+fn tells_new_interface(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
+    match &message.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+            // All of it is new (rtnl_configure_link and register_netdevice of net/core): any other change names the flags that have changed.
+            link.header.change_mask.bits() == u32::MAX
+        }
+        _ => false,
+    }
+}
+
 /// The changes of one network namespace, coalesced. Dropping it ends the subscription.
 #[derive(Debug)]
 pub struct Changes {
@@ -125,6 +136,7 @@ async fn coalesce(
 ) {
     tokio::pin!(messages);
     let mut pending = Change::default();
+    let mut urgent = false;
     let mut first = Instant::now();
     let mut due = first;
     loop {
@@ -137,15 +149,17 @@ async fn coalesce(
             message = messages.next() => {
                 let Some(message) = message else { return };
                 pending.merge(&message);
+                urgent |= tells_new_interface(&message);
                 let now = Instant::now();
                 if !waiting {
                     first = now;
                 }
-                due = (now + QUIET).min(first + LONGEST);
+                due = if urgent { now } else { (now + QUIET).min(first + LONGEST) };
             }
             permit = ripe, if waiting => {
                 let Ok(permit) = permit else { return };
                 permit.send(std::mem::take(&mut pending));
+                urgent = false;
             }
         }
     }
@@ -155,7 +169,7 @@ async fn coalesce(
 mod tests {
     use futures_util::stream;
     use rtnetlink::packet_core::NetlinkHeader;
-    use rtnetlink::packet_route::link::LinkMessage;
+    use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
     use rtnetlink::packet_route::neighbour::NeighbourMessage;
     use rtnetlink::packet_route::route::RouteMessage;
 
@@ -212,6 +226,22 @@ mod tests {
         assert!(!change.addresses && !change.neighbours);
         assert!((QUIET..LONGEST).contains(&start.elapsed()));
         assert!(coalesced.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_interface_that_comes_is_told_at_once() {
+        let mut came = LinkMessage::default();
+        came.header.change_mask = LinkFlags::from_bits_retain(u32::MAX);
+        let mut went_up = LinkMessage::default();
+        went_up.header.change_mask = LinkFlags::Up;
+        let messages = [came, went_up].map(|link| told(RouteNetlinkMessage::NewLink(link)));
+        let messages = stream::iter(messages).chain(stream::pending());
+        let (sender, mut coalesced) = mpsc::channel(1);
+        let start = Instant::now();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(coalesce(messages, sender));
+        assert!(coalesced.recv().await.expect("a change").links);
+        assert!(start.elapsed() < QUIET, "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

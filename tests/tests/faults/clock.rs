@@ -1,41 +1,13 @@
 //! A clock that jumps: what has a date goes by it, and what has a duration does not.
 
-use std::{fs, path::PathBuf};
-
 use anyhow::{Context as _, Result, ensure};
-use snigate_tests::{Lab, deadline::Deadline, gateway::Gateway, lab_test};
+use snigate_tests::{Lab, clock::Clock, deadline::Deadline, gateway::Gateway, lab_test};
 use x509_parser::{prelude::FromDer as _, revocation_list::CertificateRevocationList};
 
 use crate::{
-    TIMEOUT, instead_of_agent, lines, metrics, page, quiet, sample,
+    TIMEOUT, lines, metrics, page, quiet, sample,
     scene::{BOUND, MIRRORED, RELAYED, STEERED, Scene, WAYS, all_live, crl},
 };
-
-/// The agent with libfaketime, which has the clock of the day be as far off as a file says. The monotonic one is the kernel's.
-const FAKED: &str = r#"
-export LD_PRELOAD='/usr/$LIB/faketime/libfaketime.so.1'
-export FAKETIME_TIMESTAMP_FILE="$DIR/clock" FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1
-exec "$SNIGATE" "$@"
-"#;
-
-/// How far off the clock is.
-struct Clock(PathBuf);
-
-impl Clock {
-    fn new(lab: &Lab) -> Result<Self> {
-        let this = Self(lab.dir().join("clock"));
-        this.jump("+0")?;
-        Ok(this)
-    }
-
-    /// To so much before or after the true time.
-    fn jump(&self, offset: &str) -> Result<()> {
-        // A reader sees the one or the other.
-        let new = self.0.with_extension("new");
-        fs::write(&new, format!("{offset}\n"))?;
-        Ok(fs::rename(new, &self.0)?)
-    }
-}
 
 /// Waits until no Edge is in another state.
 fn all_become(gateway: &Gateway<'_>, state: &str) -> Result<()> {
@@ -92,7 +64,7 @@ fn the_clock_jumps_forward_and_back() {
     lab_test("faults-clock", &quiet(), |lab| {
         let scene = Scene::new(lab)?;
         let clock = Clock::new(lab)?;
-        let gateway = scene.gateway("", Some(instead_of_agent(lab, FAKED)?))?;
+        let gateway = scene.gateway("", Some(Clock::agent(lab)?))?;
         all_become(&gateway, "up")?;
         let mut open = scene.open_all(&WAYS)?;
         let [v4, v6] = MIRRORED.addresses();

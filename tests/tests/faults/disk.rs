@@ -6,12 +6,12 @@ use anyhow::{Context as _, Result, ensure};
 use snigate_tests::{
     Lab,
     deadline::Deadline,
-    gateway::{Gateway, binary},
+    gateway::{Gateway, binary, instead_of_agent},
     lab_test, output_within,
 };
 
 use crate::{
-    TIMEOUT, instead_of_agent, lines, metrics, page, quiet, said, sample,
+    TIMEOUT, lines, metrics, page, quiet, said, sample,
     scene::{Scene, WAYS, all_live, crl},
 };
 

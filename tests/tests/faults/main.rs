@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use snigate_tests::{Lab, Namespace, Topology, deadline::Deadline, gateway::Gateway};
+use snigate_tests::{Namespace, Topology, deadline::Deadline, gateway::Gateway};
 
 /// The longest that anything may take that is to happen.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,19 +27,6 @@ pub(crate) fn quiet() -> Topology {
         capture: false,
         ..Topology::default()
     }
-}
-
-/// A script in the place of `snigate`, for what must be so before the agent begins. In it, `$DIR` is the lab's directory, and `"$SNIGATE" "$@"` the agent.
-pub(crate) fn instead_of_agent(lab: &Lab, script: &str) -> Result<std::path::PathBuf> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let text = format!(
-        "#!/bin/sh\nexport DIR={:?} SNIGATE={:?}\n{script}\n",
-        lab.dir(),
-        snigate_tests::gateway::binary()?
-    );
-    let path = lab.write_file("agent.sh", &text)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-    Ok(path)
 }
 
 /// What the agent has counted under a name.

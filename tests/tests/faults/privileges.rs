@@ -5,12 +5,12 @@ use std::process::{Command, Output};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use snigate_tests::{
-    gateway::{Gateway, binary, two_ip_sets},
+    gateway::{Gateway, binary, instead_of_agent, two_ip_sets},
     lab_test, output_within,
 };
 
 use crate::{
-    TIMEOUT, instead_of_agent, lines, metrics, quiet,
+    TIMEOUT, lines, metrics, quiet,
     scene::{BOUND, STEERED, Scene, all_live},
 };
 

@@ -26,6 +26,7 @@ use super::{Proxy, shared::Woken, socket as sockets};
 use crate::{
     clock::monotonic_ns,
     datapath::{DatapathError, HandOffs},
+    kill_point::KillPoint,
 };
 
 /// How long to wait before looking again whether a socket has been acknowledged; the datapath tells it as well, when it sees it.
@@ -144,6 +145,7 @@ pub(super) async fn close(client: TcpStream, edge: TcpStream) {
     // One that has not seen itself that its peer has acknowledged all would send it again.
     let is_done = |stream: &TcpStream| socket::unacknowledged(stream).is_ok_and(|left| left == 0);
     let _lingering = [client, edge].map(|stream| is_done(&stream).then_some(stream));
+    KillPoint::HandOffLingering.pass();
     sleep(LINGER).await;
 }
 
@@ -194,17 +196,20 @@ impl<'a> HandingOff<'a> {
         if !when.is_met(&client_facts, &edge_facts) {
             return Err(NotHandedOff::Busy);
         }
+        KillPoint::HandOffAsked.pass();
         let (to_edge, to_client) = flows(&peers, terms, &client_facts, &edge_facts);
         let woken = proxy.woken_by([peers.client, peers.edge]);
         let client = Side::new(peers.client, client, &client_facts);
         let edge = Side::new(peers.edge, edge, &edge_facts);
         // The Edge's packets first: what the client sends from the second one on may be answered at once.
         hand_offs.begin(&edge.key, &to_client, edge.announced)?;
+        KillPoint::HandOffGaveOne.pass();
         if let Err(refused) = hand_offs.begin(&client.key, &to_edge, client.announced) {
             // What has passed by in between is sent again: nobody has acknowledged it to its sender.
             hand_offs.abandon([&client.key, &edge.key])?;
             return Err(refused.into());
         }
+        KillPoint::HandOffGaveBoth.pass();
         Ok(Self {
             hand_offs,
             woken,
@@ -219,9 +224,12 @@ impl<'a> HandingOff<'a> {
         loop {
             self.carry()?;
             if self.client.is_given_all() && self.edge.is_given_all() {
+                KillPoint::HandOffWritten.pass();
                 // From here on a kill of this process ends nothing; only what a socket would have had to send again is lost with it.
                 self.client.be_silent()?;
+                KillPoint::HandOffSilentOne.pass();
                 self.edge.be_silent()?;
+                KillPoint::HandOffSilent.pass();
                 if self.is_over()? || self.is_quiet()? && self.receives_nothing()? {
                     break;
                 }
@@ -233,18 +241,22 @@ impl<'a> HandingOff<'a> {
                 ready = self.edge.may_go_on() => ready?,
             }
         }
-        Ok(self.hand_offs.end([&self.client.key, &self.edge.key])?)
+        self.hand_offs.end([&self.client.key, &self.edge.key])?;
+        KillPoint::HandOffEnded.pass();
+        Ok(())
     }
 
     /// Carries what the sockets have received: until the datapath took over, and what was on its way through this host then.
     fn carry(&mut self) -> Result<(), Broken> {
         carry(self.hand_offs, &mut self.client, &mut self.edge)?;
         carry(self.hand_offs, &mut self.edge, &mut self.client)?;
+        KillPoint::HandOffRead.pass();
         for side in [&mut self.client, &mut self.edge] {
             // Before the peer can acknowledge it: from there on acknowledgements are for the other peer, too.
             if side.announced != side.end {
                 self.hand_offs.need(&side.key, side.end)?;
                 side.announced = side.end;
+                KillPoint::HandOffNeed.pass();
             }
             side.write()?;
         }
@@ -273,16 +285,15 @@ impl<'a> HandingOff<'a> {
 
     /// Has both sockets receive nothing more; whether that came soon enough.
     fn receives_nothing(&self) -> Result<bool, Broken> {
-        let both = [self.client.stream, self.edge.stream];
-        for stream in both {
-            socket::receive_nothing(stream)?;
-        }
+        socket::receive_nothing(self.client.stream)?;
+        KillPoint::HandOffDeafOne.pass();
+        socket::receive_nothing(self.edge.stream)?;
         if !self.client.has_news()? && !self.edge.has_news()? {
+            KillPoint::HandOffDeaf.pass();
             return Ok(true);
         }
-        for stream in both {
-            socket::receive_again(stream)?;
-        }
+        socket::receive_again(self.client.stream)?;
+        socket::receive_again(self.edge.stream)?;
         Ok(false)
     }
 }

@@ -1,0 +1,274 @@
+//! Where scenarios are played: a partner, two Edges that stand in for each other, and a gateway with each way that a connection can go.
+
+use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::{Way, load::PATIENCE};
+use crate::{
+    Lab, Namespace, Topology,
+    addresses::{EDGE_A, EDGE_B, SIP_TLS},
+    deadline::Deadline,
+    gateway::{Gateway, Tuning},
+    peers::{Edge, EdgeTls, Partner, PartnerTls, client_hello},
+    pki::Pki,
+};
+
+/// How long a client waits for anything: longer than any fault lasts, and its repetitions.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A domain that is passed through, and one whose TLS ends at the gateway.
+const PASSED: &str = "fabrikam.example";
+const TERMINATED: &str = "tailspin.example";
+
+/// Where Edges speak TLS; at the port of federation they take any bytes behind a ClientHello.
+const EDGE_TLS: u16 = SIP_TLS + 1;
+
+/// Clients, who may be asked by any thread.
+pub(super) struct Clients<'lab> {
+    namespace: &'lab Namespace,
+    replayed: PartnerTls,
+    tls: PartnerTls,
+}
+
+impl Clients<'_> {
+    pub(super) fn partner(&self, way: Way) -> Partner<'_> {
+        let tls = match way {
+            Way::Terminated => &self.tls,
+            _ => &self.replayed,
+        };
+        Partner {
+            namespace: self.namespace,
+            source: None,
+            tls: Some(tls),
+            timeout: TIMEOUT,
+        }
+    }
+}
+
+/// What a scenario wants differently.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Setting {
+    /// Further lines of `[gateway]`.
+    pub(super) gateway: &'static str,
+    /// Of each Edge.
+    pub(super) edge: &'static str,
+    /// Interfaces besides those that every lab has.
+    pub(super) interfaces: &'static [&'static str],
+    /// A program in the place of `snigate`.
+    pub(super) agent: Option<PathBuf>,
+}
+
+/// The lab with everything in it.
+pub(super) struct Stage<'lab> {
+    pub(super) lab: &'lab Lab,
+    /// What it was made of.
+    pub(super) topology: &'lab Topology,
+    pub(super) gateway: RefCell<Gateway<'lab>>,
+    setting: Setting,
+    tables: String,
+    edge_tls: EdgeTls,
+    /// Both servers of each Edge, or none where it is dead.
+    edges: RefCell<[Option<[Edge; 2]>; 2]>,
+}
+
+impl<'lab> Stage<'lab> {
+    /// Makes Edges and clients, and starts the gateway.
+    pub(super) fn new(
+        lab: &'lab Lab,
+        topology: &'lab Topology,
+        hook: &'static str,
+        setting: Setting,
+    ) -> Result<(Self, Clients<'lab>)> {
+        // Each port would rest for a minute after its connection.
+        lab.partner.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
+        lab.partner.sysctl("net/ipv4/tcp_no_metrics_save", "1")?;
+        let pki = Pki::new("federation", &lab.dir())?;
+        let name = format!("sip.{TERMINATED}");
+        let partner = pki.server("partner", &["sip.partner.example"])?;
+        let tls = PartnerTls::new(&name, &partner, &pki, None)?.without_resumption();
+        let clients = Clients {
+            namespace: &lab.partner,
+            replayed: PartnerTls::replayed(client_hello(&format!("sip.{PASSED}"))?),
+            tls,
+        };
+        let edge_tls = EdgeTls::for_anybody(&pki.server("edges", &["edge.hoster.example"])?)?;
+        let tables = tables(&pki, setting.edge)?;
+        let tuning = Tuning {
+            hook: Some(hook),
+            quiet: true,
+            binary: setting.agent.clone(),
+            ..Tuning::default()
+        };
+        let mut gateway = Gateway::prepare(lab, tuning)?;
+        gateway.configure_on(&interfaces(&setting), setting.gateway, &tables)?;
+        let stage = Self {
+            lab,
+            topology,
+            gateway: RefCell::new(gateway),
+            setting,
+            tables,
+            edge_tls,
+            edges: RefCell::default(),
+        };
+        stage.start_edge(0)?;
+        stage.start_edge(1)?;
+        stage.gateway.borrow_mut().run(&[])?;
+        Ok((stage, clients))
+    }
+
+    /// Writes a configuration with further tables, for the next reload or start.
+    pub(super) fn configure(&self, more: &str) -> Result<()> {
+        let text = format!("{}{more}", self.tables);
+        let mut gateway = self.gateway.borrow_mut();
+        gateway.configure_on(&interfaces(&self.setting), self.setting.gateway, &text)
+    }
+
+    /// The first or the second Edge.
+    pub(super) fn edge(&self, index: usize) -> &'lab Namespace {
+        [&self.lab.edge_a, &self.lab.edge_b][index]
+    }
+
+    /// Where its server for a way is.
+    pub(super) fn edge_address(&self, index: usize, way: Way, v6: bool) -> SocketAddr {
+        let address = [EDGE_A, EDGE_B][index].both()[usize::from(v6)];
+        let port = match way {
+            Way::Terminated => EDGE_TLS,
+            _ => SIP_TLS,
+        };
+        SocketAddr::new(address, port)
+    }
+
+    pub(super) fn start_edge(&self, index: usize) -> Result<()> {
+        let machine = self.edge(index);
+        let servers = [
+            Edge::start(machine, SIP_TLS, None)?,
+            Edge::start(machine, EDGE_TLS, Some(&self.edge_tls))?,
+        ];
+        self.edges.borrow_mut()[index] = Some(servers);
+        Ok(())
+    }
+
+    /// Ends its processes; its machine goes on.
+    pub(super) fn kill_edge(&self, index: usize) {
+        self.edges.borrow_mut()[index] = None;
+    }
+
+    /// Which Edge each client is at, and by which way, as `snigate flow ls` has it.
+    pub(super) fn flows(&self) -> Result<BTreeMap<SocketAddr, (Way, usize)>> {
+        let flows = self.gateway.borrow().json(&["flow", "ls"])?;
+        let mut known = BTreeMap::new();
+        for flow in flows.as_array().context("flows")? {
+            let text = |name: &str| {
+                flow[name]
+                    .as_str()
+                    .with_context(|| format!("no {name}: {flow}"))
+            };
+            let Some(way) = Way::ALL.into_iter().find(|way| flow["way"] == way.name()) else {
+                continue;
+            };
+            let edge = usize::from(text("edge")?.starts_with('b'));
+            known.insert(text("client")?.parse()?, (way, edge));
+        }
+        Ok(known)
+    }
+
+    /// Waits until each of these connections goes its way, and no hand-off is under way any more.
+    pub(super) fn wait_until_settled(&self, held: &BTreeMap<SocketAddr, Way>) -> Result<()> {
+        let mut last = String::new();
+        let settled = || {
+            let flows = self.flows()?;
+            let wrong = held
+                .iter()
+                .find(|(client, way)| flows.get(*client).is_none_or(|(found, _)| found != *way));
+            if let Some((client, way)) = wrong {
+                last = format!("{client} is not {}: {:?}", way.name(), flows.get(client));
+                return Ok(None);
+            }
+            let entries = self.entries("HANDING_OFF")?;
+            last = format!("{entries} entries in HANDING_OFF");
+            Ok((entries == 0).then_some(()))
+        };
+        let outcome = Deadline::after(PATIENCE).poll("connections to go their ways", settled);
+        outcome.with_context(|| last)
+    }
+
+    /// How many entries a map has.
+    pub(super) fn entries(&self, map: &str) -> Result<u64> {
+        let maps = self.gateway.borrow().json(&["map", "ls"])?;
+        let rows = maps.as_array().context("maps")?;
+        let row = rows.iter().find(|row| row["name"] == map);
+        let count = row.and_then(|row| row["entries"].as_u64());
+        count.with_context(|| format!("no {map} in {maps}"))
+    }
+
+    /// How many packets were dropped for a reason.
+    pub(super) fn drops(&self, reason: &str) -> Result<u64> {
+        let status = self.gateway.borrow().json(&["status", "--all"])?;
+        let rows = status["drops"].as_array().context("drops")?;
+        let row = rows.iter().find(|row| row["reason"] == reason);
+        let Some(count) = row.and_then(|row| row["packets"].as_u64()) else {
+            bail!("no reason {reason} in {status}");
+        };
+        Ok(count)
+    }
+
+    /// The agent has not failed meanwhile.
+    pub(super) fn ensure_alive(&self) -> Result<()> {
+        let status = self.gateway.borrow().agent()?;
+        ensure!(status["configuration"].is_object(), "{status}");
+        Ok(())
+    }
+}
+
+fn interfaces(setting: &Setting) -> Vec<&'static str> {
+    let mut all = vec!["wan0", "lan0", "lan1"];
+    all.extend(setting.interfaces);
+    all
+}
+
+/// Everything but `[gateway]`; `edge` is more of each Edge.
+fn tables(pki: &Pki, edge: &str) -> Result<String> {
+    let own = pki.server("own", &[&format!("sip.{TERMINATED}")])?;
+    let roots = pki.roots().display();
+    let mut text = String::new();
+    for (pool, port) in [("passed", SIP_TLS), ("tls", EDGE_TLS)] {
+        let mut names = Vec::new();
+        for (letter, host) in [("a", EDGE_A), ("b", EDGE_B)] {
+            for (family, address) in ["v4", "v6"].into_iter().zip(host.both()) {
+                let name = format!("{letter}-{pool}-{family}");
+                let address = SocketAddr::new(address, port);
+                text += &format!(
+                    "[[edge]]\nname = \"{name}\"\naddress = \"{address}\"\n\
+                     tls = {{ name = \"edge.hoster.example\", roots = \"{roots}\" }}\n{edge}\n"
+                );
+                names.push(name);
+            }
+        }
+        text += &format!("[[pool]]\nname = \"{pool}\"\nedges = {names:?}\n");
+    }
+    for (way, mode) in [
+        (Way::Steered, "steer = \"passed\""),
+        (Way::Bound, "inspect = true"),
+        (Way::HandedOff, "inspect = true\nbind = false"),
+        (
+            Way::Relayed,
+            "inspect = true\nbind = false\nhand_off = false",
+        ),
+    ] {
+        text += &format!(
+            "[[ip_set]]\nname = \"{}\"\naddresses = [\"{}\", \"{}\"]\n{mode}\n",
+            way.name(),
+            way.vip().v4,
+            way.vip().v6
+        );
+    }
+    Ok(text
+        + &format!(
+            "[[domain]]\nsip_domain = \"{PASSED}\"\npool = \"passed\"\n\
+             [[domain]]\nsip_domain = \"{TERMINATED}\"\npool = \"tls\"\ncertificate = {:?}\nkey = {:?}\n\
+             client_roots = \"{roots}\"\nclient_certificate = \"required\"\n\
+             [limits]\nsyn_per_source = \"100000/s\"\nhello_per_source = \"100000/s\"\n",
+            own.chain, own.key
+        ))
+}
