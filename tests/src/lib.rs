@@ -47,6 +47,7 @@ mod netns;
 pub mod packets;
 pub mod peers;
 pub mod pki;
+pub mod plot;
 mod process;
 pub mod service_manager;
 mod topology;
