@@ -215,7 +215,11 @@ fn thousands(value: f64) -> String {
         }
         text.push(digit);
     }
-    if value < 0.0 { format!("-{text}") } else { text }
+    if value < 0.0 {
+        format!("-{text}")
+    } else {
+        text
+    }
 }
 
 /// The colours of a theme.
@@ -277,46 +281,55 @@ impl Lines {
         let x = Scale::new(self.x.logarithmic, points().map(|(x, _)| *x))?;
         let ends = points().flat_map(|(_, value)| [value.low, value.middle, value.high]);
         let y = Scale::new(self.y.logarithmic, ends)?;
-        draw((WIDTH, LINES_HEIGHT), &self.title, &names, theme, |canvas, colours, top| {
-            let mut chart = ChartBuilder::on(canvas)
-                .margin(MARGIN)
-                .margin_top(top)
-                .x_label_area_size(AXIS)
-                .y_label_area_size(78)
-                .build_cartesian_2d(x.range(), y.range())?;
-            chart
-                .configure_mesh()
-                .x_labels(x.labels())
-                .y_labels(y.labels())
-                .x_label_formatter(&|value| figure(x.back(*value)))
-                .y_label_formatter(&|value| figure(y.back(*value)))
-                .x_desc(&self.x.name)
-                .y_desc(&self.y.name)
-                .label_style(colours.text())
-                .axis_desc_style(colours.text())
-                .axis_style(colours.grid)
-                .bold_line_style(colours.grid)
-                .light_line_style(TRANSPARENT)
-                .draw()?;
-            let area = chart.plotting_area();
-            for (number, line) in self.lines.iter().enumerate() {
-                let colour = colours.series[number];
-                let at = |x_value: f64, y_value: f64| {
-                    area.map_coordinate(&(x.forth(x_value), y.forth(y_value)))
-                };
-                let path: Vec<Pixel> = line.points.iter().map(|(x, y)| at(*x, y.middle)).collect();
-                for (x, value) in line.points.iter().filter(|(_, value)| value.has_spread()) {
-                    let ends = [at(*x, value.low), at(*x, value.high)];
-                    whisker(canvas, ends, (4, 0), colour)?;
+        draw(
+            (WIDTH, LINES_HEIGHT),
+            &self.title,
+            &names,
+            theme,
+            |canvas, colours, top| {
+                let mut chart = ChartBuilder::on(canvas)
+                    .margin(MARGIN)
+                    .margin_top(top)
+                    // Half of the last label.
+                    .margin_right(36)
+                    .x_label_area_size(AXIS)
+                    .y_label_area_size(78)
+                    .build_cartesian_2d(x.range(), y.range())?;
+                chart
+                    .configure_mesh()
+                    .x_labels(x.labels())
+                    .y_labels(y.labels())
+                    .x_label_formatter(&|value| figure(x.back(*value)))
+                    .y_label_formatter(&|value| figure(y.back(*value)))
+                    .x_desc(&self.x.name)
+                    .y_desc(&self.y.name)
+                    .label_style(colours.text())
+                    .axis_desc_style(colours.text())
+                    .axis_style(colours.grid)
+                    .bold_line_style(colours.grid)
+                    .light_line_style(TRANSPARENT)
+                    .draw()?;
+                let area = chart.plotting_area();
+                for (number, line) in self.lines.iter().enumerate() {
+                    let colour = colours.series[number];
+                    let at = |x_value: f64, y_value: f64| {
+                        area.map_coordinate(&(x.forth(x_value), y.forth(y_value)))
+                    };
+                    let path: Vec<Pixel> =
+                        line.points.iter().map(|(x, y)| at(*x, y.middle)).collect();
+                    for (x, value) in line.points.iter().filter(|(_, value)| value.has_spread()) {
+                        let ends = [at(*x, value.low), at(*x, value.high)];
+                        whisker(canvas, ends, (4, 0), colour)?;
+                    }
+                    canvas.draw(&PathElement::new(path.clone(), colour.stroke_width(2)))?;
+                    if path.len() <= MARKED {
+                        path.into_iter()
+                            .try_for_each(|place| mark(canvas, number, place, colour))?;
+                    }
                 }
-                canvas.draw(&PathElement::new(path.clone(), colour.stroke_width(2)))?;
-                if path.len() <= MARKED {
-                    path.into_iter()
-                        .try_for_each(|place| mark(canvas, number, place, colour))?;
-                }
-            }
-            Ok(())
-        })
+                Ok(())
+            },
+        )
     }
 }
 
@@ -335,57 +348,68 @@ impl Bars {
         let longest = self.groups.iter().map(|group| group.name.chars().count());
         let longest = longest.max().unwrap_or_default() as i32;
         let beside = (longest * CHARACTER + MARGIN).min(WIDTH as i32 / 2);
-        draw((WIDTH, height), &self.title, legend, theme, |canvas, colours, top| {
-            // Room for the figure beside the longest one.
-            let room = (most - least) * 0.12;
-            let left = if least < 0.0 { least - room } else { 0.0 };
-            let depth = f64::from(group_height) * self.groups.len() as f64;
-            let mut chart = ChartBuilder::on(canvas)
-                .margin(MARGIN)
-                .margin_top(top)
-                .x_label_area_size(AXIS)
-                .y_label_area_size(beside)
-                .build_cartesian_2d(left..most + room, depth..0.0)?;
-            chart
-                .configure_mesh()
-                .disable_y_mesh()
-                .y_labels(0)
-                .x_labels(8)
-                .x_label_formatter(&|value| figure(*value))
-                .x_desc(&self.axis)
-                .label_style(colours.text())
-                .axis_desc_style(colours.text())
-                .axis_style(colours.grid)
-                .bold_line_style(colours.grid)
-                .light_line_style(TRANSPARENT)
-                .draw()?;
-            let area = chart.plotting_area();
-            for (number, group) in self.groups.iter().enumerate() {
-                let first = number as f64 * f64::from(group_height) + f64::from(BETWEEN_GROUPS) / 2.0;
-                let middle = first + f64::from(rows * BAR) / 2.0;
-                let (edge, y) = area.map_coordinate(&(left, middle));
-                let name = Text::new(group.name.clone(), (edge - 8, y), colours.text_at(HPos::Right));
-                canvas.draw(&name)?;
-                for (row, value) in group.values.iter().enumerate() {
-                    let Some(value) = value else { continue };
-                    let upper = first + row as f64 * f64::from(BAR);
-                    let at = |x: f64, share: f64| {
-                        area.map_coordinate(&(x, upper + share * f64::from(BAR)))
-                    };
-                    let colour = colours.series[row];
-                    let corners = [at(0.0, 0.08), at(value.middle, 0.92)];
-                    canvas.draw(&Rectangle::new(corners, colour.filled()))?;
-                    if value.has_spread() {
-                        let ends = [at(value.low, 0.5), at(value.high, 0.5)];
-                        whisker(canvas, ends, (0, 4), colours.text)?;
+        draw(
+            (WIDTH, height),
+            &self.title,
+            legend,
+            theme,
+            |canvas, colours, top| {
+                // Room for the figure beside the longest one.
+                let room = (most - least) * 0.12;
+                let left = if least < 0.0 { least - room } else { 0.0 };
+                let depth = f64::from(group_height) * self.groups.len() as f64;
+                let mut chart = ChartBuilder::on(canvas)
+                    .margin(MARGIN)
+                    .margin_top(top)
+                    .x_label_area_size(AXIS)
+                    .y_label_area_size(beside)
+                    .build_cartesian_2d(left..most + room, depth..0.0)?;
+                chart
+                    .configure_mesh()
+                    .disable_y_mesh()
+                    .y_labels(0)
+                    .x_labels(8)
+                    .x_label_formatter(&|value| figure(*value))
+                    .x_desc(&self.axis)
+                    .label_style(colours.text())
+                    .axis_desc_style(colours.text())
+                    .axis_style(colours.grid)
+                    .bold_line_style(colours.grid)
+                    .light_line_style(TRANSPARENT)
+                    .draw()?;
+                let area = chart.plotting_area();
+                for (number, group) in self.groups.iter().enumerate() {
+                    let first =
+                        number as f64 * f64::from(group_height) + f64::from(BETWEEN_GROUPS) / 2.0;
+                    let middle = first + f64::from(rows * BAR) / 2.0;
+                    let (edge, y) = area.map_coordinate(&(left, middle));
+                    let name = Text::new(
+                        group.name.clone(),
+                        (edge - 8, y),
+                        colours.text_at(HPos::Right),
+                    );
+                    canvas.draw(&name)?;
+                    for (row, value) in group.values.iter().enumerate() {
+                        let Some(value) = value else { continue };
+                        let upper = first + row as f64 * f64::from(BAR);
+                        let at = |x: f64, share: f64| {
+                            area.map_coordinate(&(x, upper + share * f64::from(BAR)))
+                        };
+                        let colour = colours.series[row];
+                        let corners = [at(0.0, 0.08), at(value.middle, 0.92)];
+                        canvas.draw(&Rectangle::new(corners, colour.filled()))?;
+                        if value.has_spread() {
+                            let ends = [at(value.low, 0.5), at(value.high, 0.5)];
+                            whisker(canvas, ends, (0, 4), colours.text)?;
+                        }
+                        let (x, y) = at(value.high.max(0.0), 0.5);
+                        let style = colours.text_at(HPos::Left);
+                        canvas.draw(&Text::new(figure(value.middle), (x + 6, y), style))?;
                     }
-                    let (x, y) = at(value.high.max(0.0), 0.5);
-                    let style = colours.text_at(HPos::Left);
-                    canvas.draw(&Text::new(figure(value.middle), (x + 6, y), style))?;
                 }
-            }
-            Ok(())
-        })
+                Ok(())
+            },
+        )
     }
 }
 
@@ -512,11 +536,19 @@ impl Scale {
     }
 
     fn forth(&self, value: f64) -> f64 {
-        if self.logarithmic { value.log10() } else { value }
+        if self.logarithmic {
+            value.log10()
+        } else {
+            value
+        }
     }
 
     fn back(&self, place: f64) -> f64 {
-        if self.logarithmic { 10_f64.powf(place) } else { place }
+        if self.logarithmic {
+            10_f64.powf(place)
+        } else {
+            place
+        }
     }
 }
 

@@ -45,9 +45,8 @@ enum Task {
     Dist(dist::Options),
     /// Load, attach and run the datapath on Debian's kernels, under QEMU, and hold the verifier's work against its budget
     Kernels(kernels::Options),
-    /// Measure
-    #[command(subcommand)]
-    Bench(load::Bench),
+    /// Measure everything beside HAProxy, nginx and nftables, and write docs/benchmarks.md; or one bench alone
+    Bench(load::BenchOptions),
 }
 
 fn main() -> ExitCode {
@@ -59,7 +58,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Dist(options) => dist::run(&options),
         Task::Kernels(options) => kernels::run(&options),
-        Task::Bench(bench) => load::bench(&bench),
+        Task::Bench(options) => load::bench(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
