@@ -95,6 +95,12 @@ fn all_benches(options: &BenchOptions) -> Result<()> {
     bench.arg("--results").arg(kept.join("results.json"));
     if let Some(from) = &options.from {
         bench.arg("--from").arg(from);
+    } else if !options.quick && options.arguments.is_empty() {
+        let file = kept.join("micro.txt");
+        fs::create_dir_all(&kept).with_context(|| kept.display().to_string())?;
+        let printed = process::step("the agent's code", || process::output(&mut divan(&[])))?;
+        fs::write(&file, printed).with_context(|| file.display().to_string())?;
+        bench.arg("--micro").arg(file);
     }
     Err(process::replace_by(bench.args(&options.arguments)))
 }
@@ -117,9 +123,14 @@ fn one_bench(bench: &Bench) -> Result<()> {
 /// divan's benches, which print one table.
 fn micro(arguments: &[OsString]) -> Result<()> {
     provision::datapath_toolchain()?;
+    process::run(&mut divan(arguments))
+}
+
+fn divan(arguments: &[OsString]) -> Command {
     let mut cargo = process::cargo("bench");
     cargo.args(["--quiet", "--package", "sni-user", "--bench", "micro", "--"]);
-    process::run(cargo.args(arguments))
+    cargo.args(arguments);
+    cargo
 }
 
 fn in_the_lab(keep: bool) -> Result<()> {

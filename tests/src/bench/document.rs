@@ -11,6 +11,7 @@
 //! | `ways PREFIX` | each of snigate's ways by itself, where a peer does better than it |
 //! | `plot NAME` | a picture |
 //! | `machine`, `programs`, `run`, `warnings`, `left-out` | what is said of the run itself |
+//! | `micro` | what the benches of the agent's code have printed |
 
 mod facts;
 mod plots;

@@ -20,6 +20,9 @@ pub struct Results {
     pub background: Vec<f64>,
     /// Everything that was measured.
     pub tables: Vec<Table>,
+    /// What benches of the agent's code have printed.
+    #[serde(default)]
+    pub micro: String,
     /// What was not, and why.
     pub left_out: Vec<String>,
 }

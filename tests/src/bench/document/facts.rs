@@ -14,6 +14,7 @@ pub(super) fn of(results: &Results, word: &str) -> Option<String> {
         "run" => run(results),
         "warnings" => warnings(results),
         "left-out" => left_out(results),
+        "micro" => micro(results),
         _ => return None,
     };
     Some(text)
@@ -71,6 +72,14 @@ fn warnings(results: &Results) -> String {
     };
     let rest: String = said.map(|what| format!("; {what}")).collect();
     format!("**No figures to rely on: {first}{rest}.**")
+}
+
+/// As it was printed.
+fn micro(results: &Results) -> String {
+    if results.micro.is_empty() {
+        return super::NOTHING.to_owned();
+    }
+    format!("```text\n{}\n```", results.micro.trim_end())
 }
 
 fn left_out(results: &Results) -> String {

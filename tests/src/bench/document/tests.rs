@@ -29,6 +29,7 @@ fn the_page_is_whole_and_tells_the_same_figures_the_same_way() {
         "Made on 2026-01-02 from commit 0123abc in 47 minutes: 3 rounds of 2000 ms",
         "2.0 % of the CPUs' time was used (at most 3.0 %)",
         "- nftables, flowtable (offloads-on): no such thing",
+        "```text\nroutes  fastest │ median\n```",
         "| UDP | 27 (26 to 30) | 40 |",
         "srcset=\"benchmarks/flows-dark.svg\"",
     ] {

@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     results: PathBuf,
     /// Measure nothing; make the document again from the figures in this file.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "rounds", "workers", "part"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "rounds", "workers", "part", "micro"])]
     from: Option<PathBuf>,
     /// Measure everything this many times, one system after the other, and take the medians.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Threads or processes of each proxy; one for each CPU if nothing is said.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
+    /// What `cargo xtask bench micro` has printed: it goes into the document.
+    #[arg(long, value_name = "FILE")]
+    micro: Option<PathBuf>,
     /// Only this part; may be given several times. The others are missing from the document.
     #[arg(long, value_name = "NAME", value_parser = whole::parts())]
     part: Vec<String>,
@@ -55,6 +58,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Plan::full(workers)
     };
     plan.parts.clone_from(&options.part);
+    if let Some(file) = &options.micro {
+        let text = fs::read_to_string(file);
+        plan.micro = text.with_context(|| format!("reading {}", file.display()))?;
+    }
     if let Some(rounds) = options.rounds {
         (plan.rounds, plan.idle_rounds) = (rounds, rounds.min(plan.idle_rounds));
     }
