@@ -336,15 +336,20 @@ fn silent(plan: &Plan, progress: &mut Progress<'_>) -> Result<Measured> {
     Ok(all)
 }
 
-/// Another round of a table that may be there already, with the same rows and columns.
+/// Another round of a table that may be there already, with the same columns.
 fn add_round(tables: &mut Vec<Table>, round: Table) {
     let Some(table) = tables.iter_mut().find(|table| table.key == round.key) else {
         tables.push(round);
         return;
     };
-    for (row, more) in table.rows.iter_mut().zip(round.rows) {
-        for (cell, more) in row.cells.iter_mut().zip(more.cells) {
-            cell.extend(more);
+    for more in round.rows {
+        match table.rows.iter_mut().find(|row| row.name == more.name) {
+            Some(row) => {
+                for (cell, more) in row.cells.iter_mut().zip(more.cells) {
+                    cell.extend(more);
+                }
+            }
+            None => table.rows.push(more),
         }
     }
 }
