@@ -127,6 +127,49 @@ impl Flood {
         })
     }
 
+    /// Where it goes to.
+    #[must_use]
+    pub fn target(&self) -> SocketAddr {
+        self.target
+    }
+
+    /// The frame of a SYN of the `n`th of the flood's own addresses and ports.
+    #[must_use]
+    pub fn syn(&self, n: u32) -> Vec<u8> {
+        self.segment(n).flags(SYN).frame()
+    }
+
+    /// The frame of a segment of a connection from `source`, with these bytes and sequence numbers that are made up.
+    #[must_use]
+    pub fn data_from(&self, source: SocketAddr, payload: &[u8]) -> Vec<u8> {
+        let segment = Tcp::new(self.link.clone(), source, self.target);
+        let segment = segment.seq(fastrand::u32(..)).ack(fastrand::u32(..));
+        segment.flags(ACK | PSH).data(payload).frame()
+    }
+
+    /// Sends these frames one after the other for so long, over and over or `once`, and returns how many.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn pour(&self, frames: &[Vec<u8>], time: Duration, once: bool) -> Result<u64> {
+        let end = Instant::now() + time;
+        let mut sent = 0;
+        loop {
+            for batch in frames.chunks(BATCH as usize) {
+                if Instant::now() >= end {
+                    return Ok(sent);
+                }
+                for frame in batch {
+                    deliver(self.line.send(frame)).context("sending a frame")?;
+                }
+                sent += batch.len() as u64;
+            }
+            if once || frames.is_empty() {
+                return Ok(sent);
+            }
+        }
+    }
+
     fn each(&self, count: u32, segment: impl Fn(u32) -> Tcp) -> Result<FloodReport> {
         let started = Instant::now();
         let mut report = FloodReport::default();

@@ -290,6 +290,8 @@ impl Lines {
                 let mut chart = ChartBuilder::on(canvas)
                     .margin(MARGIN)
                     .margin_top(top)
+                    // Half of the last label.
+                    .margin_right(36)
                     .x_label_area_size(AXIS)
                     .y_label_area_size(78)
                     .build_cartesian_2d(x.range(), y.range())?;

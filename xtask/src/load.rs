@@ -23,6 +23,26 @@ pub(crate) struct Options {
     config: Option<PathBuf>,
 }
 
+/// Without a subcommand, everything in one go.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct BenchOptions {
+    /// Two minutes of it: whether everything works, but no figures to rely on; goes to the target directory
+    #[arg(long)]
+    quick: bool,
+    /// Where benchmarks.md goes, and its pictures (docs)
+    #[arg(long, value_name = "DIRECTORY")]
+    output: Option<PathBuf>,
+    /// Measure nothing; make the document again from the figures that an earlier run has kept
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Further arguments for the bench, such as `--rounds 3`, behind `--`
+    #[arg(last = true)]
+    arguments: Vec<OsString>,
+    #[command(subcommand)]
+    one: Option<Bench>,
+}
+
 #[derive(clap::Subcommand)]
 pub(crate) enum Bench {
     /// Nanoseconds and verified instructions per class of packets
@@ -54,7 +74,38 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
 }
 
-pub(crate) fn bench(bench: &Bench) -> Result<()> {
+pub(crate) fn bench(options: &BenchOptions) -> Result<()> {
+    match &options.one {
+        Some(bench) => one_bench(bench),
+        None => all_benches(options),
+    }
+}
+
+fn all_benches(options: &BenchOptions) -> Result<()> {
+    if options.from.is_none() {
+        require_root()?;
+    }
+    let kept = process::target_dir()?.join("bench");
+    let docs = process::workspace().join("docs");
+    let usual = if options.quick { &kept } else { &docs };
+    let mut bench = program_of_tests("snigate-bench", true)?;
+    bench.arg("all").args(options.quick.then_some("--quick"));
+    let output = options.output.as_ref().unwrap_or(usual);
+    bench.arg("--output").arg(output);
+    bench.arg("--results").arg(kept.join("results.json"));
+    if let Some(from) = &options.from {
+        bench.arg("--from").arg(from);
+    } else if !options.quick && options.arguments.is_empty() {
+        let file = kept.join("micro.txt");
+        fs::create_dir_all(&kept).with_context(|| kept.display().to_string())?;
+        let printed = process::step("the agent's code", || process::output(&mut divan(&[])))?;
+        fs::write(&file, printed).with_context(|| file.display().to_string())?;
+        bench.arg("--micro").arg(file);
+    }
+    Err(process::replace_by(bench.args(&options.arguments)))
+}
+
+fn one_bench(bench: &Bench) -> Result<()> {
     let (name, Arguments { arguments }) = match bench {
         Bench::Datapath(arguments) => ("datapath", arguments),
         Bench::Proxy(arguments) => ("proxy", arguments),
@@ -79,9 +130,14 @@ pub(crate) fn chaos(what: &str, Arguments { arguments }: &Arguments) -> Result<(
 /// divan's benches, which print one table.
 fn micro(arguments: &[OsString]) -> Result<()> {
     provision::datapath_toolchain()?;
+    process::run(&mut divan(arguments))
+}
+
+fn divan(arguments: &[OsString]) -> Command {
     let mut cargo = process::cargo("bench");
     cargo.args(["--quiet", "--package", "sni-user", "--bench", "micro", "--"]);
-    process::run(cargo.args(arguments))
+    cargo.args(arguments);
+    cargo
 }
 
 fn in_the_lab(keep: bool) -> Result<()> {

@@ -49,9 +49,8 @@ enum Task {
     Chaos(load::Arguments),
     /// Soak the gateway in the lab for some minutes, and say whether anything grows
     Soak(load::Arguments),
-    /// Measure
-    #[command(subcommand)]
-    Bench(load::Bench),
+    /// Measure everything beside HAProxy, nginx and nftables, and write docs/benchmarks.md; or one bench alone
+    Bench(load::BenchOptions),
 }
 
 fn main() -> ExitCode {
@@ -65,7 +64,7 @@ fn main() -> ExitCode {
         Task::Kernels(options) => kernels::run(&options),
         Task::Chaos(arguments) => load::chaos("chaos", &arguments),
         Task::Soak(arguments) => load::chaos("soak", &arguments),
-        Task::Bench(bench) => load::bench(&bench),
+        Task::Bench(options) => load::bench(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,7 +8,7 @@ use crate::addresses::{EDGE_A, SIP_TLS, VIP_1};
 pub(super) const PASSED: &str = "sip.contoso.example";
 
 /// All addresses of partners.
-const PARTNERS: &str = "198.51.100.0/24";
+pub(super) const PARTNERS: &str = "198.51.100.0/24";
 
 pub(super) fn edge_address() -> SocketAddr {
     (EDGE_A.v4, SIP_TLS).into()

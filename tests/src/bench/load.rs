@@ -8,10 +8,8 @@ use anyhow::{Result, anyhow};
 
 use crate::peers::{Limit, Partner, Storm};
 
-/// How long each sample takes.
-const CONNECTING: Duration = Duration::from_secs(2);
-const POURING: Duration = Duration::from_millis(1500);
-const PINGING: Duration = Duration::from_secs(1);
+/// Connections that are made before resumed ones are counted: each leaves a ticket.
+const TICKETS: usize = 32;
 
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
@@ -26,6 +24,8 @@ pub struct Sample {
     pub latencies: Vec<Duration>,
     /// What the proxy has used of the processors; nothing without a proxy.
     pub cpu: Option<Duration>,
+    /// The part of the TLS handshakes that went on from an earlier session; nothing where there were none.
+    pub resumed: Option<f64>,
 }
 
 impl Sample {
@@ -35,6 +35,7 @@ impl Sample {
             time,
             latencies,
             cpu: None,
+            resumed: None,
         }
     }
 
@@ -45,28 +46,55 @@ impl Sample {
     }
 }
 
+/// How clients connect.
+#[derive(Clone, Copy)]
+pub(super) struct Clients {
+    pub(super) count: usize,
+    pub(super) resume: bool,
+}
+
+/// Has sessions to go on from, where clients do.
+pub(super) fn prepare(partner: &Partner<'_>, address: SocketAddr, clients: Clients) -> Result<()> {
+    if clients.resume {
+        let limit = Limit::Connections(TICKETS);
+        let storm = Storm::resuming(partner, address, clients.count, limit)?;
+        storm.finish()?.ensure_no_failure()?;
+    }
+    Ok(())
+}
+
 pub(super) fn connect(
     partner: &Partner<'_>,
     address: SocketAddr,
-    clients: usize,
+    clients: Clients,
+    time: Duration,
 ) -> Result<Sample> {
-    let storm = Storm::start(partner, address, clients, Limit::Time(CONNECTING))?;
-    let report = storm.finish()?;
+    let start = if clients.resume {
+        Storm::resuming
+    } else {
+        Storm::start
+    };
+    let report = start(partner, address, clients.count, Limit::Time(time))?.finish()?;
     report.ensure_no_failure()?;
     let setups = report.connections.iter().map(|it| it.setup).collect();
     let count = report.connections.len() as f64;
-    Ok(Sample::new(count, report.duration, setups))
+    let resumed = report.connections.iter().filter(|it| it.resumed).count();
+    Ok(Sample {
+        resumed: Some(resumed as f64 / count),
+        ..Sample::new(count, report.duration, setups)
+    })
 }
 
 pub(super) fn pour(
     partner: &Partner<'_>,
     address: SocketAddr,
     connections: usize,
+    time: Duration,
 ) -> Result<Sample> {
     let start = Instant::now();
     let poured: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..connections)
-            .map(|_| scope.spawn(|| partner.pour(address, POURING)))
+            .map(|_| scope.spawn(|| partner.pour(address, time)))
             .collect();
         let end = |thread: thread::ScopedJoinHandle<'_, Result<_>>| {
             let panicked = |_| Err(anyhow!("a thread panicked"));
@@ -79,11 +107,11 @@ pub(super) fn pour(
     Ok(Sample::new(bytes as f64 / MEBIBYTE, time, Vec::new()))
 }
 
-pub(super) fn ping(partner: &Partner<'_>, address: SocketAddr) -> Result<Sample> {
+pub(super) fn ping(partner: &Partner<'_>, address: SocketAddr, time: Duration) -> Result<Sample> {
     let mut connection = partner.echo(address)?;
     let start = Instant::now();
     let mut pings = Vec::new();
-    while start.elapsed() < PINGING {
+    while start.elapsed() < time {
         pings.push(connection.ping()?);
     }
     let time = start.elapsed();

@@ -5,18 +5,24 @@
 
 mod config;
 mod cpu;
+pub mod document;
+pub mod forward;
 mod load;
 mod machine;
 pub mod passed;
+pub mod reload;
 mod report;
+pub mod results;
 mod stand;
+pub mod whole;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 pub use self::load::Sample;
-pub use self::report::{as_json, print};
+pub use self::report::{as_json, print, tables};
 use self::stand::Stand;
 pub use self::stand::System;
 use crate::Lab;
@@ -39,14 +45,26 @@ pub struct Subject {
 enum Way {
     /// The ClientHello decides, the bytes go on as they came.
     Pass,
-    /// Its TLS ends at the proxy, which speaks TLS to the Edge.
-    Terminate,
+    /// Its TLS ends at the proxy, with this certificate, and the proxy speaks TLS to the Edge.
+    Terminate(Certificate),
+}
+
+/// The key of a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Certificate {
+    Rsa2048,
+    P256,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// Connections one after the other, by so many clients at once: a full handshake, an echo, and the end.
-    Connections { version: TlsVersion, clients: usize },
+    /// Connections one after the other, by so many clients at once: a handshake, an echo, and the end.
+    Connections {
+        version: TlsVersion,
+        clients: usize,
+        /// Whether a client goes on from an earlier session.
+        resumes: bool,
+    },
     /// So many connections at once, as fast as they can, towards the Edge.
     Bulk { connections: usize },
     /// A kilobyte there and back, on one connection.
@@ -63,22 +81,67 @@ const fn subject(key: &'static str, title: &'static str, way: Way, kind: Kind) -
 }
 
 const fn connections(version: TlsVersion, clients: usize) -> Kind {
-    Kind::Connections { version, clients }
+    Kind::Connections {
+        version,
+        clients,
+        resumes: false,
+    }
 }
 
+const fn resumptions(version: TlsVersion, clients: usize) -> Kind {
+    Kind::Connections {
+        version,
+        clients,
+        resumes: true,
+    }
+}
+
+const RSA: Way = Way::Terminate(Certificate::Rsa2048);
+const ECDSA: Way = Way::Terminate(Certificate::P256);
+
 /// Everything that is measured, in order.
-pub const SUBJECTS: [Subject; 9] = [
+pub const SUBJECTS: [Subject; 14] = [
     subject(
-        "terminated-tls13",
+        "terminated-tls13-rsa-full",
         "terminated: full TLS 1.3 handshakes, RSA-2048, 8 clients",
-        Way::Terminate,
+        RSA,
         connections(TlsVersion::V13, 8),
     ),
     subject(
-        "terminated-tls12",
+        "terminated-tls12-rsa-full",
         "terminated: full TLS 1.2 handshakes, RSA-2048, 8 clients",
-        Way::Terminate,
+        RSA,
         connections(TlsVersion::V12, 8),
+    ),
+    subject(
+        "terminated-tls13-ecdsa-full",
+        "terminated: full TLS 1.3 handshakes, ECDSA P-256, 8 clients",
+        ECDSA,
+        connections(TlsVersion::V13, 8),
+    ),
+    subject(
+        "terminated-tls12-ecdsa-full",
+        "terminated: full TLS 1.2 handshakes, ECDSA P-256, 8 clients",
+        ECDSA,
+        connections(TlsVersion::V12, 8),
+    ),
+    subject(
+        "terminated-tls13-rsa-resumed",
+        "terminated: resumed TLS 1.3 handshakes, RSA-2048, 8 clients",
+        RSA,
+        resumptions(TlsVersion::V13, 8),
+    ),
+    subject(
+        "terminated-tls12-rsa-resumed",
+        "terminated: resumed TLS 1.2 handshakes, RSA-2048, 8 clients",
+        RSA,
+        resumptions(TlsVersion::V12, 8),
+    ),
+    subject(
+        "terminated-tls13-ecdsa-resumed",
+        "terminated: resumed TLS 1.3 handshakes, ECDSA P-256, 8 clients",
+        ECDSA,
+        resumptions(TlsVersion::V13, 8),
     ),
     subject(
         "passed-connections",
@@ -107,7 +170,7 @@ pub const SUBJECTS: [Subject; 9] = [
     subject(
         "terminated-bulk-1",
         "terminated: bulk, 1 connection",
-        Way::Terminate,
+        RSA,
         Kind::Bulk { connections: 1 },
     ),
     subject(
@@ -119,7 +182,7 @@ pub const SUBJECTS: [Subject; 9] = [
     subject(
         "terminated-ping",
         "terminated: a kilobyte there and back",
-        Way::Terminate,
+        RSA,
         Kind::Pings,
     ),
 ];
@@ -151,8 +214,17 @@ pub struct Options {
     pub workers: usize,
     /// Only subjects whose key contains this.
     pub only: String,
+    /// How long a sample of connections takes; bulk and pings take less.
+    pub sample: Duration,
+    /// Only systems of these names; all where there are none.
+    pub systems: Vec<String>,
     /// Another build of snigate, to be measured beside the built one.
     pub beside: Option<PathBuf>,
+}
+
+/// Whether a system of this name is to be measured.
+fn chosen(names: &[String], name: &str) -> bool {
+    names.is_empty() || names.iter().any(|it| it == name)
 }
 
 /// Measures.
@@ -164,6 +236,7 @@ pub fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Vec<Tabl
     let systems: Vec<_> = System::ALL
         .into_iter()
         .filter(|system| options.beside.is_some() || *system != System::SnigateBeside)
+        .filter(|system| chosen(&options.systems, system.name()))
         .collect();
     let topology = Topology {
         capture: false,
@@ -207,7 +280,7 @@ pub fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Vec<Tabl
                 progress(&format!("round {round} of {rounds}: {title}: {name}"));
                 let stand = stands.iter().find(|stand| stand.system() == row.system);
                 let stand = stand.context("a row without a stand")?;
-                let sample = stand.measure(subject);
+                let sample = stand.measure(subject, options.sample);
                 row.samples
                     .push(sample.with_context(|| format!("{title}: {name}"))?);
             }

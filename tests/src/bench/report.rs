@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Kind, Row, Subject, System, Table};
+use super::results::{self, Better, Metric};
+use super::{Kind, Row, Sample, Subject, System, Table};
 
 impl Subject {
     /// What is counted, and per how many of that the processors' time is told.
@@ -15,6 +16,18 @@ impl Subject {
             Kind::Pings => ("pings/s", 1.0, "µs/ping"),
         }
     }
+}
+
+impl Sample {
+    fn latency(&self, quantile: f64) -> Option<Duration> {
+        self::quantile(self.latencies.clone(), quantile)
+    }
+}
+
+fn quantile(mut all: Vec<Duration>, quantile: f64) -> Option<Duration> {
+    all.sort_unstable();
+    let last = all.len().checked_sub(1)?;
+    all.get((last as f64 * quantile).round() as usize).copied()
 }
 
 impl Row {
@@ -38,10 +51,7 @@ impl Row {
     /// Of all rounds' connections or pings together.
     fn latency(&self, quantile: f64) -> Option<Duration> {
         let all = self.samples.iter().flat_map(|sample| &sample.latencies);
-        let mut all: Vec<_> = all.copied().collect();
-        all.sort_unstable();
-        let last = all.len().checked_sub(1)?;
-        all.get((last as f64 * quantile).round() as usize).copied()
+        self::quantile(all.copied().collect(), quantile)
     }
 
     /// Microseconds of the processors' time per unit.
@@ -97,6 +107,60 @@ pub fn print(tables: &[Table]) {
                     .unwrap_or_default(),
                 relative(Row::cpu).unwrap_or_default(),
             );
+        }
+    }
+}
+
+/// The same for the document.
+#[must_use]
+pub fn tables(tables: &[Table]) -> Vec<results::Table> {
+    tables.iter().map(Table::for_results).collect()
+}
+
+impl Table {
+    fn for_results(&self) -> results::Table {
+        let (rate, per, cpu) = self.subject.unit();
+        let sets_up = matches!(self.subject.kind, Kind::Connections { .. });
+        let row = |row: &Row| {
+            let each = |of: &dyn Fn(&Sample) -> Option<f64>| -> Vec<f64> {
+                row.samples.iter().filter_map(of).collect()
+            };
+            let micros = |quantile| each(&|it| Some(it.latency(quantile)?.as_secs_f64() * 1e6));
+            let seconds = |sample: &Sample| Some(sample.cpu?.as_secs_f64() / sample.units);
+            let per_cpu = |sample: &Sample| {
+                let seconds = seconds(sample)?;
+                (sets_up && seconds > 0.0).then_some(1.0 / seconds)
+            };
+            results::Row {
+                name: row.system.name().to_owned(),
+                role: row.system.role(),
+                x: None,
+                cells: vec![
+                    each(&|sample| Some(sample.rate())),
+                    micros(0.5),
+                    micros(0.99),
+                    each(&|sample| Some(seconds(sample)? * 1e6 * per)),
+                    each(&per_cpu),
+                    each(&|sample| sample.resumed.map(|part| part * 100.0)),
+                ],
+            }
+        };
+        results::Table {
+            key: format!("proxy/{}", self.subject.key),
+            title: self.subject.title.to_owned(),
+            metrics: vec![
+                Metric::new("rate", rate, Better::Higher),
+                Metric::new("p50", "µs", Better::Lower),
+                Metric::new("p99", "µs", Better::Lower),
+                Metric::new("CPU of the proxy", cpu, Better::Lower),
+                Metric::new(
+                    "rate per CPU",
+                    &format!("{rate} for each CPU of the proxy's"),
+                    Better::Neither,
+                ),
+                Metric::new("resumed", "%", Better::Neither),
+            ],
+            rows: self.rows.iter().map(row).collect(),
         }
     }
 }

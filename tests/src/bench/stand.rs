@@ -6,9 +6,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Kind, Options, Sample, Subject, Way,
+    Certificate, Kind, Options, Sample, Subject, Way,
     config::{self, PASSED, edge_address},
-    cpu, load,
+    cpu,
+    load::{self, Clients},
+    results::Role,
 };
 use crate::Lab;
 use crate::addresses::{SIP_TLS, VIP_1};
@@ -20,12 +22,23 @@ use crate::pki::{Identity, Pki};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A domain that is terminated, and the Edge's own name.
+/// Domains that are terminated, one with each certificate, and the Edge's own name.
 const TERMINATED: &str = "sip.fabrikam.example";
+const TERMINATED_ECDSA: &str = "sip.litware.example";
 const EDGE: &str = "edge-a.hoster.example";
 
-/// Where HAProxy and nginx terminate; the usual port is for what they pass through.
+/// Where HAProxy and nginx terminate; the usual port is for what they pass through. nginx can't choose a certificate by name before 1.25.5.
 const TERMINATING: u16 = SIP_TLS + 1;
+const TERMINATING_ECDSA: u16 = SIP_TLS + 2;
+
+impl Certificate {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rsa2048 => TERMINATED,
+            Self::P256 => TERMINATED_ECDSA,
+        }
+    }
+}
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +81,14 @@ impl System {
         }
     }
 
+    pub(super) fn role(self) -> Role {
+        match self {
+            Self::Direct => Role::Baseline,
+            Self::Snigate | Self::SnigatePreserve | Self::SnigateBeside => Role::Ours,
+            Self::Haproxy | Self::Nginx => Role::Peer,
+        }
+    }
+
     /// Whether a subject makes sense for it.
     pub(super) fn does(self, subject: &Subject) -> bool {
         match self {
@@ -85,18 +106,35 @@ impl System {
 pub(super) struct Stand<'lab> {
     lab: &'lab Lab,
     system: System,
-    _edge: Edge,
+    _server: Edge,
+    /// What the Edge presents.
+    edge: Identity,
     proxies: Proxies<'lab>,
     pki: Pki,
     partner: Identity,
-    served: Identity,
+    served: Served,
+}
+
+/// What is presented where TLS ends at the proxy.
+struct Served {
+    rsa: Identity,
+    ecdsa: Identity,
+}
+
+impl Served {
+    fn of(&self, certificate: Certificate) -> &Identity {
+        match certificate {
+            Certificate::Rsa2048 => &self.rsa,
+            Certificate::P256 => &self.ecdsa,
+        }
+    }
 }
 
 enum Proxies<'lab> {
     None,
     Snigate(Gateway<'lab>),
-    /// One that passes through, and one that terminates.
-    Others([Proxy; 2]),
+    /// One that passes through, and one that terminates with each certificate.
+    Others([Proxy; 3]),
 }
 
 impl<'lab> Stand<'lab> {
@@ -108,7 +146,14 @@ impl<'lab> Stand<'lab> {
             .names(&[EDGE, PASSED])
             .ecdsa()
             .issue()?;
-        let served = pki.server("served", &[TERMINATED])?;
+        let served = Served {
+            rsa: pki.server("served", &[TERMINATED])?,
+            ecdsa: pki
+                .certificate("served-ecdsa")
+                .names(&[TERMINATED_ECDSA])
+                .ecdsa()
+                .issue()?,
+        };
         let partner = pki.server("partner", &["sip.partner.example"])?;
         // A proxy leaves its connections to the Edge in TIME_WAIT, for a minute each.
         lab.gateway.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
@@ -133,7 +178,8 @@ impl<'lab> Stand<'lab> {
         Ok(Self {
             lab,
             system,
-            _edge: Edge::start(&lab.edge_a, SIP_TLS, Some(&EdgeTls::for_anybody(&edge)?))?,
+            _server: Edge::start(&lab.edge_a, SIP_TLS, Some(&EdgeTls::for_anybody(&edge)?))?,
+            edge,
             proxies,
             pki,
             partner,
@@ -149,10 +195,11 @@ impl<'lab> Stand<'lab> {
     pub(super) fn prove(&self) -> Result<()> {
         for (way, version) in [
             (Way::Pass, TlsVersion::V13),
-            (Way::Terminate, TlsVersion::V12),
-            (Way::Terminate, TlsVersion::V13),
+            (Way::Terminate(Certificate::Rsa2048), TlsVersion::V12),
+            (Way::Terminate(Certificate::Rsa2048), TlsVersion::V13),
+            (Way::Terminate(Certificate::P256), TlsVersion::V13),
         ] {
-            if matches!((self.system, way), (System::Direct, Way::Terminate)) {
+            if matches!((self.system, way), (System::Direct, Way::Terminate(_))) {
                 continue;
             }
             let tls = self.tls(way, version)?;
@@ -160,29 +207,44 @@ impl<'lab> Stand<'lab> {
             let report =
                 Storm::start(&partner, self.address(way), 2, Limit::Connections(20))?.finish()?;
             report.ensure_no_failure()?;
-            let ours = report
-                .certificates()
-                .contains_key(&self.served.fingerprint()?);
+            let expected = match way {
+                Way::Pass => &self.edge,
+                Way::Terminate(certificate) => self.served.of(certificate),
+            };
             ensure!(
-                ours == (way == Way::Terminate),
+                report.certificates().contains_key(&expected.fingerprint()?),
                 "the certificate of {way:?} is not the one that it should be"
             );
         }
         Ok(())
     }
 
-    pub(super) fn measure(&self, subject: &Subject) -> Result<Sample> {
+    /// Samples of connections take `time`, others less.
+    pub(super) fn measure(&self, subject: &Subject, time: Duration) -> Result<Sample> {
         let version = match subject.kind {
             Kind::Connections { version, .. } => version,
             Kind::Bulk { .. } | Kind::Pings => TlsVersion::V13,
         };
         let tls = self.tls(subject.way, version)?;
         let (partner, address) = (self.partner(&tls), self.address(subject.way));
+        let clients = match subject.kind {
+            Kind::Connections {
+                clients, resumes, ..
+            } => Clients {
+                count: clients,
+                resume: resumes,
+            },
+            Kind::Bulk { .. } | Kind::Pings => Clients {
+                count: 1,
+                resume: false,
+            },
+        };
+        load::prepare(&partner, address, clients)?;
         let before = self.cpu(subject.way)?;
         let mut sample = match subject.kind {
-            Kind::Connections { clients, .. } => load::connect(&partner, address, clients),
-            Kind::Bulk { connections } => load::pour(&partner, address, connections),
-            Kind::Pings => load::ping(&partner, address),
+            Kind::Connections { .. } => load::connect(&partner, address, clients, time),
+            Kind::Bulk { connections } => load::pour(&partner, address, connections, time * 3 / 4),
+            Kind::Pings => load::ping(&partner, address, time / 2),
         }?;
         let after = self.cpu(subject.way)?;
         sample.cpu = after.zip(before).map(|(after, before)| after - before);
@@ -201,7 +263,7 @@ impl<'lab> Stand<'lab> {
     fn tls(&self, way: Way, version: TlsVersion) -> Result<PartnerTls> {
         let name = match way {
             Way::Pass => PASSED,
-            Way::Terminate => TERMINATED,
+            Way::Terminate(certificate) => certificate.name(),
         };
         PartnerTls::new(name, &self.partner, &self.pki, Some(version))
     }
@@ -209,7 +271,12 @@ impl<'lab> Stand<'lab> {
     fn address(&self, way: Way) -> SocketAddr {
         match (&self.proxies, way) {
             (Proxies::None, _) => edge_address(),
-            (Proxies::Others(_), Way::Terminate) => (VIP_1.v4, TERMINATING).into(),
+            (Proxies::Others(_), Way::Terminate(Certificate::Rsa2048)) => {
+                (VIP_1.v4, TERMINATING).into()
+            }
+            (Proxies::Others(_), Way::Terminate(Certificate::P256)) => {
+                (VIP_1.v4, TERMINATING_ECDSA).into()
+            }
             _ => (VIP_1.v4, SIP_TLS).into(),
         }
     }
@@ -218,9 +285,10 @@ impl<'lab> Stand<'lab> {
         let pid = match &self.proxies {
             Proxies::None => return Ok(None),
             Proxies::Snigate(gateway) => gateway.pid()?,
-            Proxies::Others([passing, terminating]) => match way {
+            Proxies::Others([passing, rsa, ecdsa]) => match way {
                 Way::Pass => passing.process.pid(),
-                Way::Terminate => terminating.process.pid(),
+                Way::Terminate(Certificate::Rsa2048) => rsa.process.pid(),
+                Way::Terminate(Certificate::P256) => ecdsa.process.pid(),
             },
         };
         cpu::used(pid).map(Some)
@@ -231,24 +299,28 @@ fn snigate<'lab>(
     lab: &'lab Lab,
     source: &str,
     tuning: Tuning,
-    served: &Identity,
+    served: &Served,
     pki: &Pki,
 ) -> Result<Proxies<'lab>> {
     let edge = format!(
         "source = \"{source}\"\ntls = {{ name = \"{EDGE}\", roots = {:?} }}",
         pki.roots()
     );
-    let terminated = format!(
-        r#"
+    let terminated = [Certificate::Rsa2048, Certificate::P256].map(|certificate| {
+        let Identity { chain, key, .. } = served.of(certificate);
+        format!(
+            r#"
 [[domain]]
-sip_domain = "fabrikam.example"
+sip_domain = "{}"
 pool = "edges"
-certificate = {:?}
-key = {:?}
+certificate = {chain:?}
+key = {key:?}
 client_certificate = "none"
 "#,
-        served.chain, served.key
-    );
+            certificate.name().trim_start_matches("sip."),
+        )
+    });
+    let terminated = terminated.concat();
     let tables = config::tables(&edge, "bind = false", &terminated);
     let gateway = Gateway::start_tuned(lab, tuning, "", &tables)?;
     Ok(Proxies::Snigate(gateway))
@@ -258,7 +330,7 @@ fn others(
     lab: &Lab,
     make: Make,
     workers: usize,
-    served: &Identity,
+    served: &Served,
     pki: &Pki,
     edge: &Identity,
 ) -> Result<Proxies<'static>> {
@@ -268,21 +340,23 @@ fn others(
             .with_context(|| format!("{} at {address}", make.name()))
     };
     let routes = [(PASSED, edge_address())];
+    let terminate = |port, identity| {
+        let way = peers::Way::Terminate {
+            identity,
+            clients: None,
+            edge: edge_address(),
+            upstream: Some(Upstream {
+                server_name: EDGE,
+                roots: pki.roots(),
+                // Nobody asks for it.
+                identity: edge,
+            }),
+        };
+        start(port, &way)
+    };
     Ok(Proxies::Others([
         start(SIP_TLS, &peers::Way::PassThrough(&routes))?,
-        start(
-            TERMINATING,
-            &peers::Way::Terminate {
-                identity: served,
-                clients: None,
-                edge: edge_address(),
-                upstream: Some(Upstream {
-                    server_name: EDGE,
-                    roots: pki.roots(),
-                    // Nobody asks for it.
-                    identity: edge,
-                }),
-            },
-        )?,
+        terminate(TERMINATING, &served.rsa)?,
+        terminate(TERMINATING_ECDSA, &served.ecdsa)?,
     ]))
 }

@@ -25,6 +25,10 @@ const RING: u32 = 1_000;
 const CURVE: [u32; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 300_000, 1_000_000];
 /// Every packet, also of the curve's largest ring.
 const MAX_FLOWS: u32 = 1_100_000;
+/// Sizes of pools, up to the largest.
+const EDGES: [u32; 4] = [1, 4, 16, 64];
+/// SYNs for each of them and each round.
+const SYNS: u32 = 1_000;
 /// No budget may stop the flood of SYNs that measures a SYN.
 const LIMITS: &str = "[limits]\nsyn_per_source = \"1000000/s\"\n";
 
@@ -44,8 +48,8 @@ pub struct Class {
 /// A point of the curve.
 #[derive(Clone, Debug)]
 pub struct Point {
-    /// How many flows there are.
-    pub flows: u32,
+    /// How many flows, or Edges, there are.
+    pub count: u32,
     /// How long a packet takes.
     pub times: Times,
 }
@@ -58,6 +62,8 @@ pub struct Bench<'a> {
     random: fastrand::Rng,
     classes: Vec<Class>,
     round: u32,
+    /// How many of [`Bench::edges`] there have been.
+    syns: u32,
 }
 
 impl<'a> Bench<'a> {
@@ -80,6 +86,7 @@ impl<'a> Bench<'a> {
             random: fastrand::Rng::with_seed(5061),
             classes: Vec::new(),
             round: 0,
+            syns: 0,
         })
     }
 
@@ -132,10 +139,40 @@ impl<'a> Bench<'a> {
             let calls = (flows / 50).clamp(1_000, 10_000) * rounds;
             let times = self.ring(Family::V4, &[], flows, calls)?;
             points.push(Point {
-                flows,
+                count: flows,
                 times: Times::new(times, HOPS_USED)?,
             });
         }
+        Ok(points)
+    }
+
+    /// Measures SYNs by the number of Edges in the pool that they choose from.
+    ///
+    /// # Errors
+    /// The configuration does not fit, or a SYN is not forwarded.
+    pub fn edges(&mut self, rounds: u32) -> Result<Vec<Point>> {
+        let mut points = Vec::new();
+        if !self.wanted("edges") {
+            return Ok(points);
+        }
+        for edges in EDGES {
+            self.scene.configure(&many_edges(edges))?;
+            let mut times = Vec::new();
+            for n in 0..SYNS * rounds {
+                // Other clients than everybody else's, and for each pool again: a SYN that is known already would cost less.
+                self.syns += 1;
+                let path = Path::usual(Family::V4).from(client(Family::V4, 1_100_000 + self.syns));
+                let ns = self.once(Port::Wan0, &path.syn().frame(), XDP_REDIRECT)?;
+                if n >= SYNS / 10 {
+                    times.push(ns);
+                }
+            }
+            points.push(Point {
+                count: edges,
+                times: Times::new(times, 1)?,
+            });
+        }
+        self.scene.configure(&configuration(LIMITS))?;
         Ok(points)
     }
 
@@ -399,6 +436,23 @@ impl<'a> Bench<'a> {
         });
         Ok(())
     }
+}
+
+/// A pool of so many Edges, all of them ports of one machine, so that the way to each is known.
+fn many_edges(count: u32) -> String {
+    let address = EDGE_A.v4;
+    let edges: String = (0..count)
+        .map(|n| {
+            let port = 10_000 + n;
+            format!("[[edge]]\nname = \"edge-{n}\"\naddress = \"{address}:{port}\"\n\n")
+        })
+        .collect();
+    let names: Vec<_> = (0..count).map(|n| format!("edge-{n}")).collect();
+    format!(
+        "[gateway]\ninterfaces = [\"wan0\"]\n\n{edges}[[pool]]\nname = \"edges\"\nedges = {names:?}\n\n\
+         [[ip_set]]\nname = \"san-group-1\"\naddresses = [\"{}\"]\nsteer = \"edges\"\n\n{LIMITS}",
+        VIP_1.v4
+    )
 }
 
 fn arp() -> Vec<u8> {

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
 use sni_common::checksum;
 use sni_common::contract::{Flow, FlowKey, NextHop, VlanTag};
 use sni_user::datapath::Maps;
@@ -21,6 +23,16 @@ use crate::addresses::{SIP_TLS, VIP_1};
 
 /// Packets of one call through a ring: each costs a hop, and there are 255.
 pub const HOPS_USED: u32 = 200;
+
+/// Keeps this thread on the CPU that it is on: what warms up on one is cold on another.
+///
+/// # Errors
+/// The kernel's.
+pub fn stay_on_this_cpu() -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(sched_getcpu()?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
 
 /// Runs a frame `repeat` times and returns the nanoseconds of one, as the kernel reports them, and the verdict of the last.
 ///

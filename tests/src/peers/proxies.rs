@@ -140,7 +140,7 @@ fn haproxy(lab: &Lab, address: SocketAddr, size: Size, way: &Way<'_>) -> Result<
     match way {
         Way::PassThrough(routes) => {
             config += &format!(
-                " bind {address}\n tcp-request inspect-delay 5s\n\
+                " bind {address}\n option splice-auto\n tcp-request inspect-delay 5s\n\
                  \x20tcp-request content accept if {{ req.ssl_hello_type 1 }}\n"
             );
             for (name, edge) in *routes {
@@ -186,7 +186,7 @@ fn bundle(lab: &Lab, name: &str, identity: &Identity) -> Result<PathBuf> {
 fn nginx(lab: &Lab, address: SocketAddr, size: Size, way: &Way<'_>) -> Result<PathBuf> {
     let directory = lab.dir();
     let directory = directory.display();
-    let mut server = format!("listen {address}");
+    let mut server = format!("listen {address} reuseport");
     let mut maps = String::new();
     match way {
         Way::PassThrough(routes) => {
@@ -207,7 +207,7 @@ fn nginx(lab: &Lab, address: SocketAddr, size: Size, way: &Way<'_>) -> Result<Pa
             upstream,
         } => {
             server += &format!(
-                " ssl;\n ssl_protocols TLSv1.2 TLSv1.3;\n ssl_certificate {};\n ssl_certificate_key {};\n proxy_pass {edge};\n",
+                " ssl;\n ssl_session_cache shared:sessions:10m;\n ssl_protocols TLSv1.2 TLSv1.3;\n ssl_certificate {};\n ssl_certificate_key {};\n proxy_pass {edge};\n",
                 identity.chain.display(),
                 identity.key.display()
             );

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use rustls::HandshakeKind;
 
 use super::channel::{Channel, Until};
 use super::partner::{Partner, open_socket};
@@ -22,7 +23,7 @@ const ECHO: usize = 256;
 
 /// Connections under way; dropping it ends them.
 ///
-/// Each is a full handshake, without resumption, followed by an echo of some bytes by a Rust [`Edge`](super::Edge), and
+/// Each is a full handshake, unless it is told to resume, followed by an echo of some bytes by a Rust [`Edge`](super::Edge), and
 /// is closed by the client and then by the other side.
 #[derive(Debug)]
 pub struct Storm {
@@ -62,6 +63,8 @@ pub struct StormConnection {
     pub duration: Duration,
     /// The SHA-256 of the certificate that the server presented; all zero without TLS.
     pub certificate: Hash,
+    /// Whether its TLS session goes on from an earlier one.
+    pub resumed: bool,
 }
 
 #[derive(Debug)]
@@ -91,6 +94,30 @@ impl Storm {
         clients: usize,
         limit: Limit,
     ) -> Result<Self> {
+        let tls = partner.tls.cloned().map(PartnerTls::without_resumption);
+        Self::start_with(partner, tls, address, clients, limit)
+    }
+
+    /// Likewise, but clients go on from earlier sessions, their own and those of storms before with the same [`PartnerTls`].
+    ///
+    /// # Errors
+    /// A thread could not be started.
+    pub fn resuming(
+        partner: &Partner<'_>,
+        address: SocketAddr,
+        clients: usize,
+        limit: Limit,
+    ) -> Result<Self> {
+        Self::start_with(partner, partner.tls.cloned(), address, clients, limit)
+    }
+
+    fn start_with(
+        partner: &Partner<'_>,
+        tls: Option<PartnerTls>,
+        address: SocketAddr,
+        clients: usize,
+        limit: Limit,
+    ) -> Result<Self> {
         // One address has 28 000 ports, and each would rest for a minute after its connection.
         partner.namespace.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
         let start = Instant::now();
@@ -106,7 +133,7 @@ impl Storm {
         });
         let client = Client {
             source: partner.source,
-            tls: partner.tls.cloned().map(PartnerTls::without_resumption),
+            tls,
             timeout: partner.timeout,
             address,
         };
@@ -269,6 +296,7 @@ impl Client {
         let mut channel =
             Channel::new(socket, tls, deadline, Arc::clone(stop)).context("handshake")?;
         let setup = started.elapsed();
+        let kind = channel.tls().and_then(|tls| tls.handshake_kind());
         let certificate = channel
             .tls()
             .and_then(|tls| tls.peer_certificates()?.first());
@@ -288,6 +316,7 @@ impl Client {
             setup,
             duration: started.elapsed(),
             certificate,
+            resumed: kind == Some(HandshakeKind::Resumed),
         })
     }
 }

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use super::memory::Reading;
 use super::report::{left_out_as_json, print_left_out};
-use super::stand::{LeftOut, Stand, Terms};
+use super::stand::{LeftOut, Source, Stand, Terms};
 use super::system::{SYSTEMS, System};
 use crate::Lab;
+use crate::bench::chosen;
+use crate::bench::results::{self, Better, Metric};
 use crate::peers::Size;
+use crate::plot::figure;
 
 /// Files beside connections: of this process, and of proxies.
 const OTHER_FILES: u64 = 512;
@@ -36,6 +39,8 @@ pub struct Options {
     pub silence: Duration,
     /// Threads or processes of each proxy.
     pub workers: usize,
+    /// Only systems of these names; all where there are none.
+    pub systems: Vec<String>,
 }
 
 /// What one system takes.
@@ -55,36 +60,56 @@ pub struct Measured {
 }
 
 /// How many connections the limit of open files leaves room for: partner and Edge are in one process with a socket each, and so are both
-/// sockets of a proxy. The limit is raised as far as it goes; what is started afterwards inherits it.
+/// sockets of a proxy. The limit is raised as far as it goes, or as `wanted` connections need; what is started afterwards inherits it.
 ///
 /// # Errors
 /// The kernel's.
-pub fn room() -> Result<usize> {
+pub fn room(wanted: usize) -> Result<usize> {
+    let needed = 2 * (wanted + SPARE) as u64 + OTHER_FILES;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(usize::try_from(hard.saturating_sub(OTHER_FILES) / 2)?)
+    let limit = hard.max(needed);
+    // The superuser may go beyond the hard limit, but not in every container.
+    let limit = match setrlimit(Resource::RLIMIT_NOFILE, limit, limit) {
+        Ok(()) => limit,
+        Err(_) => {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+            hard
+        }
+    };
+    Ok(usize::try_from(limit.saturating_sub(OTHER_FILES) / 2)?)
 }
 
 /// Measures one system after the other, each in a lab of its own that is gone before the next one comes.
 ///
 /// # Errors
-/// Something does not start, or a single connection fails.
+/// Something does not start. A system of which a single connection fails is left out.
 pub fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Measured> {
     let mut rows = Vec::new();
     let mut left_out = Vec::new();
     // Links have no part in this; XDP is on every kernel that snigate runs on.
     let systems = SYSTEMS.into_iter();
-    for system in systems.filter(|system| !system.offloads) {
+    let systems = systems.filter(|system| !system.offloads);
+    for system in systems.filter(|system| chosen(&options.systems, system.name)) {
         progress(&format!("starting {}", system.name));
-        let terms = Terms::plain(Size {
-            workers: options.workers,
-            connections: options.connections + SPARE,
-        });
+        // The datapath has some nine thousand ports of the gateway's own, which are fewer than the connections may be.
+        let terms = Terms {
+            source: Source::Preserve,
+            ..Terms::plain(Size {
+                workers: options.workers,
+                connections: options.connections + SPARE,
+            })
+        };
         let lab = Lab::new("bench-idle", &terms.topology(&system))?;
         match Stand::start(&lab, system, terms)? {
             Ok(stand) => {
-                let row = measure(&stand, options, &mut progress);
-                rows.push(row.with_context(|| system.name)?);
+                // With the largest numbers a system may come to its end; the others have theirs to tell.
+                match measure(&stand, options, &mut progress) {
+                    Ok(row) => rows.push(row),
+                    Err(error) => left_out.push(LeftOut {
+                        system,
+                        reason: format!("{} connections: {error:#}", options.connections),
+                    }),
+                }
             }
             Err(reason) => left_out.push(reason),
         }
@@ -231,6 +256,52 @@ pub fn print(measured: &Measured) {
             );
         }
     }
+}
+
+/// The same for the document: one table, with the part of the kernel's memory that is over routing's.
+#[must_use]
+pub fn table(measured: &Measured) -> Option<results::Table> {
+    let connections = measured.rows.first()?.connections;
+    let row = |row: &Row| {
+        let over = measured.slab_over_routing(row);
+        let figures = [
+            Some(row.processes()),
+            over,
+            Some(row.maps()),
+            measured.all_told(row),
+            Some(row.sockets()),
+            Some(row.before.processes as f64 / KILOBYTE / KILOBYTE),
+            Some(row.before.maps as f64 / KILOBYTE / KILOBYTE),
+        ];
+        results::Row {
+            name: row.system.name.to_owned(),
+            role: row.system.role(),
+            x: Some(connections as f64),
+            cells: figures.map(Vec::from_iter).into(),
+        }
+    };
+    let systems = measured.rows.iter();
+    let systems = systems.filter(|row| !row.system.is_routing());
+    Some(results::Table {
+        key: format!("idle/{connections}"),
+        title: format!("{} silent connections", figure(connections as f64)),
+        metrics: vec![
+            Metric::new("processes", "KB each", Better::Neither),
+            Metric::new("kernel", "KB each", Better::Neither),
+            Metric::new("of it maps", "KB each", Better::Neither),
+            Metric::new("all told", "KB each", Better::Lower),
+            Metric::new("sockets", "each", Better::Neither),
+            Metric::new("processes at rest", "MiB", Better::Lower),
+            Metric::new("maps at rest", "MiB", Better::Neither),
+        ],
+        rows: systems.map(row).collect(),
+    })
+}
+
+/// What was left out, in words.
+#[must_use]
+pub fn left_out(measured: &Measured) -> Vec<String> {
+    measured.left_out.iter().map(LeftOut::told).collect()
 }
 
 /// The same for programs.

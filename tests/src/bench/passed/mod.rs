@@ -10,7 +10,7 @@ mod stand;
 mod system;
 mod work;
 
-pub use self::report::{as_json, print};
+pub use self::report::{as_json, left_out, print, tables};
 pub use self::rounds::{Measured, Options};
 pub use self::stand::LeftOut;
 pub use self::system::System;

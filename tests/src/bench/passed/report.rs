@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::LeftOut;
 use super::rounds::{Measured, Row, Subject, Table};
 use super::work::{Kind, Sample};
+use crate::bench::results::{self, Better, Metric};
 
 /// Above this, others' work is in the figures.
 const QUIET: f64 = 0.05;
@@ -50,9 +51,13 @@ impl Row {
     }
 
     /// What routing took in the same round is taken away from each sample.
-    fn cpu_over(&self, routing: &Self) -> Option<f64> {
+    fn all_cpu_over(&self, routing: &Self) -> Vec<f64> {
         let pairs = self.samples.iter().zip(&routing.samples);
-        median(pairs.map(|(own, routing)| own.cpu - routing.cpu).collect())
+        pairs.map(|(own, routing)| own.cpu - routing.cpu).collect()
+    }
+
+    fn cpu_over(&self, routing: &Self) -> Option<f64> {
+        median(self.all_cpu_over(routing))
     }
 }
 
@@ -212,8 +217,8 @@ pub fn print(measured: &Measured) {
 }
 
 pub(super) fn print_left_out(left_out: &[LeftOut]) {
-    for LeftOut { system, reason } in left_out {
-        println!("Left out: {} ({}): {reason}", system.name, system.links());
+    for one in left_out {
+        println!("Left out: {}", one.told());
     }
 }
 
@@ -254,6 +259,64 @@ fn print_table(table: &Table) {
             println!("{name}: {percent:.2} % of the connections were left to the agent.");
         }
     }
+}
+
+/// The same for the document; `bench` is the first part of the tables' keys.
+#[must_use]
+pub fn tables(bench: &str, measured: &Measured) -> Vec<results::Table> {
+    let tables = measured.tables.iter();
+    tables.map(|table| table.for_results(bench)).collect()
+}
+
+impl Table {
+    fn for_results(&self, bench: &str) -> results::Table {
+        let (rate, cpu, per) = self.subject.units();
+        let links = if self.offloads { "on" } else { "off" };
+        let routing = self.routing();
+        let row = |row: &Row| {
+            let over = routing.filter(|_| !row.system.is_routing());
+            let over = over.map_or_else(Vec::new, |routing| row.all_cpu_over(routing));
+            let scaled = |values: Vec<f64>| values.into_iter().map(|it| it * per).collect();
+            results::Row {
+                name: row.system.name.to_owned(),
+                role: row.system.role(),
+                x: None,
+                cells: vec![
+                    row.rates(),
+                    row.values(|sample| Some(micros(sample.latency?[0]))),
+                    row.values(|sample| Some(micros(sample.latency?[1]))),
+                    scaled(row.values(|sample| Some(sample.cpu))),
+                    scaled(over),
+                    row.values(|sample| Some(1.0 / sample.cpu)),
+                    row.values(|sample| sample.agents.map(|part| part * 100.0)),
+                ],
+            }
+        };
+        results::Table {
+            key: format!("{bench}/{}", self.key()),
+            title: format!("{}; offloads {links}", self.subject.title),
+            metrics: vec![
+                Metric::new("rate", rate, Better::Higher),
+                Metric::new("p50", "µs", Better::Lower),
+                Metric::new("p99", "µs", Better::Lower),
+                Metric::new("CPU, both ends included", cpu, Better::Neither),
+                Metric::new("CPU over routing", cpu, Better::Lower),
+                Metric::new(
+                    "rate per busy CPU, both ends included",
+                    rate,
+                    Better::Higher,
+                ),
+                Metric::new("left to the agent", "%", Better::Neither),
+            ],
+            rows: self.rows.iter().map(row).collect(),
+        }
+    }
+}
+
+/// What was left out, in words.
+#[must_use]
+pub fn left_out(measured: &Measured) -> Vec<String> {
+    measured.left_out.iter().map(LeftOut::told).collect()
 }
 
 /// The same for programs.

@@ -8,6 +8,7 @@ use super::stand::{LeftOut, Stand, Terms};
 use super::system::{SYSTEMS, System};
 use super::work::{Kind, Sample, at_rest, measure};
 use crate::Lab;
+use crate::bench::chosen;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,8 @@ pub struct Options {
     pub workers: usize,
     /// Only tables whose key contains this.
     pub only: String,
+    /// Only systems of these names; all where there are none.
+    pub systems: Vec<String>,
 }
 
 /// Which bench it is.
@@ -66,7 +69,7 @@ pub(super) struct Table {
 pub struct Measured {
     pub(super) tables: Vec<Table>,
     /// What the CPUs did while nothing was measured, in each round, as a part of all they can do.
-    pub(super) background: Vec<f64>,
+    pub(in crate::bench) background: Vec<f64>,
     pub(super) left_out: Vec<LeftOut>,
 }
 
@@ -106,6 +109,7 @@ pub(super) fn run(
     let systems: Vec<_> = SYSTEMS
         .into_iter()
         .filter(bench.compares)
+        .filter(|system| chosen(&options.systems, system.name))
         .filter(|system| tables.iter().any(|table| table.offloads == system.offloads))
         .collect();
     let labs = systems

@@ -43,6 +43,14 @@ pub struct LeftOut {
     pub reason: String,
 }
 
+impl LeftOut {
+    /// In words.
+    pub(super) fn told(&self) -> String {
+        let Self { system, reason } = self;
+        format!("{} ({}): {reason}", system.name, system.links())
+    }
+}
+
 /// What a bench wants of its stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {

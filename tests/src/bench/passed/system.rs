@@ -1,5 +1,6 @@
 //! What is measured, as data.
 
+use crate::bench::results::Role;
 use crate::peers::Make;
 
 /// What stands between partner and Edge, and on which links.
@@ -92,6 +93,14 @@ impl System {
             "offloads-on"
         } else {
             "offloads-off"
+        }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        match self.through {
+            Through::Routing => Role::Baseline,
+            Through::Snigate { .. } => Role::Ours,
+            Through::Proxy(_) => Role::Peer,
         }
     }
 

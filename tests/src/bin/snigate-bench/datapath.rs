@@ -1,12 +1,11 @@
 //! Nanoseconds of a packet, by class and by the number of flows, through BPF_PROG_TEST_RUN.
 
 use anyhow::Result;
-use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 use sni_user::datapath::ProgramFacts;
+use snigate_tests::packets::Rig;
 use snigate_tests::packets::bench::{Bench, Class, Point};
-use snigate_tests::packets::{Rig, measure::Times};
+use snigate_tests::packets::measure::{Times, stay_on_this_cpu};
 
 use crate::{kernel, progress};
 
@@ -39,14 +38,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     } else {
         print_tables(&facts, &classes, &curve);
     }
-    Ok(())
-}
-
-/// What warms up on one CPU is cold on another.
-fn stay_on_this_cpu() -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(sched_getcpu()?)?;
-    sched_setaffinity(Pid::from_raw(0), &set)?;
     Ok(())
 }
 
@@ -104,7 +95,7 @@ fn print_curve(curve: &[Point]) {
         let bar = point.times.median() * WIDTH / most.unwrap_or(1).max(1);
         println!(
             "{:>9}  {}  {}",
-            point.flows,
+            point.count,
             figures(&point.times),
             "#".repeat(bar as usize)
         );
@@ -130,7 +121,7 @@ fn as_json(facts: &ProgramFacts, classes: &[Class], curve: &[Point]) -> Value {
             "aim": class.aim,
         })).collect::<Vec<_>>(),
         "curve": curve.iter().map(|point| json!({
-            "flows": point.flows,
+            "flows": point.count,
             "nanoseconds": times(&point.times),
         })).collect::<Vec<_>>(),
     })

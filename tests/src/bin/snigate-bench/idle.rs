@@ -29,7 +29,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let cpus = available_parallelism().context("the number of CPUs")?.get();
     let workers = options.workers.map_or(cpus, usize::from);
     let wanted = usize::try_from(options.connections)?;
-    let connections = wanted.min(idle::room()?);
+    let connections = wanted.min(idle::room(wanted)?);
     if connections < wanted {
         eprintln!(
             "The hard limit of open files allows {connections} connections, not {wanted}: raise it (`ulimit -Hn`) for more."
@@ -39,6 +39,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         connections,
         silence: Duration::from_secs(options.silence),
         workers,
+        systems: Vec::new(),
     };
     let measured = idle::run(&how, progress)?;
     progress("");

@@ -4,6 +4,7 @@ mod datapath;
 mod idle;
 mod passed;
 mod proxy;
+mod whole;
 
 use std::io::Write as _;
 
@@ -30,12 +31,18 @@ enum Command {
     Relay(passed::Options),
     /// Memory and sockets of silent connections: hand-off, relay, HAProxy, nginx.
     Idle(idle::Options),
+    /// All of these in one go, and the document of it.
+    All(whole::Options),
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    let measures = match &arguments.command {
+        Command::All(options) => options.measures(),
+        _ => true,
+    };
     ensure!(
-        nix::unistd::geteuid().is_root(),
+        !measures || nix::unistd::geteuid().is_root(),
         "the bench loads the datapath into the kernel and needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask bench ...`"
     );
     match arguments.command {
@@ -44,6 +51,7 @@ fn main() -> Result<()> {
         Command::Setup(options) => passed::set_up(&options),
         Command::Relay(options) => passed::relay(&options),
         Command::Idle(options) => idle::run(&options),
+        Command::All(options) => whole::run(&options),
     }
 }
 

@@ -59,6 +59,7 @@ fn run(
         sample,
         workers,
         only: options.only.clone(),
+        systems: Vec::new(),
     };
     let measured = measure(&how)?;
     progress("");

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -28,6 +29,9 @@ pub(crate) struct Options {
     beside: Option<PathBuf>,
 }
 
+/// How long a sample of connections takes.
+const SAMPLE: Duration = Duration::from_secs(2);
+
 pub(crate) fn run(options: &Options) -> Result<()> {
     let cpus = available_parallelism().context("the number of CPUs")?.get();
     let workers = options.workers.map_or(cpus, usize::from);
@@ -35,6 +39,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         rounds: options.rounds,
         workers,
         only: options.only.clone(),
+        sample: SAMPLE,
+        systems: Vec::new(),
         beside: options.beside.clone(),
     };
     let tables = bench::run(&how, progress)?;
