@@ -16,6 +16,9 @@ pub mod tls;
 
 mod clock;
 mod connection_log;
+#[cfg(test)]
+#[path = "../../fuzz/corpus.rs"]
+mod corpus;
 mod descriptors;
 mod hold;
 mod http;
