@@ -17,6 +17,9 @@ pub mod tls;
 
 mod clock;
 mod connection_log;
+#[cfg(test)]
+#[path = "../../fuzz/corpus.rs"]
+mod corpus;
 mod descriptors;
 mod hold;
 mod http;

@@ -2,6 +2,8 @@
 //!
 //! cargo-fuzz would take longer to build than the targets, and asks for nightly. What it adds is a handful of stable flags, here
 //! below; its address sanitizer is left out, as the fuzzed code has no `unsafe`.
+//!
+//! The datapath's programs are not code that libFuzzer could run: `cargo xtask fuzz datapath` is a test of the packet tables, for as long as one likes.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,13 +12,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{bpf_toolchain, process};
+use crate::{bpf_toolchain, packages, process, provision};
 
 /// A fuzz target.
 struct Target {
     name: &'static str,
-    /// What the fuzzer starts from.
-    seeds: &'static str,
+    /// What the fuzzer starts from besides its corpus.
+    seeds: Option<&'static str>,
     /// Longest input, in bytes.
     longest: u32,
     /// Where an input that crashes it becomes a test.
@@ -25,22 +27,47 @@ struct Target {
 
 const TARGETS: &[Target] = &[
     Target {
+        name: "config",
+        seeds: None,
+        longest: 4096,
+        tests: "sni-user/src/config/invariants.rs",
+    },
+    Target {
+        name: "control",
+        seeds: None,
+        longest: 2048,
+        tests: "sni-user/src/control/invariants.rs",
+    },
+    Target {
         name: "hello",
-        seeds: "sni-user/tests/hellos",
+        seeds: Some("sni-user/tests/hellos"),
         // Bigger hellos are the tests' business; the search is faster without them.
         longest: 8192,
         tests: "sni-user/tests/hello/",
     },
     Target {
+        name: "mirror",
+        seeds: None,
+        longest: 4096,
+        tests: "sni-user/src/tls/invariants.rs",
+    },
+    Target {
+        name: "proxy",
+        seeds: None,
+        // A little more than the longest header that is taken.
+        longest: 2100,
+        tests: "sni-user/src/proxy/proxy_header/invariants.rs",
+    },
+    Target {
         name: "translate",
-        seeds: "sni-common/tests/translate/seeds",
+        seeds: Some("sni-common/tests/translate/seeds"),
         // A translation, and the longest option area.
         longest: 62,
         tests: "sni-common/tests/translate/",
     },
     Target {
         name: "walk",
-        seeds: "sni-user/tests/hellos",
+        seeds: Some("sni-user/tests/hellos"),
         // A little more than the datapath has room for.
         longest: 3200,
         tests: "sni-user/tests/hello/",
@@ -60,12 +87,15 @@ const RUSTFLAGS: &[&str] = &[
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// One target alone: hello, translate or walk
-    #[arg(value_parser = TARGETS.iter().map(|target| target.name).collect::<Vec<_>>())]
+    /// One target alone; `datapath` is not among those that run without it
+    #[arg(value_parser = names())]
     target: Option<String>,
-    /// How long to look, in seconds; at each target
-    #[arg(long, default_value_t = 5)]
-    seconds: u32,
+    /// How long to look, in seconds, at each target: 5, but for a single seed
+    #[arg(long)]
+    seconds: Option<u32>,
+    /// The first round's seed; the target `datapath` alone has one
+    #[arg(long, value_name = "N", requires = "target")]
+    seed: Option<u64>,
     /// Run this input alone, such as one that a crash has left
     #[arg(
         long,
@@ -74,9 +104,31 @@ pub(crate) struct Options {
         requires = "target"
     )]
     reproduce: Option<PathBuf>,
+    /// Put what has been found since into the corpus of the repository, and leave out what adds nothing
+    #[arg(long, conflicts_with_all = ["seconds", "reproduce"])]
+    minimise: bool,
+}
+
+/// Enough to see that the targets work, and that what was found once is not back.
+const SECONDS: u32 = 5;
+
+/// The target whose code the kernel runs.
+const DATAPATH: &str = "datapath";
+
+fn names() -> Vec<&'static str> {
+    let names = TARGETS.iter().map(|target| target.name);
+    names.chain([DATAPATH]).collect()
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.target.as_deref() == Some(DATAPATH) {
+        return datapath(options);
+    }
+    if options.seed.is_some() {
+        bail!(
+            "--seed is for `cargo xtask fuzz datapath`: libFuzzer goes on from what it has found"
+        );
+    }
     let directory = process::target_dir()?.join("fuzz");
     process::step("building the fuzz targets", || build(&directory))?;
     let wanted = |target: &&Target| {
@@ -90,10 +142,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if let Some(input) = &options.reproduce {
             return process::run(Command::new(fuzzer).arg(input));
         }
-        let what = format!("fuzzing {} for {} s", target.name, options.seconds);
-        process::step(&what, || {
-            search(target, &fuzzer, &directory, options.seconds)
-        })?;
+        if options.minimise {
+            minimise(target, &fuzzer, &directory)?;
+            continue;
+        }
+        let seconds = options.seconds.unwrap_or(SECONDS);
+        let what = format!("fuzzing {} for {seconds} s", target.name);
+        process::step(&what, || search(target, &fuzzer, &directory, seconds))?;
     }
     Ok(())
 }
@@ -125,7 +180,7 @@ fn search(target: &Target, fuzzer: &Path, directory: &Path, seconds: u32) -> Res
     }
     let output = Command::new(fuzzer)
         .arg(&corpus)
-        .arg(process::workspace().join(target.seeds))
+        .args(target.inputs())
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .arg(format!("-max_len={}", target.longest))
@@ -147,6 +202,99 @@ fn search(target: &Target, fuzzer: &Path, directory: &Path, seconds: u32) -> Res
         eprintln!("xtask: {statistic}");
     }
     Ok(())
+}
+
+/// Inputs of a target in the repository that nobody has named.
+const KEPT: usize = 60;
+
+/// Has libFuzzer choose the fewest inputs that go everywhere, and puts them where the old ones were: of very many the longest, which go furthest. Those
+/// with names of their own are somebody's, and stay.
+fn minimise(target: &Target, fuzzer: &Path, directory: &Path) -> Result<()> {
+    let chosen = directory.join("chosen").join(target.name);
+    if chosen.exists() {
+        std::fs::remove_dir_all(&chosen)?;
+    }
+    std::fs::create_dir_all(&chosen)?;
+    process::output(
+        Command::new(fuzzer)
+            .args(["-set_cover_merge=1", "-use_counters=0"])
+            .arg(format!("-max_len={}", target.longest))
+            .arg(&chosen)
+            .args(target.inputs())
+            .arg(directory.join("corpus").join(target.name)),
+    )?;
+    let corpus = target.corpus();
+    for input in files(&corpus)?.into_iter().filter(|path| is_found(path)) {
+        std::fs::remove_file(input)?;
+    }
+    // What a name stands for is there already.
+    let named: Vec<_> = files(&corpus)?
+        .into_iter()
+        .map(std::fs::read)
+        .collect::<Result<_, _>>()?;
+    let mut inputs = files(&chosen)?;
+    inputs.sort_by_key(|path| std::cmp::Reverse(path.metadata().map_or(0, |it| it.len())));
+    for input in inputs.into_iter().take(KEPT) {
+        let name = input.file_name().context("a file without a name")?;
+        if !named.contains(&std::fs::read(&input)?) {
+            std::fs::copy(&input, corpus.join(name))?;
+        }
+    }
+    eprintln!("xtask: {}: {} inputs", target.name, files(&corpus)?.len());
+    Ok(())
+}
+
+fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(directory)
+        .with_context(|| format!("{} can't be read", directory.display()))?;
+    let paths = entries.map(|entry| Ok(entry?.path()));
+    paths.collect()
+}
+
+/// Whether libFuzzer has named it, by its SHA-1.
+fn is_found(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+impl Target {
+    /// Its inputs in the repository.
+    fn corpus(&self) -> PathBuf {
+        process::workspace().join("fuzz/corpus").join(self.name)
+    }
+
+    /// Where it starts from.
+    fn inputs(&self) -> Vec<PathBuf> {
+        let seeds = self.seeds.map(|seeds| process::workspace().join(seeds));
+        [self.corpus()].into_iter().chain(seeds).collect()
+    }
+}
+
+/// Random packets through the programs themselves (BPF_PROG_TEST_RUN), in the lab.
+fn datapath(options: &Options) -> Result<()> {
+    if options.reproduce.is_some() || options.minimise {
+        bail!("packets are repeated by their seed: run `cargo xtask fuzz datapath --seed N`");
+    }
+    if !process::is_root() {
+        bail!("running packets through the kernel needs root: run it with sudo");
+    }
+    provision::datapath_toolchain()?;
+    packages::provide(&packages::LAB)?;
+    let mut test = process::cargo("test");
+    test.args(["--package", "snigate-tests", "--test", "packets"])
+        .args(["--", "--nocapture", "nothing_goes_where_it_must_not"])
+        .env("SNIGATE_LAB", "1");
+    if let Some(seed) = options.seed {
+        test.env("SNIGATE_PACKETS_SEED", seed.to_string());
+    }
+    // A seed alone is one round.
+    let seconds = options
+        .seconds
+        .or(options.seed.is_none().then_some(SECONDS));
+    if let Some(seconds) = seconds {
+        test.env("SNIGATE_PACKETS_SECONDS", seconds.to_string());
+    }
+    process::run(&mut test)
 }
 
 /// The compiler's own target triple.

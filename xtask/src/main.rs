@@ -39,7 +39,7 @@ enum Task {
     Test(test::Options),
     /// Formatting, lints, documentation, dependencies: everything CI looks at besides the tests
     Check,
-    /// Feed the ClientHello's readers, and the translation of handed-off flows, what a fuzzer thinks of
+    /// Feed whatever reads foreign bytes with what a fuzzer thinks of; or the datapath itself with random packets
     Fuzz(fuzz::Options),
     /// Make the Debian package
     Dist(dist::Options),

@@ -7,6 +7,11 @@ use sni_common::translate::{Leg, Translation, options, pair, translate_options};
 
 use crate::invariants;
 
+#[test]
+fn corpus() {
+    crate::corpus::each("translate", invariants::check);
+}
+
 /// As [`invariants::check`] takes it: sequence numbers, timestamps, scales 7 and 3, these options, ACK, a window.
 fn input(options: u8, area: &[u8]) -> Vec<u8> {
     let words = [1u32, 0xffff_0000, 77, 0x8000_0001].map(u32::to_be_bytes);

@@ -9,6 +9,8 @@
 mod decode;
 mod diagnostics;
 mod include;
+#[cfg(test)]
+mod invariants;
 mod location;
 mod model;
 mod render;

@@ -13,10 +13,11 @@ use tokio::{
 };
 
 use super::{
+    lines::{self, NoReply},
     protocol::{
         AgentStatus, Call, Connections, DomainChanged, DomainTable, EdgeChanged, EdgeEnded,
-        MAX_ANSWER, Noted, Notice, Outcome, Refusal, Reloaded, Reply, Request, RouteAdded,
-        RouteRemoved, VERSION, Versioned, WatchingNow,
+        MAX_ANSWER, Noted, Notice, Refusal, Reloaded, Request, RouteAdded, RouteRemoved, VERSION,
+        WatchingNow,
     },
     seen::WatchFilter,
 };
@@ -217,18 +218,14 @@ impl Client {
                 Err(error) => error.to_string(),
             }));
         };
-        let Versioned { version } =
-            serde_json::from_slice(&line).map_err(|error| self.no_answer(error))?;
-        if version != VERSION {
-            let path = self.path.clone();
-            return Err(ClientError::Version { path, version });
-        }
-        let reply: Reply<T> =
-            serde_json::from_slice(&line).map_err(|error| self.no_answer(error))?;
-        match reply.outcome {
-            Outcome::Answer(answer) => Ok(answer),
-            Outcome::Error(refusal) => Err(refusal.into()),
-        }
+        lines::reply(&line).map_err(|error| match error {
+            NoReply::Version(version) => ClientError::Version {
+                path: self.path.clone(),
+                version,
+            },
+            NoReply::Refused(refusal) => refusal.into(),
+            NoReply::Malformed(error) => self.no_answer(error),
+        })
     }
 
     /// The next line; nothing when the agent has closed.

@@ -1,10 +1,11 @@
 //! Live control of a running agent: what it is asked over its Unix socket, and how it answers.
 //!
-//! `protocol` and `seen` are what crosses the socket. The [`Server`] of the agent decides who may ask what and hands each request to its
+//! `protocol` and `seen` are what crosses the socket, and `lines` reads it. The [`Server`] of the agent decides who may ask what and hands each request to its
 //! [`Handler`]; the [`Client`] is the command line's side. `domains` keeps domains that were added by command in files of their own.
 
 mod client;
 pub mod domains;
+mod lines;
 mod peer;
 mod protocol;
 mod seen;
@@ -27,5 +28,7 @@ pub use self::{
 
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+mod invariants;
 #[cfg(test)]
 mod tests;

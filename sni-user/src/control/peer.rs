@@ -12,8 +12,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::protocol::{
-    Call, MAX_ANSWER, MAX_REQUEST, Outcome, Refusal, RefusalKind, Reply, VERSION, Versioned,
+use super::{
+    lines,
+    protocol::{Call, MAX_ANSWER, MAX_REQUEST, Outcome, Refusal, RefusalKind, Reply, VERSION},
 };
 
 /// How long a client may take to send its request, and to take its answer.
@@ -53,7 +54,7 @@ impl Peer {
         let mut line = Vec::new();
         let mut bounded = (&mut self.requests.0).take(MAX_REQUEST as u64);
         match timeout(PATIENCE, bounded.read_until(b'\n', &mut line)).await {
-            Ok(Ok(_)) if line.ends_with(b"\n") => parse(&line).map_err(NoRequest::Refused),
+            Ok(Ok(_)) if line.ends_with(b"\n") => lines::call(&line).map_err(NoRequest::Refused),
             Ok(Ok(MAX_REQUEST)) => Err(NoRequest::Refused(Refusal::new(
                 RefusalKind::Malformed,
                 format!("a request is one line of at most {MAX_REQUEST} bytes"),
@@ -107,76 +108,5 @@ impl Lines {
             return Err(io::Error::other("the line is too long for the protocol"));
         }
         self.0.write_all(&bytes).await
-    }
-}
-
-/// The version first: what a request looks like is another version's own affair.
-fn parse(line: &[u8]) -> Result<Call, Refusal> {
-    let malformed = |error: serde_json::Error| {
-        let message = format!("the request can't be understood: {error}");
-        Refusal::new(RefusalKind::Malformed, message)
-    };
-    let Versioned { version } = serde_json::from_slice(line).map_err(malformed)?;
-    if version != VERSION {
-        return Err(Refusal::version(version));
-    }
-    serde_json::from_slice(line).map_err(malformed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{super::protocol::Request, *};
-    use serde_json::json;
-
-    fn parsed(line: serde_json::Value) -> Result<Request, Refusal> {
-        parse(line.to_string().as_bytes()).map(|call| call.request)
-    }
-
-    #[test]
-    fn requests_are_what_the_documentation_says() {
-        let cases = [
-            (json!({"version": 1, "request": "status"}), Request::Status),
-            (
-                json!({"version": 1, "request": "route-add", "name": "sip.fabrikam.example", "pool": "edges-a"}),
-                Request::RouteAdd {
-                    name: "sip.fabrikam.example".into(),
-                    pool: "edges-a".into(),
-                },
-            ),
-            (
-                json!({"version": 1, "request": "watch"}),
-                Request::Watch {
-                    filter: Default::default(),
-                },
-            ),
-        ];
-        for (line, request) in cases {
-            assert_eq!(parsed(line).expect("a request"), request);
-        }
-    }
-
-    #[test]
-    fn another_version_is_told_so_whatever_it_asks() {
-        let refused = parsed(json!({"version": 2, "ask": {"for": "the moon"}})).unwrap_err();
-        assert_eq!(refused.kind, RefusalKind::Version);
-        assert!(
-            refused.message.contains("speaks version 1")
-                && refused.message.contains("client version 2"),
-            "{refused}"
-        );
-    }
-
-    #[test]
-    fn nonsense_is_malformed() {
-        for line in [
-            "",
-            "{",
-            "[]",
-            "{\"version\":1}",
-            "{\"version\":1,\"request\":\"dance\"}",
-        ] {
-            let refused = parse(line.as_bytes()).unwrap_err();
-            assert_eq!(refused.kind, RefusalKind::Malformed, "{line}");
-        }
     }
 }

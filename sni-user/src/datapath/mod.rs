@@ -16,6 +16,8 @@ mod fill;
 mod former;
 mod generation;
 mod hand_offs;
+#[cfg(test)]
+pub(crate) mod invariants;
 mod lacks;
 mod lookups;
 mod maps;

@@ -9,6 +9,7 @@
 mod accept;
 mod bound;
 mod budget;
+mod canonical;
 mod carried;
 mod check;
 mod connect;

@@ -169,15 +169,6 @@ pub(super) fn reset_on_close(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// The address itself, where a socket of both families shows an IPv4 address as a mapped one.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        // An IPv6 address keeps its scope.
-        IpAddr::V6(_) => address,
-        v4 => SocketAddr::new(v4, address.port()),
-    }
-}
-
 pub(super) fn set(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the option's value is an int that outlives the call.
     let result = unsafe {
@@ -198,6 +189,7 @@ pub(super) fn set(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::canonical::canonical;
 
     #[tokio::test]
     async fn a_listener_is_taken_over_with_its_queue() {

@@ -13,10 +13,7 @@ use std::{
 
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{
-    hand_off,
-    socket::{canonical, reset_on_close},
-};
+use super::{canonical::canonical, hand_off, socket::reset_on_close};
 
 /// How long the connection may take. It needs microseconds; where the queue of the listener is full, the kernel drops the SYN.
 const PATIENCE: Duration = Duration::from_secs(2);

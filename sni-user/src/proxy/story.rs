@@ -10,13 +10,13 @@ use sni_common::contract::{AccountKey, Matched};
 
 use super::{
     Active, Lesson, Progress, Proxy, Target,
+    canonical::canonical,
     carried::{Accounts, Entry, Listed},
     hand_off::{NotHandedOff, Terms},
     hello::ClientHello,
     refusal::Refusal,
     relay::{End, Relayed},
     routing::{Decision, Service, Verdict},
-    socket::canonical,
     terminate,
 };
 use crate::{clock::monotonic_ns, connection_log::Line, control::HelloSeen, edges::Edge};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use x509_parser::{
     certificate::X509Certificate,
     extensions::{GeneralName, ParsedExtension},
@@ -55,7 +55,7 @@ impl Facts {
             not_after: certificate.validity().not_after.timestamp(),
             key: key_type(&certificate),
             self_issued: certificate.subject().as_raw() == certificate.issuer().as_raw(),
-            fingerprint: colons(digest(&SHA256, der).as_ref()),
+            fingerprint: colons(&Sha256::digest(der)),
             pss: certificate.signature_algorithm.algorithm == OID_PKCS1_RSASSAPSS,
         })
     }

@@ -13,6 +13,7 @@ use std::{
 
 use aws_lc_rs::{
     encoding::{AsDer as _, Pkcs8V1Der},
+    rand,
     rsa::{KeyPair, KeySize},
 };
 use hyper::body::Bytes;
@@ -25,12 +26,13 @@ use rustls::{
     sign::{CertifiedKey, SigningKey},
 };
 use url::Url;
-use x509_parser::{certificate::X509Certificate, oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME};
+use x509_parser::certificate::X509Certificate;
 
 use super::{
     certificate::parse,
     chain::Served,
     files::{Fingerprint, fingerprint},
+    mirroring::{LIFE, Names, SLACK, life},
     x509::{Issuer, Leaf, seconds},
 };
 
@@ -84,9 +86,6 @@ impl Mirrored {
 
 /// Partners whose mirrored certificates are kept: more than a hoster federates with at a time.
 const KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-/// A mirrored certificate's life; the Edge's and the gateway's clocks may differ by the slack.
-const LIFE: Duration = Duration::from_hours(24);
-const SLACK: Duration = Duration::from_mins(10);
 /// A revocation list's life, and after which it is replaced: an Edge that fetches one has it for six days.
 const LIST_LIFE: Duration = Duration::from_hours(7 * 24);
 const LIST_RENEWED: Duration = Duration::from_hours(24);
@@ -177,15 +176,13 @@ impl Mirror {
         partner: &X509Certificate<'_>,
         life: (i64, i64),
     ) -> Result<Mirrored, MirrorError> {
-        let names = partner
-            .extensions()
-            .iter()
-            .find(|extension| extension.oid == OID_X509_EXT_SUBJECT_ALT_NAME);
+        let names = Names::of(partner).map_err(MirrorError::Partner)?;
         let certificate = self.issuer.certificate(&Leaf {
-            subject: partner.subject().as_raw(),
-            names: names.map(|names| (names.value, names.critical)),
+            subject: names.subject,
+            names: names.alternative,
             public_key: &self.public_key,
             validity: life,
+            serial: serial()?,
             crl_url: self.crl_url.as_deref(),
         })?;
         let mut chain = vec![certificate];
@@ -201,14 +198,7 @@ impl Mirror {
 
     /// First and last second of a certificate that is signed now.
     fn life(&self, partner_end: i64, now: UnixTime) -> Result<(i64, i64), MirrorError> {
-        let now = seconds(now);
-        let (ca_begin, ca_end) = self.validity;
-        if !(ca_begin..ca_end).contains(&now) {
-            return Err(MirrorError::CaNotValid);
-        }
-        let begin = (now - SLACK.as_secs() as i64).max(ca_begin);
-        let end = (now + LIFE.as_secs() as i64).min(partner_end).min(ca_end);
-        Ok((begin, end))
+        life(self.validity, partner_end, seconds(now)).ok_or(MirrorError::CaNotValid)
     }
 
     /// From when until when the CA's certificate is valid, in seconds since 1970.
@@ -271,6 +261,13 @@ impl ResolvesClientCert for Mirrored {
 /// configuration's has been checked to be.
 pub(super) fn ascii_url(url: &str) -> Option<String> {
     Url::parse(url).ok().map(String::from)
+}
+
+/// 16 random bytes: unique without a register, and not to be guessed.
+fn serial() -> Result<[u8; 16], rustls::Error> {
+    let mut serial = [0; 16];
+    rand::fill(&mut serial).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
+    Ok(serial)
 }
 
 /// RSA-2048, what every Edge accepts.

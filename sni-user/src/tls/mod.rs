@@ -23,9 +23,12 @@ mod edge;
 mod files;
 mod finding;
 mod handshake;
+#[cfg(test)]
+mod invariants;
 mod inventory;
 mod loader;
 mod mirror;
+mod mirroring;
 mod ocsp;
 mod partner;
 mod recorder;

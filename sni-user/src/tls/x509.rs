@@ -3,15 +3,12 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::{
-    digest::{SHA256, digest},
-    rand,
-};
 use rustls::{
     Error, SignatureScheme,
     pki_types::{AlgorithmIdentifier, CertificateDer, UnixTime, alg_id},
     sign::SigningKey,
 };
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use x509_parser::{certificate::X509Certificate, extensions::ParsedExtension};
 use yasna::{
@@ -51,6 +48,8 @@ pub(super) struct Leaf<'a> {
     pub(super) public_key: &'a [u8],
     /// First and last second of its life, since 1970.
     pub(super) validity: (i64, i64),
+    /// Unique among the issuer's.
+    pub(super) serial: [u8; 16],
     /// Where its issuer's revocation list is.
     pub(super) crl_url: Option<&'a str>,
 }
@@ -78,14 +77,13 @@ impl Issuer {
 
     /// A certificate for a server and client (RFC 5280 section 4).
     pub(super) fn certificate(&self, leaf: &Leaf<'_>) -> Result<CertificateDer<'static>, Error> {
-        let serial = serial()?;
         let tbs = construct_der(|writer| {
             writer.write_sequence(|fields| {
                 // Version 3.
                 fields
                     .next()
                     .write_tagged(Tag::context(0), |writer| writer.write_u8(2));
-                fields.next().write_bigint_bytes(&serial, true);
+                fields.next().write_bigint_bytes(&leaf.serial, true);
                 self.write_algorithm(fields.next());
                 fields.next().write_der(&self.name);
                 fields.next().write_sequence(|validity| {
@@ -240,13 +238,6 @@ fn write_time(writer: DERWriter<'_>, seconds: i64) {
     }
 }
 
-/// 16 random bytes: unique without a register, and not to be guessed.
-fn serial() -> Result<[u8; 16], Error> {
-    let mut serial = [0; 16];
-    rand::fill(&mut serial).map_err(|_| Error::FailedToGetRandomBytes)?;
-    Ok(serial)
-}
-
 fn subject_key_id(certificate: &X509Certificate<'_>) -> Vec<u8> {
     let written =
         certificate
@@ -262,6 +253,6 @@ fn subject_key_id(certificate: &X509Certificate<'_>) -> Vec<u8> {
 /// RFC 7093 section 2, the fourth method: the leftmost 160 bits of the SHA-256 of the SubjectPublicKeyInfo.
 fn key_id(public_key: &[u8]) -> [u8; 20] {
     let mut id = [0; 20];
-    id.copy_from_slice(&digest(&SHA256, public_key).as_ref()[..20]);
+    id.copy_from_slice(&Sha256::digest(public_key)[..20]);
     id
 }

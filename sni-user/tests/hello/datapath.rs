@@ -12,6 +12,8 @@ use crate::hello::{ClientHello, HelloError, Peeked};
 const MAX_EXTENSIONS: usize = 32;
 const RECORD_HEADER: usize = 5;
 const MESSAGE_HEADER: usize = 4;
+/// A first segment with less is the agent's.
+const HEADERS: usize = RECORD_HEADER + MESSAGE_HEADER;
 
 /// Panics if the walk over `bytes` and the agent's reading of them don't fit.
 pub(crate) fn check(bytes: &[u8], read: &Result<Peeked, HelloError>) {
@@ -31,6 +33,40 @@ pub(crate) fn check(bytes: &[u8], read: &Result<Peeked, HelloError>) {
         }
         (Answer::Left, _) => {}
         (answer, _) => panic!("{answer:?} there, {read:?} here"),
+    }
+}
+
+/// Likewise for its beginnings: of a hello that comes in two segments, the datapath sees one first, cut wherever the client has cut it.
+///
+/// At `most` places; which these are is left to the bytes.
+pub(crate) fn check_beginnings(
+    bytes: &[u8],
+    most: usize,
+    read: impl Fn(&[u8]) -> Result<Peeked, HelloError>,
+) {
+    let step = bytes.len().div_ceil(most).max(1);
+    let first = bytes.iter().map(|byte| usize::from(*byte)).sum::<usize>() % step;
+    let whole = walk(bytes);
+    for end in (first..bytes.len()).step_by(step) {
+        let beginning = &bytes[..end];
+        check(beginning, &read(beginning));
+        let part = walk(beginning);
+        match (part.answer(), whole.answer()) {
+            (Answer::Found, answer) => {
+                assert_eq!(answer, Answer::Found, "found after {end} bytes only");
+                assert_eq!(part.key.name.as_str(), whole.key.name.as_str());
+                assert_eq!(part.hello_length(), whole.hello_length());
+            }
+            (Answer::Incomplete { needed, named }, Answer::Found) => {
+                assert_eq!(needed, whole.hello_length(), "after {end} bytes");
+                // The hello is kept by its name; it must not become another's.
+                assert!(!named || part.key.name.as_str() == whole.key.name.as_str());
+            }
+            (Answer::Left, Answer::Found) => {
+                assert!(end < HEADERS, "left to the agent after {end} bytes");
+            }
+            _ => {}
+        }
     }
 }
 

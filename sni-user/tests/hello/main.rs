@@ -2,6 +2,8 @@
 
 mod builder;
 mod captured;
+#[path = "../../../fuzz/corpus.rs"]
+mod corpus;
 
 mod datapath;
 mod differential;

@@ -8,6 +8,11 @@ use crate::{
     invariants,
 };
 
+#[test]
+fn corpus() {
+    crate::corpus::each("hello", invariants::check);
+}
+
 /// Streams that begin like a ClientHello, so that random bytes reach the inner parts.
 fn nearly() -> impl Strategy<Value = Vec<u8>> {
     let hello = prop::sample::select(vec![

@@ -12,7 +12,7 @@ use sni_common::{
 use crate::{
     builder::{Hello, alpn, key_share, server_name, supported_versions},
     captured::{Captured, captured},
-    datapath::{why_left, with_extensions},
+    datapath::{check_beginnings, why_left, with_extensions},
     differential,
     hello::{self, Peeked},
 };
@@ -100,6 +100,16 @@ fn a_long_one_with_post_quantum_shares() {
     let longer = hello.with((21, vec![0; HELLO_ROOM - 3 - length]));
     assert_eq!(walk(&longer.bytes()).answer(), Answer::Left);
     check(&longer.bytes());
+}
+
+#[test]
+fn corpus() {
+    crate::corpus::each("walk", |bytes| {
+        for stream in [bytes, &with_extensions(bytes)] {
+            check(stream);
+            check_beginnings(stream, usize::MAX, hello::read);
+        }
+    });
 }
 
 #[test]

@@ -343,6 +343,17 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Likewise at the program behind, which is always at traffic control.
+    ///
+    /// # Errors
+    /// As for [`Scene::send_short`].
+    pub fn send_behind_short(&mut self, port: Port, frame: &[u8]) -> Result<Option<Outcome>> {
+        match self.send_behind(port, frame) {
+            Err(error) if is_invalid(&error) => Ok(None),
+            sent => sent.map(Some),
+        }
+    }
+
     fn run(
         &mut self,
         hook: Hook,

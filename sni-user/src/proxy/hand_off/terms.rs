@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     datapath::{DatapathError, FlowRefused, HandOffs},
-    proxy::socket::canonical,
+    proxy::canonical::canonical,
 };
 
 /// What the datapath calls a connection: see the fields of [`sni_common::contract::Flow`].

@@ -7,10 +7,10 @@ mod answers;
 mod established;
 mod full;
 mod greetings;
-mod hello;
+pub(crate) mod hello;
 mod names;
 mod parts;
-mod talk;
+pub(crate) mod talk;
 
 use std::fmt::Write as _;
 
