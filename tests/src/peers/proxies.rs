@@ -131,8 +131,9 @@ fn haproxy(lab: &Lab, address: SocketAddr, size: Size, way: &Way<'_>) -> Result<
         workers,
         connections,
     } = size;
+    // By default it keeps pipes for splicing a quarter of all connections at once, and wants files for them.
     let mut config = format!(
-        "global\n nbthread {workers}\n maxconn {connections}\n\
+        "global\n nbthread {workers}\n maxconn {connections}\n maxpipes 128\n\
          defaults\n mode tcp\n timeout connect 10s\n timeout client 2h\n timeout server 2h\n\
          frontend partners\n"
     );
