@@ -31,14 +31,19 @@ const FORGET_EVERY: u32 = 1_000;
 /// Flows that are handed off then.
 const HANDED_OFF: u8 = 4;
 
+/// A client, and the service that it has a SYN-ACK from.
+type Greeted = (SocketAddr, SocketAddr);
+/// The sequence number of a SYN-ACK, which is a cookie, and its timestamp.
+type Cookie = (u32, Option<u32>);
+
 /// Who sends.
 pub(super) struct Sender {
     table: Table,
     random: Rng,
     /// Flows that there were when the tables were last read.
     paths: Vec<Path>,
-    /// What SYNs of a client to a service were last answered with: cookie and timestamp.
-    greeted: HashMap<(SocketAddr, SocketAddr), (u32, Option<u32>)>,
+    /// What SYNs were last answered with.
+    greeted: HashMap<Greeted, Cookie>,
     handed_off: Vec<Spliced>,
     /// What has been let pass to the program behind.
     behind: Option<Event>,
@@ -371,8 +376,8 @@ fn family_of(path: &Path) -> Family {
     }
 }
 
-/// Whom a SYN-ACK of the datapath's is for and from whom, its sequence number, and its timestamp.
-fn greeting(frame: &[u8]) -> Option<((SocketAddr, SocketAddr), (u32, Option<u32>))> {
+/// Of a SYN-ACK of the datapath's.
+fn greeting(frame: &[u8]) -> Option<(Greeted, Cookie)> {
     let (service, client) = addresses(frame)?;
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
     let TransportSlice::Tcp(tcp) = packet.transport? else {
