@@ -51,17 +51,17 @@ pub struct RunTime {
 }
 
 impl Datapath {
-    /// The programs, to be asked what they cost.
+    /// The programs that are loaded so far, to be asked what they cost. See [`Datapath::facts`].
     ///
     /// # Errors
     /// When there are no descriptors left.
     pub fn programs(&self) -> Result<Programs, DatapathError> {
-        let all = self.ebpf.programs().map(|(name, program)| {
-            let fd = program
-                .fd()
-                .map_err(|e| DatapathError::kernel(format!("asking for {name}"), e))?
-                .try_clone()
-                .map_err(|e| DatapathError::kernel(format!("keeping {name}"), e))?;
+        let loaded = self.ebpf.programs().filter_map(|(name, program)| {
+            let kept = program.fd().ok()?.try_clone();
+            Some((name, kept))
+        });
+        let all = loaded.map(|(name, kept)| {
+            let fd = kept.map_err(|e| DatapathError::kernel(format!("keeping {name}"), e))?;
             Ok((name.to_owned(), fd))
         });
         Ok(Programs(all.collect::<Result<_, DatapathError>>()?))

@@ -9,7 +9,7 @@ use aya::maps::{Map, MapData, PerCpuValues, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
 use aya::util::nr_cpus;
 use sni_common::contract::{
-    CONTROL_GENERATION, Counter, DropReason, EdgeState, Event, HelloEvent, LabelKind, Stats,
+    CONTROL_GENERATION, Counter, DropReason, Edge, EdgeState, Event, HelloEvent, LabelKind, Stats,
     TELL_FLOWS, TELL_HELLOS, stats,
 };
 use sni_user::config::Config;
@@ -120,7 +120,7 @@ impl<'a> Scene<'a> {
             program,
         };
         scene.reset(name)?;
-        scene.deactivate()?;
+        scene.forget_configuration()?;
         // What the one before has not read.
         while scene.events.next().is_some() {}
         Ok(scene)
@@ -232,6 +232,19 @@ impl<'a> Scene<'a> {
         self.active = None;
         let maps = &mut self.loaded.datapath.maps;
         Ok(maps.control.set(CONTROL_GENERATION, 0, 0)?)
+    }
+
+    /// Likewise, and without the Edges that had their slots by it: a name may stand for another one in the next.
+    fn forget_configuration(&mut self) -> Result<()> {
+        self.deactivate()?;
+        let maps = &mut self.loaded.datapath.maps;
+        for key in maps.labels.keys().collect::<Result<Vec<_>, _>>()? {
+            maps.labels.remove(&key)?;
+            if key.kind == LabelKind::Edge as u32 {
+                maps.edges.set(key.number, Edge::default(), 0)?;
+            }
+        }
+        Ok(())
     }
 
     /// Sets an Edge up, draining or down, as health and `snigate edge` do.
