@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -45,14 +45,15 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// What is read at a scrape.
 pub(super) struct Readers {
     maps: Maps,
-    programs: Programs,
+    /// Those that are loaded: another hook's comes with it.
+    programs: Mutex<Programs>,
 }
 
 impl Readers {
     pub(super) fn open(datapath: &Datapath) -> Result<Self, DatapathError> {
         Ok(Self {
             maps: Maps::open(datapath.maps.pin_path())?,
-            programs: datapath.programs()?,
+            programs: Mutex::new(datapath.programs()?),
         })
     }
 }
@@ -84,6 +85,13 @@ impl Endpoint {
             address: None,
             server: None,
         }
+    }
+
+    /// Asks the datapath's programs from now on, those that have been loaded meanwhile as well.
+    pub(super) fn ask_programs(&self, datapath: &Datapath) -> Result<(), DatapathError> {
+        let programs = datapath.programs()?;
+        *self.gatherer.programs() = programs;
+        Ok(())
     }
 
     /// Serves at this address from now on.
@@ -180,13 +188,13 @@ impl Gatherer {
     }
 
     fn gather(&self) -> Result<String, ExpositionError> {
-        let Readers { maps, programs } = &self.readers;
+        let maps = &self.readers.maps;
         let to = Exposition::new();
         let active = self.proxy.active();
         let measured = self.proxy.measured();
         let stats = maps.stats()?;
         measured.expose(&to, &stats, &active.config)?;
-        datapath::expose(&to, &stats, &programs.run_times()?)?;
+        datapath::expose(&to, &stats, &self.programs().run_times()?)?;
         connections::expose(&to, &self.open(&active), &self.proxy.counters())?;
         edges::expose(&to, &active.config, &states(maps, &active)?)?;
         let fill = maps.fill()?;
@@ -199,6 +207,11 @@ impl Gatherer {
         }
         process::expose(&to, self.started)?;
         to.text()
+    }
+
+    fn programs(&self) -> MutexGuard<'_, Programs> {
+        let programs = self.readers.programs.lock();
+        programs.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connections of the agent, and those of the datapath.

@@ -121,8 +121,8 @@ impl Agent {
             facts.generation = activated.generation;
             facts.activated = Instant::now();
             facts.refused = None;
-            facts.attached = kernel.attached();
         }
+        self.note_attachments(kernel);
         for warning in &reloaded.warnings {
             tracing::warn!("{warning}");
         }

@@ -127,6 +127,14 @@ impl Agent {
         }
     }
 
+    /// Notes where the datapath is attached, and by which programs, for whoever asks.
+    pub(super) fn note_attachments(&self, kernel: &Kernel) {
+        self.facts().attached = kernel.attached();
+        if let Err(error) = self.metrics.ask_programs(&kernel.datapath) {
+            tracing::warn!(%error, "what a program that has just been loaded costs is missing in the metrics");
+        }
+    }
+
     /// Serves until SIGINT or SIGTERM. The connections that the agent carries end with it.
     pub(super) async fn serve(
         mut self,
@@ -139,7 +147,7 @@ impl Agent {
         let stream = kernel.datapath.events()?;
         let mut log: LogStream = kernel.datapath.log()?;
         let (asked, mut requests) = mpsc::channel(REQUESTS);
-        self.facts().attached = kernel.attached();
+        self.note_attachments(kernel);
         let server = Server::bind(&self.active().config.gateway.control).await?;
         let active = self.active();
         self.health.follow(&mut kernel.datapath.maps, &active);
@@ -191,7 +199,7 @@ impl Agent {
                     if change.links || change.routes {
                         self.follow_segments(kernel).await;
                     }
-                    self.facts().attached = kernel.attached();
+                    self.note_attachments(kernel);
                 }
                 Some(request) = requests.recv() => self.answer(kernel, request).await,
                 () = self.watch.changed() => {

@@ -56,15 +56,15 @@ impl Datapath {
     /// # Errors
     /// When there are no descriptors left.
     pub fn programs(&self) -> Result<Programs, DatapathError> {
-        let loaded = self.ebpf.programs().filter_map(|(name, program)| {
-            let kept = program.fd().ok()?.try_clone();
-            Some((name, kept))
-        });
-        let all = loaded.map(|(name, kept)| {
-            let fd = kept.map_err(|e| DatapathError::kernel(format!("keeping {name}"), e))?;
-            Ok((name.to_owned(), fd))
-        });
-        Ok(Programs(all.collect::<Result<_, DatapathError>>()?))
+        let mut programs = Vec::new();
+        for (name, program) in self.ebpf.programs() {
+            let Ok(fd) = program.fd() else { continue };
+            let fd = fd
+                .try_clone()
+                .map_err(|e| DatapathError::kernel(format!("keeping {name}"), e))?;
+            programs.push((name.to_owned(), fd));
+        }
+        Ok(Programs(programs))
     }
 }
 
