@@ -281,6 +281,20 @@ fn a_reload_moves_the_endpoint_and_is_told() {
         })?;
         ensure!(scrape.value("snigate_configuration_generation")? == 2.0);
 
+        // Another hook's program is loaded only now.
+        gateway.set_hook("tcx");
+        gateway.configure(
+            "metrics = \"127.0.0.1:9462\"\ndatapath_time = true",
+            &scene.tables(),
+        )?;
+        gateway.output(&["reload"])?;
+        let _held = scene.open(WAYS[0])?;
+        Deadline::after(TIMEOUT).poll("runs of the other program", || {
+            let scrape = Scrape::parse(ask(moved)?.1)?;
+            let runs = scrape.sum("snigate_datapath_runs_total", &["program=\"snigate_tc\""]);
+            Ok((runs > 0.0).then_some(()))
+        })?;
+
         gateway.configure("metrics = \"127.0.0.1:9462\"", "[[edge]]\nname = 7\n")?;
         gateway.refusal(&["reload"])?;
         Deadline::after(TIMEOUT).poll("the refusal to be told", || {
