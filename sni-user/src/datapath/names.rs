@@ -48,8 +48,8 @@ impl Maps {
         found(ROUTES, self.sni_routes.get(&key, 0))
     }
 
-    /// Notes what came of a connection to a name of an IP set: one more hit. `what` says it; its hits and times do not count. A client without a
-    /// server name asks for [`SniName::EMPTY`].
+    /// Notes what came of connections to a name of an IP set. `what` says it; its hits are added to those that there are, and its times do not count. A
+    /// client without a server name asks for [`SniName::EMPTY`].
     ///
     /// Read, then written. The datapath counts connections that it binds by the entry, and one that it counts in between is lost: a number for people,
     /// which is not worth a lock of the datapath's. `now_ns` is the monotonic clock's.
@@ -69,7 +69,9 @@ impl Maps {
         };
         let before = found(LEARNED, self.sni_learned.get(&key, 0))?;
         let value = Learned {
-            hits: before.map_or(0, |before| before.hits).saturating_add(1),
+            hits: before
+                .map_or(0, |before| before.hits)
+                .saturating_add(what.hits),
             first_seen_ns: before.map_or(now_ns, |before| before.first_seen_ns),
             last_seen_ns: now_ns,
             ..what

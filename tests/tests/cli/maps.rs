@@ -107,6 +107,7 @@ fn every_map_is_listed_and_decoded() {
             matched: Matched::Wildcard as u8,
             pool_v4: 0,
             pool_v6: NO_POOL,
+            hits: 1,
             ..Learned::default()
         };
         let refused = Learned {
@@ -114,6 +115,7 @@ fn every_map_is_listed_and_decoded() {
             matched: Matched::Nothing as u8,
             pool_v4: NO_POOL,
             pool_v6: NO_POOL,
+            hits: 1,
             ..Learned::default()
         };
         let name = SniName::new("Sip.Voip.contoso.example")?;

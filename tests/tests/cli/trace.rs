@@ -38,6 +38,7 @@ fn learn(datapath: &mut Datapath) -> Result<()> {
         matched: Matched::Wildcard as u8,
         pool_v4: 0,
         pool_v6: 1,
+        hits: 1,
         ..Learned::default()
     };
     let refused = Learned {
@@ -45,6 +46,7 @@ fn learn(datapath: &mut Datapath) -> Result<()> {
         matched: Matched::Nothing as u8,
         pool_v4: NO_POOL,
         pool_v6: NO_POOL,
+        hits: 1,
         ..Learned::default()
     };
     let name = SniName::new("a.voip.contoso.example")?;

@@ -227,8 +227,8 @@ fn names_that_clients_ask_for_are_learned() {
             matched: Matched::Exact as u8,
             pool_v4: 0,
             pool_v6: NO_POOL,
+            hits: 1,
             // The map's own to say.
-            hits: 99,
             first_seen_ns: 99,
             ..Learned::default()
         };
@@ -238,7 +238,7 @@ fn names_that_clients_ask_for_are_learned() {
             ..exact
         };
         maps.learn(3, &name, exact, 1000)?;
-        maps.learn(3, &name, default, 2000)?;
+        maps.learn(3, &name, Learned { hits: 5, ..default }, 2000)?;
         maps.learn(4, &name, exact, 3000)?;
         maps.learn(3, &SniName::EMPTY, default, 4000)?;
         let mut learned = BTreeMap::new();
@@ -254,7 +254,7 @@ fn names_that_clients_ask_for_are_learned() {
         };
         let fabrikam = || String::from("sip.fabrikam.example");
         let expected = BTreeMap::from([
-            ((3, fabrikam()), expected(default, 2, 1000, 2000)),
+            ((3, fabrikam()), expected(default, 6, 1000, 2000)),
             ((4, fabrikam()), expected(exact, 1, 3000, 3000)),
             ((3, String::new()), expected(default, 1, 4000, 4000)),
         ]);
