@@ -78,9 +78,9 @@ pub enum NotAdopted {
     Kernel(#[from] io::Error),
 }
 
-/// A TCP socket that can be given up when it is connected, and so can those that it accepts.
+/// A TCP socket that does not block, and that can be given up when it is connected; so can those that it accepts.
 fn tcp(domain: Domain) -> io::Result<Socket> {
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     // Without CAP_NET_ADMIN nothing is handed off, and each connection says so (`kept-failed`).
     let _ = tell_write_seq(&socket);
     Ok(socket)
@@ -131,7 +131,6 @@ pub(super) fn for_federation(socket: &impl AsFd) -> io::Result<()> {
 /// The kernel's: without CAP_NET_ADMIN or CAP_NET_RAW there is no address of others (`transparent`).
 pub(super) fn toward_edge(own: SocketAddr, transparent: bool) -> io::Result<Socket> {
     let socket = tcp(Domain::for_address(own))?;
-    socket.set_nonblocking(true)?;
     if transparent && own.is_ipv4() {
         socket.set_ip_transparent_v4(true)?;
     } else if transparent {
