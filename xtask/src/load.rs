@@ -30,7 +30,7 @@ pub(crate) struct BenchOptions {
     /// Two minutes of it: whether everything works, but no figures to rely on; goes to the target directory
     #[arg(long)]
     quick: bool,
-    /// Where benchmarks.md goes, and its pictures (docs)
+    /// Where benchmarks.md goes, and its pictures (docs; the target directory for a quick run, or one with further arguments)
     #[arg(long, value_name = "DIRECTORY")]
     output: Option<PathBuf>,
     /// Measure nothing; make the document again from the figures that an earlier run has kept
@@ -87,15 +87,22 @@ fn all_benches(options: &BenchOptions) -> Result<()> {
     }
     let kept = process::target_dir()?.join("bench");
     let docs = process::workspace().join("docs");
-    let usual = if options.quick { &kept } else { &docs };
+    let whole = !options.quick && options.arguments.is_empty();
+    let usual = if whole { &docs } else { &kept };
     let mut bench = program_of_tests("snigate-bench", true)?;
     bench.arg("all").args(options.quick.then_some("--quick"));
     let output = options.output.as_ref().unwrap_or(usual);
     bench.arg("--output").arg(output);
-    bench.arg("--results").arg(kept.join("results.json"));
+    // What is kept of a whole run took an hour.
+    let results = if whole {
+        "results.json"
+    } else {
+        "partial.json"
+    };
+    bench.arg("--results").arg(kept.join(results));
     if let Some(from) = &options.from {
         bench.arg("--from").arg(from);
-    } else if !options.quick && options.arguments.is_empty() {
+    } else if whole {
         let file = kept.join("micro.txt");
         fs::create_dir_all(&kept).with_context(|| kept.display().to_string())?;
         let printed = process::step("the agent's code", || process::output(&mut divan(&[])))?;

@@ -77,13 +77,16 @@ impl Document {
     /// A picture can't be drawn, or a file can't be written.
     pub fn write(&self, directory: &Path) -> Result<()> {
         let pictures = directory.join(PICTURES);
-        if pictures.is_dir() {
-            fs::remove_dir_all(&pictures).with_context(|| pictures.display().to_string())?;
+        // All of them can be drawn before the earlier ones go.
+        let drawn = directory.join(format!("{PICTURES}.new"));
+        for directory in [&drawn, &pictures] {
+            fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
         }
-        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
         for (name, plot) in &self.plots {
-            plot.write(&pictures, name)?;
+            plot.write(&drawn, name)?;
         }
+        fs::remove_dir_all(&pictures).with_context(|| pictures.display().to_string())?;
+        fs::rename(&drawn, &pictures).with_context(|| drawn.display().to_string())?;
         let page = directory.join(PAGE);
         fs::write(&page, &self.markdown).with_context(|| format!("writing {}", page.display()))
     }

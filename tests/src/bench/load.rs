@@ -24,6 +24,8 @@ pub struct Sample {
     pub latencies: Vec<Duration>,
     /// What the proxy has used of the processors; nothing without a proxy.
     pub cpu: Option<Duration>,
+    /// What everything on the machine has.
+    pub machine: Duration,
     /// The part of the TLS handshakes that went on from an earlier session; nothing where there were none.
     pub resumed: Option<f64>,
 }
@@ -35,6 +37,7 @@ impl Sample {
             time,
             latencies,
             cpu: None,
+            machine: Duration::ZERO,
             resumed: None,
         }
     }

@@ -100,7 +100,7 @@ const RSA: Way = Way::Terminate(Certificate::Rsa2048);
 const ECDSA: Way = Way::Terminate(Certificate::P256);
 
 /// Everything that is measured, in order.
-pub const SUBJECTS: [Subject; 14] = [
+pub const SUBJECTS: [Subject; 15] = [
     subject(
         "terminated-tls13-rsa-full",
         "terminated: full TLS 1.3 handshakes, RSA-2048, 8 clients",
@@ -142,6 +142,12 @@ pub const SUBJECTS: [Subject; 14] = [
         "terminated: resumed TLS 1.3 handshakes, ECDSA P-256, 8 clients",
         ECDSA,
         resumptions(TlsVersion::V13, 8),
+    ),
+    subject(
+        "terminated-tls12-ecdsa-resumed",
+        "terminated: resumed TLS 1.2 handshakes, ECDSA P-256, 8 clients",
+        ECDSA,
+        resumptions(TlsVersion::V12, 8),
     ),
     subject(
         "passed-connections",
@@ -227,6 +233,17 @@ fn chosen(names: &[String], name: &str) -> bool {
     names.is_empty() || names.iter().any(|it| it == name)
 }
 
+/// The order in which so many systems are measured in a round: another one begins each time, and every other round goes the other way, so that none
+/// always comes after the same one, whose leavings it would have to bear.
+fn order(round: u32, systems: usize) -> Vec<usize> {
+    let mut order: Vec<_> = (0..systems).collect();
+    order.rotate_left(round as usize % systems.max(1));
+    if round.is_multiple_of(2) {
+        order.reverse();
+    }
+    order
+}
+
 /// Measures.
 ///
 /// # Errors
@@ -272,10 +289,8 @@ pub fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Vec<Tabl
         .collect();
     for round in 1..=*rounds {
         for Table { subject, rows } in &mut tables {
-            // Another one begins each time: the first one after a change of the subject meets colder caches.
-            let first = round as usize % rows.len().max(1);
-            rows.rotate_left(first);
-            for row in rows.iter_mut() {
+            for number in order(round, rows.len()) {
+                let row = &mut rows[number];
                 let (title, name) = (subject.title, row.system.name());
                 progress(&format!("round {round} of {rounds}: {title}: {name}"));
                 let stand = stands.iter().find(|stand| stand.system() == row.system);
@@ -284,8 +299,21 @@ pub fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Vec<Tabl
                 row.samples
                     .push(sample.with_context(|| format!("{title}: {name}"))?);
             }
-            rows.rotate_right(first);
         }
     }
     Ok(tables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_comes_once_in_a_round_and_another_one_begins() {
+        assert_eq!(order(1, 4), [1, 2, 3, 0]);
+        assert_eq!(order(2, 4), [1, 0, 3, 2]);
+        assert_eq!(order(3, 4), [3, 0, 1, 2]);
+        assert_eq!(order(4, 4), [3, 2, 1, 0]);
+        assert!(order(7, 0).is_empty());
+    }
 }

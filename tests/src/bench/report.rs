@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::results::{self, Better, Metric};
-use super::{Kind, Row, Sample, Subject, System, Table};
+use super::results::{self, Better, Metric, Spread};
+use super::{Kind, Row, Sample, Subject, System, Table, Way};
 
 impl Subject {
     /// What is counted, and per how many of that the processors' time is told.
@@ -53,23 +53,36 @@ impl Row {
         let all = self.samples.iter().flat_map(|sample| &sample.latencies);
         self::quantile(all.copied().collect(), quantile)
     }
-
-    /// Microseconds of the processors' time per unit.
-    fn cpu(&self) -> Option<f64> {
-        let used: Duration = self
-            .samples
-            .iter()
-            .map(|sample| sample.cpu)
-            .sum::<Option<_>>()?;
-        let units: f64 = self.samples.iter().map(|sample| sample.units).sum();
-        Some(used.as_secs_f64() * 1e6 / units)
-    }
 }
 
 impl Table {
     fn snigate(&self) -> Option<&Row> {
         let mut rows = self.rows.iter();
         rows.find(|row| row.system == System::Snigate)
+    }
+
+    /// Seconds of the processors' time per unit, a figure for each round. What is terminated is the proxy's own work, and told by its processes. What is
+    /// passed through the datapath may carry, whose work is charged to whoever runs when a packet comes; so there it is the whole machine's, without
+    /// what the same took in the same round without a proxy.
+    fn cpu(&self, row: &Row) -> Vec<f64> {
+        let each = |used: Duration, sample: &Sample| used.as_secs_f64() / sample.units;
+        if self.subject.way != Way::Pass {
+            let own = row.samples.iter();
+            return own.filter_map(|it| Some(each(it.cpu?, it))).collect();
+        }
+        let direct = self.rows.iter().find(|row| row.system == System::Direct);
+        let Some(direct) = direct.filter(|_| row.system != System::Direct) else {
+            return Vec::new();
+        };
+        let pairs = row.samples.iter().zip(&direct.samples);
+        pairs
+            .map(|(own, direct)| each(own.machine, own) - each(direct.machine, direct))
+            .collect()
+    }
+
+    /// Microseconds.
+    fn median_cpu(&self, row: &Row) -> Option<f64> {
+        Some(Spread::of(&self.cpu(row))?.median * 1e6)
     }
 }
 
@@ -89,7 +102,7 @@ pub fn print(tables: &[Table]) {
                 (Some(low), Some(high)) => format!("{low:.0} to {high:.0}"),
                 _ => String::new(),
             };
-            let relative = |of: fn(&Row) -> Option<f64>| {
+            let relative = |of: &dyn Fn(&Row) -> Option<f64>| {
                 let ratio = of(row)? / of(snigate?)?;
                 Some(format!("{ratio:.2}"))
             };
@@ -99,13 +112,14 @@ pub fn print(tables: &[Table]) {
                 "{:18} {:>9.0}  {range:>17}  {:>9} {:>8} {:>8}  {:>8} {:>9}",
                 row.system.name(),
                 row.median(),
-                relative(|row| Some(row.median())).unwrap_or_default(),
+                relative(&|row| Some(row.median())).unwrap_or_default(),
                 micros(0.5).unwrap_or_default(),
                 micros(0.99).unwrap_or_default(),
-                row.cpu()
+                table
+                    .median_cpu(row)
                     .map(|it| format!("{:.0}", it * per))
                     .unwrap_or_default(),
-                relative(Row::cpu).unwrap_or_default(),
+                relative(&|row| table.median_cpu(row)).unwrap_or_default(),
             );
         }
     }
@@ -120,16 +134,17 @@ pub fn tables(tables: &[Table]) -> Vec<results::Table> {
 impl Table {
     fn for_results(&self) -> results::Table {
         let (rate, per, cpu) = self.subject.unit();
+        let terminates = self.subject.way != Way::Pass;
         let sets_up = matches!(self.subject.kind, Kind::Connections { .. });
         let row = |row: &Row| {
             let each = |of: &dyn Fn(&Sample) -> Option<f64>| -> Vec<f64> {
                 row.samples.iter().filter_map(of).collect()
             };
             let micros = |quantile| each(&|it| Some(it.latency(quantile)?.as_secs_f64() * 1e6));
-            let seconds = |sample: &Sample| Some(sample.cpu?.as_secs_f64() / sample.units);
-            let per_cpu = |sample: &Sample| {
-                let seconds = seconds(sample)?;
-                (sets_up && seconds > 0.0).then_some(1.0 / seconds)
+            let seconds = self.cpu(row);
+            let per_cpu = || {
+                let told = seconds.iter().filter(|it| **it > 0.0);
+                told.map(|seconds| 1.0 / seconds).collect()
             };
             results::Row {
                 name: row.system.name().to_owned(),
@@ -139,8 +154,12 @@ impl Table {
                     each(&|sample| Some(sample.rate())),
                     micros(0.5),
                     micros(0.99),
-                    each(&|sample| Some(seconds(sample)? * 1e6 * per)),
-                    each(&per_cpu),
+                    seconds.iter().map(|seconds| seconds * 1e6 * per).collect(),
+                    if sets_up && terminates {
+                        per_cpu()
+                    } else {
+                        Vec::new()
+                    },
                     each(&|sample| sample.resumed.map(|part| part * 100.0)),
                 ],
             }
@@ -152,7 +171,15 @@ impl Table {
                 Metric::new("rate", rate, Better::Higher),
                 Metric::new("p50", "µs", Better::Lower),
                 Metric::new("p99", "µs", Better::Lower),
-                Metric::new("CPU of the proxy", cpu, Better::Lower),
+                Metric::new(
+                    if terminates {
+                        "CPU of the proxy"
+                    } else {
+                        "CPU over no proxy"
+                    },
+                    cpu,
+                    Better::Lower,
+                ),
                 Metric::new(
                     "rate per CPU",
                     &format!("{rate} for each CPU of the proxy's"),
@@ -180,7 +207,7 @@ pub fn as_json(tables: &[Table]) -> Value {
                     "rounds": row.samples.iter().map(super::Sample::rate).collect::<Vec<_>>(),
                     "p50_us": micros(row.latency(0.5)),
                     "p99_us": micros(row.latency(0.99)),
-                    "cpu": row.cpu().map(|it| it * per),
+                    "cpu": table.median_cpu(row).map(|it| it * per),
                 })
             });
             json!({

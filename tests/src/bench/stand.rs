@@ -10,6 +10,7 @@ use super::{
     config::{self, PASSED, edge_address},
     cpu,
     load::{self, Clients},
+    machine,
     results::Role,
 };
 use crate::Lab;
@@ -240,14 +241,20 @@ impl<'lab> Stand<'lab> {
             },
         };
         load::prepare(&partner, address, clients)?;
-        let before = self.cpu(subject.way)?;
-        let mut sample = match subject.kind {
+        let work = |time: Duration| match subject.kind {
             Kind::Connections { .. } => load::connect(&partner, address, clients, time),
             Kind::Bulk { connections } => load::pour(&partner, address, connections, time * 3 / 4),
             Kind::Pings => load::ping(&partner, address, time / 2),
-        }?;
+        };
+        // Caches, and the scheduler's idea of who belongs where.
+        work(time / 8)?;
+        let (before, machine) = (self.cpu(subject.way)?, machine::busy()?);
+        let mut sample = work(time)?;
+        sample.machine = machine::busy()?.saturating_sub(machine);
         let after = self.cpu(subject.way)?;
-        sample.cpu = after.zip(before).map(|(after, before)| after - before);
+        sample.cpu = after
+            .zip(before)
+            .map(|(after, before)| after.saturating_sub(before));
         Ok(sample)
     }
 

@@ -41,6 +41,8 @@ pub struct Plan {
     pub idle_rounds: u32,
     /// How long they are silent.
     pub silence: Duration,
+    /// How long to wait for what is left to be done of connections that have ended: flows are removed after a minute.
+    pub afterwards: Duration,
     /// What benches of the agent's code have printed, which need no kernel and are run by others.
     pub micro: String,
 }
@@ -62,6 +64,7 @@ impl Plan {
             idle: vec![1_000, 10_000, 50_000],
             idle_rounds: 3,
             silence: Duration::from_secs(3),
+            afterwards: Duration::from_secs(70),
             micro: String::new(),
         }
     }
@@ -83,6 +86,7 @@ impl Plan {
             idle: vec![200],
             idle_rounds: 1,
             silence: Duration::from_millis(500),
+            afterwards: Duration::ZERO,
             ..Self::full(workers)
         }
     }
@@ -254,6 +258,8 @@ fn passed_part(
         workers: plan.workers,
         only: plan.only(name),
         systems: plan.systems.clone(),
+        afterwards: plan.afterwards,
+        other: None,
     };
     let measured = run(&options, progress)?;
     Ok(Measured {

@@ -127,7 +127,7 @@ pub(super) fn losses(results: &Results) -> String {
     }
     let count = format!(
         "Of {} figures that snigate and a peer both have, snigate's best is clearly better in {wins} and the best peer in {}; \
-         in {open} the rounds' ranges overlap, and nobody wins.\n",
+         in {open} the rounds' ranges overlap or there were too few rounds, and nobody wins.\n",
         wins + open + lost.len(),
         lost.len(),
     );

@@ -50,10 +50,12 @@ impl Row {
         median(self.values(|sample| sample.agents))
     }
 
-    /// What routing took in the same round is taken away from each sample.
+    /// What routing took in the same round is taken away from each sample, and what was done afterwards is added.
     fn all_cpu_over(&self, routing: &Self) -> Vec<f64> {
         let pairs = self.samples.iter().zip(&routing.samples);
-        pairs.map(|(own, routing)| own.cpu - routing.cpu).collect()
+        pairs
+            .map(|(own, routing)| own.cpu - routing.cpu + self.afterwards)
+            .collect()
     }
 
     fn cpu_over(&self, routing: &Self) -> Option<f64> {
@@ -70,6 +72,11 @@ impl Table {
         self.rows.iter().find(|row| row.system.is_haproxy())
     }
 
+    /// What the processes of a system did of the connections while it was not measured.
+    fn afterwards(&self, row: &Row) -> Option<f64> {
+        (self.subject.sets_up() && !row.system.is_routing()).then_some(row.afterwards)
+    }
+
     fn over_routing(&self, row: &Row) -> Option<f64> {
         let routing = self.routing()?;
         (!row.system.is_routing()).then(|| row.cpu_over(routing))?
@@ -83,7 +90,7 @@ impl Table {
 
     /// What the datapath should come to here: binding in setting connections up, the hand-off in carrying them.
     fn aims(&self) -> Vec<Aim> {
-        let sets_up = matches!(self.subject.kind, Kind::Setups { .. });
+        let sets_up = self.subject.sets_up();
         let aimed = |row: &&Row| {
             if sets_up {
                 row.system.binds()
@@ -287,6 +294,7 @@ impl Table {
                     row.values(|sample| Some(micros(sample.latency?[1]))),
                     scaled(row.values(|sample| Some(sample.cpu))),
                     scaled(over),
+                    scaled(self.afterwards(row).into_iter().collect()),
                     row.values(|sample| Some(1.0 / sample.cpu)),
                     row.values(|sample| sample.agents.map(|part| part * 100.0)),
                 ],
@@ -301,10 +309,11 @@ impl Table {
                 Metric::new("p99", "µs", Better::Lower),
                 Metric::new("CPU, both ends included", cpu, Better::Neither),
                 Metric::new("CPU over routing", cpu, Better::Lower),
+                Metric::new("of it afterwards", cpu, Better::Neither),
                 Metric::new(
                     "rate per busy CPU, both ends included",
                     rate,
-                    Better::Higher,
+                    Better::Neither,
                 ),
                 Metric::new("left to the agent", "%", Better::Neither),
             ],

@@ -1,5 +1,7 @@
 //! Tables of systems and subjects, filled round by round, so that whatever else the machine does meets all systems alike.
 
+use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -8,7 +10,7 @@ use super::stand::{LeftOut, Stand, Terms};
 use super::system::{SYSTEMS, System};
 use super::work::{Kind, Sample, at_rest, measure};
 use crate::Lab;
-use crate::bench::chosen;
+use crate::bench::{chosen, order};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +19,12 @@ pub(super) struct Subject {
     /// Its name for people.
     pub(super) title: &'static str,
     pub(super) kind: Kind,
+}
+
+impl Subject {
+    pub(super) fn sets_up(&self) -> bool {
+        matches!(self.kind, Kind::Setups { .. })
+    }
 }
 
 pub(super) const fn subject(key: &'static str, title: &'static str, kind: Kind) -> Subject {
@@ -36,6 +44,10 @@ pub struct Options {
     pub only: String,
     /// Only systems of these names; all where there are none.
     pub systems: Vec<String>,
+    /// How long to wait after the last sample, for what is left to be done of connections that have ended.
+    pub afterwards: Duration,
+    /// Another build of snigate, for further rows.
+    pub other: Option<PathBuf>,
 }
 
 /// Which bench it is.
@@ -54,6 +66,8 @@ pub(super) struct Row {
     pub(super) system: System,
     /// One for each round.
     pub(super) samples: Vec<Sample>,
+    /// What its processes have worked while it was not measured, for each unit: ended flows are removed a minute later.
+    pub(super) afterwards: f64,
 }
 
 /// All systems with the same links on one subject.
@@ -89,6 +103,52 @@ impl Table {
     }
 }
 
+/// A stand, and what its processes do while it is not measured.
+struct Watched<'lab> {
+    stand: Stand<'lab>,
+    /// What they had used when it was last measured.
+    last: Duration,
+    /// What they have used between the samples.
+    between: Duration,
+    /// Units of all samples.
+    units: f64,
+}
+
+impl<'lab> Watched<'lab> {
+    fn new(stand: Stand<'lab>) -> Result<Self> {
+        Ok(Self {
+            last: stand.used()?,
+            stand,
+            between: Duration::ZERO,
+            units: 0.0,
+        })
+    }
+
+    fn is_of(&self, system: &System) -> bool {
+        self.stand.system.offloads == system.offloads && self.stand.system.name == system.name
+    }
+
+    fn begins(&mut self) -> Result<()> {
+        self.between += self.stand.used()?.saturating_sub(self.last);
+        Ok(())
+    }
+
+    fn ends(&mut self, units: f64) -> Result<()> {
+        self.last = self.stand.used()?;
+        self.units += units;
+        Ok(())
+    }
+
+    /// Seconds for each unit.
+    fn afterwards(&self) -> f64 {
+        if self.units > 0.0 {
+            self.between.as_secs_f64() / self.units
+        } else {
+            0.0
+        }
+    }
+}
+
 /// Measures.
 ///
 /// # Errors
@@ -109,6 +169,7 @@ pub(super) fn run(
     let systems: Vec<_> = SYSTEMS
         .into_iter()
         .filter(bench.compares)
+        .filter(|system| options.other.is_some() || !system.is_other())
         .filter(|system| chosen(&options.systems, system.name))
         .filter(|system| tables.iter().any(|table| table.offloads == system.offloads))
         .collect();
@@ -120,18 +181,19 @@ pub(super) fn run(
     let mut left_out = Vec::new();
     for (system, lab) in systems.into_iter().zip(&labs) {
         progress(&format!("starting {}, {}", system.name, system.links()));
-        match Stand::start(lab, system, bench.terms)? {
-            Ok(stand) => stands.push(stand),
+        match Stand::start(lab, system, bench.terms, options.other.as_deref())? {
+            Ok(stand) => stands.push(Watched::new(stand)?),
             Err(reason) => left_out.push(reason),
         }
     }
     for table in &mut tables {
-        let stands = stands.iter().map(|stand| stand.system);
+        let stands = stands.iter().map(|watched| watched.stand.system);
         table.rows = stands
             .filter(|system| system.offloads == table.offloads)
             .map(|system| Row {
                 system,
                 samples: Vec::new(),
+                afterwards: 0.0,
             })
             .collect();
     }
@@ -140,10 +202,8 @@ pub(super) fn run(
         progress(&format!("round {round}: what else the machine does"));
         background.push(at_rest(options.sample)?);
         for table in &mut tables {
-            // Another one begins each time, so that none is always the one that meets what the last table has left.
-            let first = round as usize % table.rows.len().max(1);
-            table.rows.rotate_left(first);
-            for row in &mut table.rows {
+            for number in order(round, table.rows.len()) {
+                let row = &mut table.rows[number];
                 let what = format!(
                     "round {round} of {}: {}, {}: {}",
                     options.rounds,
@@ -152,15 +212,29 @@ pub(super) fn run(
                     row.system.name
                 );
                 progress(&what);
-                let same = |stand: &&Stand<'_>| {
-                    stand.system.offloads == row.system.offloads
-                        && stand.system.name == row.system.name
-                };
-                let stand = stands.iter().find(same).context("a row without a stand")?;
-                let sample = measure(stand, table.subject.kind, options.sample);
-                row.samples.push(sample.context(what)?);
+                let at = stands.iter().position(|it| it.is_of(&row.system));
+                let at = at.context("a row without a stand")?;
+                stands[at].begins()?;
+                let others = stands.iter().enumerate().filter(|(other, _)| *other != at);
+                let others: Vec<_> = others.map(|(_, watched)| &watched.stand).collect();
+                let stand = &stands[at].stand;
+                let sample =
+                    measure(stand, &others, table.subject.kind, options.sample).context(what)?;
+                stands[at].ends(sample.units)?;
+                row.samples.push(sample);
             }
-            table.rows.rotate_right(first);
+        }
+    }
+    // What stands has no end that somebody would have to see to.
+    if tables.iter().all(|table| table.subject.sets_up()) {
+        progress("what is done afterwards");
+        thread::sleep(options.afterwards);
+        for watched in &mut stands {
+            watched.begins()?;
+        }
+        for row in tables.iter_mut().flat_map(|table| &mut table.rows) {
+            let watched = stands.iter().find(|it| it.is_of(&row.system));
+            row.afterwards = watched.map_or(0.0, Watched::afterwards);
         }
     }
     Ok(Measured {

@@ -1,12 +1,14 @@
 //! One system under measurement, with its partner and its Edge.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::super::config::{self, PASSED, edge_address};
+use super::super::cpu;
 use super::system::{System, Through};
 use crate::addresses::{SIP_TLS, VIP_1, partner};
 use crate::deadline::Deadline;
@@ -104,10 +106,12 @@ impl Terms {
 
 impl<'lab> Stand<'lab> {
     /// Starts it, and has it prove that it is what it is said to be. A snigate that refuses its configuration, or cannot use the hook, is left out.
+    /// `other` is the other build of snigate.
     pub(super) fn start(
         lab: &'lab Lab,
         system: System,
         terms: Terms,
+        other: Option<&Path>,
     ) -> Result<Result<Self, LeftOut>> {
         // Connections that have ended leave their ports in TIME_WAIT, for a minute each; and the kernel would cut that short for some of them, but
         // only where there are many.
@@ -119,7 +123,7 @@ impl<'lab> Stand<'lab> {
         let edge = StreamEdge::start(&lab.edge_a, SIP_TLS)?;
         let running = match system.through {
             Through::Routing => Running::Nothing,
-            Through::Snigate { .. } => match snigate(lab, system, terms) {
+            Through::Snigate { .. } => match snigate(lab, system, terms, other) {
                 Ok(gateway) => Running::Snigate(gateway),
                 Err(error) => {
                     return Ok(Err(LeftOut {
@@ -163,6 +167,15 @@ impl<'lab> Stand<'lab> {
         };
         let opener = Opener::new(&self.lab.partner, address, PASSED)?;
         Ok(opener.from_each_of(self.terms.partners().map(IpAddr::from).collect()))
+    }
+
+    /// What its processes have used of the processors so far; the datapath's work is not theirs.
+    pub(super) fn used(&self) -> Result<Duration> {
+        match &self.running {
+            Running::Nothing => Ok(Duration::ZERO),
+            Running::Snigate(gateway) => cpu::used(gateway.pid()?),
+            Running::Proxy(proxy) => cpu::used(proxy.process.pid()),
+        }
     }
 
     /// How many connections the agent has had so far; none where there is no agent.
@@ -242,8 +255,13 @@ impl<'lab> Stand<'lab> {
     }
 }
 
-fn snigate<'lab>(lab: &'lab Lab, system: System, terms: Terms) -> Result<Gateway<'lab>> {
-    let Through::Snigate { hook, by } = system.through else {
+fn snigate<'lab>(
+    lab: &'lab Lab,
+    system: System,
+    terms: Terms,
+    other: Option<&Path>,
+) -> Result<Gateway<'lab>> {
+    let Through::Snigate { hook, by, .. } = system.through else {
         anyhow::bail!("{} is not snigate", system.name);
     };
     let Terms { size, source, .. } = terms;
@@ -252,7 +270,7 @@ fn snigate<'lab>(lab: &'lab Lab, system: System, terms: Terms) -> Result<Gateway
         "more connections than snigate takes"
     );
     let tuning = Tuning {
-        binary: None,
+        binary: other.filter(|_| system.is_other()).map(Path::to_owned),
         quiet: true,
         workers: Some(size.workers),
         hook: Some(hook),

@@ -23,6 +23,8 @@ pub(super) enum Through {
         hook: &'static str,
         /// Who connects to the Edge, and who carries the bytes.
         by: By,
+        /// Whether it is the other build of snigate, to be compared with this one.
+        other: bool,
     },
     Proxy(Make),
 }
@@ -66,22 +68,40 @@ const fn system(name: &'static str, offloads: bool, through: Through) -> System 
 }
 
 const fn snigate(hook: &'static str, by: By) -> Through {
-    Through::Snigate { hook, by }
+    Through::Snigate {
+        hook,
+        by,
+        other: false,
+    }
+}
+
+const fn other(hook: &'static str, by: By) -> Through {
+    Through::Snigate {
+        hook,
+        by,
+        other: true,
+    }
 }
 
 /// Native XDP on veth needs the links without offloads, and TCX is for links that have them; so each is compared with what the others do on the
 /// same links.
-pub(super) const SYSTEMS: [System; 12] = [
+pub(super) const SYSTEMS: [System; 18] = [
     system("routing", true, Through::Routing),
     system("binding, TCX", true, snigate("tcx", By::Binding)),
     system("hand-off, TCX", true, snigate("tcx", By::HandOff)),
     system("relay", true, snigate("tcx", By::Agent)),
+    system("other binding", true, other("tcx", By::Binding)),
+    system("other hand-off", true, other("tcx", By::HandOff)),
+    system("other relay", true, other("tcx", By::Agent)),
     system("haproxy", true, Through::Proxy(Make::Haproxy)),
     system("nginx", true, Through::Proxy(Make::Nginx)),
     system("routing", false, Through::Routing),
     system("binding, XDP", false, snigate("xdp", By::Binding)),
     system("hand-off, XDP", false, snigate("xdp", By::HandOff)),
     system("relay", false, snigate("xdp", By::Agent)),
+    system("other binding", false, other("xdp", By::Binding)),
+    system("other hand-off", false, other("xdp", By::HandOff)),
+    system("other relay", false, other("xdp", By::Agent)),
     system("haproxy", false, Through::Proxy(Make::Haproxy)),
     system("nginx", false, Through::Proxy(Make::Nginx)),
 ];
@@ -110,6 +130,11 @@ impl System {
 
     pub(super) fn is_haproxy(&self) -> bool {
         matches!(self.through, Through::Proxy(Make::Haproxy))
+    }
+
+    /// Whether it is the other build of snigate.
+    pub(super) fn is_other(&self) -> bool {
+        matches!(self.through, Through::Snigate { other: true, .. })
     }
 
     pub(super) fn binds(&self) -> bool {

@@ -27,8 +27,10 @@ pub(super) struct Sample {
     pub(super) rate: f64,
     /// p50 and p99, of what is measured one by one.
     pub(super) latency: Option<[Duration; 2]>,
-    /// Seconds of the whole machine's CPUs per unit.
+    /// Seconds of the whole machine's CPUs per unit, without those of other systems' processes.
     pub(super) cpu: f64,
+    /// How many units there were, those of the warm-up included.
+    pub(super) units: f64,
     /// The part of the connections that snigate's agent has had.
     pub(super) agents: Option<f64>,
 }
@@ -42,7 +44,13 @@ pub(super) fn at_rest(time: Duration) -> Result<f64> {
     Ok(used.as_secs_f64() / start.elapsed().as_secs_f64() / cpus as f64)
 }
 
-pub(super) fn measure(stand: &Stand<'_>, kind: Kind, time: Duration) -> Result<Sample> {
+/// `others` are the systems that are not measured now: what they still do of connections that have ended is not this one's work.
+pub(super) fn measure(
+    stand: &Stand<'_>,
+    others: &[&Stand<'_>],
+    kind: Kind,
+    time: Duration,
+) -> Result<Sample> {
     let opener = stand.opener()?;
     // Caches, windows, hardware addresses, and the scheduler's idea of who belongs where.
     let warming = time / 8;
@@ -52,12 +60,15 @@ pub(super) fn measure(stand: &Stand<'_>, kind: Kind, time: Duration) -> Result<S
     };
     match kind {
         Kind::Setups { parallel } => {
-            opener.setups(parallel, warming)?;
-            setups(stand, || opener.setups(parallel, time))
+            let before = opener.setups(parallel, warming)?.len() as f64;
+            let mut sample = setups(stand, others, || opener.setups(parallel, time))?;
+            sample.units += before;
+            Ok(sample)
         }
         Kind::Bulk { connections } => {
             let mut streams = standing(opener.counting(connections)?)?;
-            sampled(|| {
+            pour(&mut streams, warming)?;
+            sampled(others, || {
                 const MEBIBYTE: f64 = 1024.0 * 1024.0;
                 Ok((pour(&mut streams, time)? as f64 / MEBIBYTE, Vec::new()))
             })
@@ -65,13 +76,15 @@ pub(super) fn measure(stand: &Stand<'_>, kind: Kind, time: Duration) -> Result<S
         Kind::Messages { connections } => {
             let mut streams = standing(opener.echoing(connections)?)?;
             converse(&mut streams, warming)?;
-            sampled(|| Ok((converse(&mut streams, time)? as f64, Vec::new())))
+            sampled(others, || {
+                Ok((converse(&mut streams, time)? as f64, Vec::new()))
+            })
         }
         Kind::Pings => {
             let mut streams = standing(opener.echoing(1)?)?;
             let stream = streams.first_mut().context("a stream")?;
             ping(stream, warming)?;
-            sampled(|| {
+            sampled(others, || {
                 let pings = ping(stream, time)?;
                 Ok((pings.len() as f64, pings))
             })
@@ -80,10 +93,14 @@ pub(super) fn measure(stand: &Stand<'_>, kind: Kind, time: Duration) -> Result<S
 }
 
 /// With the number of connections that the agent has had of them: what is bound should leave it alone.
-fn setups(stand: &Stand<'_>, work: impl FnOnce() -> Result<Vec<Duration>>) -> Result<Sample> {
+fn setups(
+    stand: &Stand<'_>,
+    others: &[&Stand<'_>],
+    work: impl FnOnce() -> Result<Vec<Duration>>,
+) -> Result<Sample> {
     let before = stand.agents()?;
     let mut count = 0;
-    let sample = sampled(|| {
+    let sample = sampled(others, || {
         let setups = work()?;
         count = setups.len();
         Ok((setups.len() as f64, setups))
@@ -106,10 +123,19 @@ fn ping(stream: &mut Stream, time: Duration) -> Result<Vec<Duration>> {
 }
 
 /// Does it between two looks at the clocks; it tells how many units it was and how long each took.
-fn sampled(work: impl FnOnce() -> Result<(f64, Vec<Duration>)>) -> Result<Sample> {
+fn sampled(
+    others: &[&Stand<'_>],
+    work: impl FnOnce() -> Result<(f64, Vec<Duration>)>,
+) -> Result<Sample> {
+    let of_others = || {
+        let used = others.iter().map(|other| other.used());
+        used.sum::<Result<Duration>>()
+    };
+    let others_before = of_others()?;
     let (start, before) = (Instant::now(), machine::busy()?);
     let (units, mut latencies) = work()?;
-    let (time, busy) = (start.elapsed(), machine::busy()? - before);
+    let (time, busy) = (start.elapsed(), machine::busy()?.saturating_sub(before));
+    let busy = busy.saturating_sub(of_others()?.saturating_sub(others_before));
     latencies.sort_unstable();
     let quantile = |q: f64| {
         let last = latencies.len().checked_sub(1)?;
@@ -121,6 +147,7 @@ fn sampled(work: impl FnOnce() -> Result<(f64, Vec<Duration>)>) -> Result<Sample
             .zip(quantile(0.99))
             .map(|(p50, p99)| [p50, p99]),
         cpu: busy.as_secs_f64() / units,
+        units,
         agents: None,
     })
 }

@@ -1,5 +1,6 @@
 //! Connections that are passed through: setting them up, and carrying their bytes.
 
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -26,12 +27,20 @@ pub(crate) struct Options {
     /// One short round: whether everything works, but no figures to rely on.
     #[arg(long)]
     quick: bool,
+    /// Measure this build of snigate as well: what a change has brought.
+    #[arg(long, value_name = "FILE")]
+    beside: Option<PathBuf>,
+    /// Measure only these systems, such as "relay"; all if nothing is said.
+    #[arg(long, value_name = "NAME")]
+    system: Vec<String>,
 }
 
 /// How long each sample of each bench takes.
 const SETUP: Duration = Duration::from_secs(2);
 const RELAY: Duration = Duration::from_millis(1500);
 const QUICK: Duration = Duration::from_millis(300);
+/// Flows that have ended are removed after a minute.
+const AFTERWARDS: Duration = Duration::from_secs(70);
 
 pub(crate) fn set_up(options: &Options) -> Result<()> {
     run(options, SETUP, |how| setup::run(how, progress))
@@ -59,7 +68,13 @@ fn run(
         sample,
         workers,
         only: options.only.clone(),
-        systems: Vec::new(),
+        systems: options.system.clone(),
+        afterwards: if options.quick {
+            Duration::ZERO
+        } else {
+            AFTERWARDS
+        },
+        other: options.beside.clone(),
     };
     let measured = measure(&how)?;
     progress("");
