@@ -2,8 +2,10 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZero,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
+    thread::available_parallelism,
 };
 
 use aya::maps::MapError;
@@ -18,9 +20,16 @@ use crate::kill_point::KillPoint;
 /// BPF_NOEXIST: whoever inserts a tuple first owns it.
 const NOT_THERE_YET: u64 = 1;
 
-/// The maps that hand-offs write, shared by all connections. Each call is a system call or two, and holds everybody else up for as long.
+/// Handles of the maps for those who write; more processors than these are seldom in the same call.
+const WRITERS: usize = 4;
+
+/// The maps that hand-offs read and write, shared by all connections. Each call is a system call or two.
 pub struct HandOffs {
-    maps: Mutex<Maps>,
+    /// For whoever only looks, for which nobody waits: the kernel's own locks are enough.
+    maps: Maps,
+    /// aya lets a map be written by whoever has a handle for himself. With one for all, connections waited for each other at every step, and each wait is a
+    /// system call and a thread woken. The entries of a connection are nobody else's.
+    writers: Vec<Mutex<Maps>>,
 }
 
 /// Why the datapath does not take a flow.
@@ -43,8 +52,13 @@ impl HandOffs {
     /// # Errors
     /// When they are not there.
     pub fn open(pin_path: &Path) -> Result<Self, DatapathError> {
+        let cpus = available_parallelism().map_or(1, NonZero::get);
+        let writer = |_| Maps::open(pin_path).map(Mutex::new);
         Ok(Self {
-            maps: Mutex::new(Maps::open(pin_path)?),
+            maps: Maps::open(pin_path)?,
+            writers: (0..cpus.clamp(1, WRITERS))
+                .map(writer)
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -53,7 +67,7 @@ impl HandOffs {
     /// # Errors
     /// When the map can't be read or written.
     pub fn forget_all(&self) -> Result<(), DatapathError> {
-        let mut maps = self.lock();
+        let mut maps = self.writer();
         let keys: Vec<_> = maps.handing_off.keys().filter_map(Result::ok).collect();
         for key in keys {
             gone(maps.handing_off.remove(&key))?;
@@ -63,7 +77,7 @@ impl HandOffs {
 
     /// Whether packets of these addresses and ports belong to a flow.
     pub fn has_flow(&self, key: &FlowKey) -> bool {
-        self.lock().has_flow(key)
+        self.maps.has_flow(key)
     }
 
     /// How a client began, by the tuple of its packets.
@@ -71,7 +85,7 @@ impl HandOffs {
     /// # Errors
     /// When the map can't be read.
     pub fn client_syn(&self, key: &FlowKey) -> Result<Option<SynSeen>, DatapathError> {
-        found("CLIENT_SYNS", self.lock().client_syns.get(key, 0))
+        found("CLIENT_SYNS", self.maps.client_syns.get(key, 0))
     }
 
     /// How an Edge answered, by the tuple of its packets.
@@ -79,7 +93,7 @@ impl HandOffs {
     /// # Errors
     /// When the map can't be read.
     pub fn edge_syn_ack(&self, key: &FlowKey) -> Result<Option<SynSeen>, DatapathError> {
-        found("EDGE_SYN_ACKS", self.lock().edge_syn_acks.get(key, 0))
+        found("EDGE_SYN_ACKS", self.maps.edge_syn_acks.get(key, 0))
     }
 
     /// Begins the hand-off of one direction: from now on its packets are forwarded, except acknowledgements before `need_ack`.
@@ -89,7 +103,7 @@ impl HandOffs {
     pub fn begin(&self, key: &FlowKey, flow: &Flow, need_ack: u32) -> Result<(), FlowRefused> {
         self.need(key, need_ack)?;
         KillPoint::HandOffGiving.pass();
-        let mut maps = self.lock();
+        let mut maps = self.writer();
         // Of a client that the datapath has left to the agent.
         let _ = maps.pending.remove(key);
         let inserted = maps.flows.insert(key, flow, NOT_THERE_YET);
@@ -113,7 +127,7 @@ impl HandOffs {
             need_ack,
             padding: 0,
         };
-        let mut maps = self.lock();
+        let mut maps = self.writer();
         let written = maps.handing_off.insert(key, handing_off, 0);
         written.map_err(|error| DatapathError::map("HANDING_OFF", error))
     }
@@ -123,7 +137,7 @@ impl HandOffs {
     /// # Errors
     /// When the map can't be read.
     pub fn flow(&self, key: &FlowKey) -> Result<Option<Flow>, DatapathError> {
-        self.lock().established(key)
+        self.maps.established(key)
     }
 
     /// Notes a FIN of one direction that its socket has received and the datapath has not seen. What packets of this direction change in the entry at
@@ -132,7 +146,7 @@ impl HandOffs {
     /// # Errors
     /// When the map can't be read or written.
     pub fn note_end(&self, key: &FlowKey) -> Result<(), DatapathError> {
-        let mut maps = self.lock();
+        let mut maps = self.writer();
         let Some(mut flow) = maps.established(key)? else {
             return Ok(());
         };
@@ -147,7 +161,7 @@ impl HandOffs {
     /// # Errors
     /// When the map can't be written.
     pub fn end(&self, keys: [&FlowKey; 2]) -> Result<(), DatapathError> {
-        let mut maps = self.lock();
+        let mut maps = self.writer();
         let [first, second] = keys;
         gone(maps.handing_off.remove(first))?;
         KillPoint::HandOffEnding.pass();
@@ -159,7 +173,7 @@ impl HandOffs {
     /// # Errors
     /// When the maps can't be written.
     pub fn abandon(&self, keys: [&FlowKey; 2]) -> Result<(), DatapathError> {
-        let mut maps = self.lock();
+        let mut maps = self.writer();
         for key in keys {
             gone(maps.flows.remove(key))?;
             gone(maps.handing_off.remove(key))?;
@@ -172,19 +186,26 @@ impl HandOffs {
     /// # Errors
     /// When the map can't be read or written.
     pub fn account(&self, additions: &mut Additions) -> Result<(), DatapathError> {
-        self.lock().account(additions)
+        self.writer().account(additions)
     }
 
     /// Whether this Edge still has its slot; once no flow and no pool refers to it any longer, another one may.
     pub fn is_in_slot(&self, slot: u16, edge: SocketAddr) -> bool {
-        let entry = self.lock().edges.get(&slot.into(), 0);
+        let entry = self.maps.edges.get(&slot.into(), 0);
         entry.is_ok_and(|entry| {
             (entry.address, u16::from_be(entry.port_be)) == (edge.ip().into(), edge.port())
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Maps> {
-        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A handle that nobody uses now, or else the first.
+    fn writer(&self) -> MutexGuard<'_, Maps> {
+        let mut free = self.writers.iter().map(Mutex::try_lock);
+        if let Some(writer) = free.find_map(Result::ok) {
+            return writer;
+        }
+        self.writers[0]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
