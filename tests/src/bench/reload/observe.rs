@@ -112,3 +112,20 @@ fn pings(
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::Make;
+
+    #[test]
+    fn a_peer_s_failures_are_counted_and_one_of_ours_is_an_error() -> Result<()> {
+        let peer = Failures::of(System::Proxy(Make::Nginx));
+        assert_eq!(peer.bear(Ok(1))?, 1);
+        assert_eq!(peer.bear::<u32>(Err(anyhow!("reset")))?, 0);
+        assert_eq!(peer.count(), 1);
+        let ours = Failures::of(System::Snigate);
+        assert!(ours.bear::<()>(Err(anyhow!("reset"))).is_err());
+        Ok(())
+    }
+}
