@@ -64,7 +64,7 @@ fn every_part_measures_and_the_page_is_made() {
 
 /// That snigate is beside a peer where there should be one.
 fn competitors(results: &Results) -> Result<()> {
-    for part in ["forward/", "setup/", "relay/", "proxy/", "idle/"] {
+    for part in ["forward/", "setup/", "relay/", "proxy/", "reload/", "idle/"] {
         let table = results.tables(part).next().context(part)?;
         for role in [Role::Ours, Role::Peer] {
             let found = table.rows.iter().any(|row| row.role == role);

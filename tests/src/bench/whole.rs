@@ -35,6 +35,8 @@ pub struct Plan {
     pub flows: Vec<usize>,
     /// Numbers of domains.
     pub domains: Vec<usize>,
+    /// Reloads in each sample that has some.
+    pub reloads: u32,
     /// Numbers of silent connections.
     pub idle: Vec<usize>,
     /// How often these are measured: memory hardly varies.
@@ -61,6 +63,7 @@ impl Plan {
             only: Vec::new(),
             flows: vec![1_000, 20_000],
             domains: vec![100, 10_000, 100_000],
+            reloads: 5,
             idle: vec![1_000, 10_000, 50_000],
             idle_rounds: 3,
             silence: Duration::from_secs(3),
@@ -83,6 +86,7 @@ impl Plan {
             ],
             flows: vec![100],
             domains: vec![100, 1_000],
+            reloads: 2,
             idle: vec![200],
             idle_rounds: 1,
             silence: Duration::from_millis(500),
@@ -105,6 +109,7 @@ impl Plan {
             ],
             flows: vec![10],
             domains: vec![10],
+            reloads: 1,
             idle: vec![20],
             silence: Duration::ZERO,
             ..Self::quick(1)
@@ -308,7 +313,11 @@ fn reloaded(plan: &Plan, progress: &mut Progress<'_>) -> Result<Measured> {
     let options = reload::Options {
         rounds: plan.rounds,
         sample: plan.sample,
+        reloads: plan.reloads,
         domains: plan.domains.clone(),
+        workers: plan.workers,
+        only: plan.only("reload"),
+        systems: plan.systems.clone(),
     };
     Ok(Measured {
         tables: reload::run(&options, progress)?,

@@ -37,7 +37,7 @@ pub use kamailio::{KamailioEdge, KamailioPartner, SeenRequest};
 pub use openssl::{OpenSession, OpensslClient, OpensslServer, Session};
 pub use partner::{Connection, Conversation, Partner, open_socket};
 pub use pattern::Hash;
-pub use proxies::{Make, Proxy, Size, Upstream, Way};
+pub use proxies::{Make, NameTable, Proxy, Size, Upstream, Way};
 pub use replay::{
     Answer, Segments, captured_hello, captured_hellos, in_records, replay, send_in_segments,
 };

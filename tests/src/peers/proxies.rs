@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use nix::sys::signal::Signal;
 
 use crate::lab::Lab;
 use crate::netns::Namespace;
@@ -41,6 +42,8 @@ impl Make {
 pub enum Way<'a> {
     /// Passes them on, as they are, to the Edge of the server name they ask for; without such a name they are closed.
     PassThrough(&'a [(&'a str, SocketAddr)]),
+    /// Likewise, with many names in a table.
+    ByTable(&'a NameTable<'a>),
     /// Terminates TLS, 1.2 and 1.3, and goes on to one Edge.
     Terminate {
         /// The certificate for all.
@@ -52,6 +55,16 @@ pub enum Way<'a> {
         /// How it goes on; plain TCP without it.
         upstream: Option<Upstream<'a>>,
     },
+}
+
+/// Server names and the Edges that they belong to, as each proxy's manual wants many of them: HAProxy has a map in a file of its own, whose strings are looked
+/// up in a tree; nginx a map with a hash table that has room for all.
+#[derive(Clone, Debug)]
+pub struct NameTable<'a> {
+    /// The Edges, by name.
+    pub edges: &'a [(&'a str, SocketAddr)],
+    /// Each server name and its Edge.
+    pub names: &'a [(String, &'a str)],
 }
 
 /// TLS from a proxy to the Edge.
@@ -90,6 +103,9 @@ impl Size {
 pub struct Proxy {
     /// The running program.
     pub process: Process,
+    make: Make,
+    address: SocketAddr,
+    size: Size,
 }
 
 impl Proxy {
@@ -107,22 +123,67 @@ impl Proxy {
     ) -> Result<Self> {
         let name = make.name();
         let mut command = namespace.command(name);
+        let config = configure(lab, make, address, size, way)?;
         match make {
             Make::Haproxy => {
-                let config = haproxy(lab, address, size, way)?;
+                if let Way::ByTable(_) = way {
+                    // With a master, who can load it again.
+                    command.arg("-W");
+                }
                 // In the foreground.
                 command.args(["-db", "-f"]).arg(config);
             }
             Make::Nginx => {
-                let config = nginx(lab, address, size, way)?;
-                let errors = lab.dir().join("nginx.error.log");
-                command.arg("-c").arg(config).arg("-e").arg(errors);
+                command.arg("-c").arg(config);
+                command.arg("-e").arg(nginx_log(lab));
                 command.arg("-p").arg(lab.dir());
             }
         }
         let mut process = lab.spawn(name, command)?;
         process.wait_for_listener(namespace, address.port(), START)?;
-        Ok(Self { process })
+        if make == Make::Nginx {
+            ensure_hash_has_room(lab)?;
+        }
+        Ok(Self {
+            process,
+            make,
+            address,
+            size,
+        })
+    }
+
+    /// Writes another configuration, for [`Proxy::reload`].
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn configure(&self, lab: &Lab, way: &Way<'_>) -> Result<()> {
+        configure(lab, self.make, self.address, self.size, way).map(drop)
+    }
+
+    /// Has the master load its configuration again and replace its workers, as the manual says; returns before that is done. For one that was started with
+    /// [`Way::ByTable`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn reload(&self) -> Result<()> {
+        self.process.signal(match self.make {
+            Make::Haproxy => Signal::SIGUSR2,
+            Make::Nginx => Signal::SIGHUP,
+        })
+    }
+}
+
+/// Writes its configuration.
+fn configure(
+    lab: &Lab,
+    make: Make,
+    address: SocketAddr,
+    size: Size,
+    way: &Way<'_>,
+) -> Result<PathBuf> {
+    match make {
+        Make::Haproxy => haproxy(lab, address, size, way),
+        Make::Nginx => nginx(lab, address, size, way),
     }
 }
 
@@ -140,12 +201,21 @@ fn haproxy(lab: &Lab, address: SocketAddr, size: Size, way: &Way<'_>) -> Result<
     let mut backends = String::new();
     match way {
         Way::PassThrough(routes) => {
-            config += &format!(
-                " bind {address}\n option splice-auto\n tcp-request inspect-delay 5s\n\
-                 \x20tcp-request content accept if {{ req.ssl_hello_type 1 }}\n"
-            );
+            config += &haproxy_inspecting(address);
             for (name, edge) in *routes {
                 config += &format!(" use_backend {name} if {{ req.ssl_sni -i {name} }}\n");
+                backends += &format!("backend {name}\n server edge {edge}\n");
+            }
+        }
+        Way::ByTable(NameTable { edges, names }) => {
+            let lines = names.iter().map(|(name, edge)| format!("{name} {edge}\n"));
+            let map = lab.write_file("haproxy.map", &lines.collect::<String>())?;
+            config += &haproxy_inspecting(address);
+            config += &format!(
+                " use_backend %[req.ssl_sni,lower,map_str({})]\n",
+                map.display()
+            );
+            for (name, edge) in *edges {
                 backends += &format!("backend {name}\n server edge {edge}\n");
             }
         }
@@ -177,6 +247,14 @@ fn haproxy(lab: &Lab, address: SocketAddr, size: Size, way: &Way<'_>) -> Result<
     lab.write_file("haproxy.cfg", &(config + &backends))
 }
 
+/// A frontend that waits for a ClientHello.
+fn haproxy_inspecting(address: SocketAddr) -> String {
+    format!(
+        " bind {address}\n option splice-auto\n tcp-request inspect-delay 5s\n\
+         \x20tcp-request content accept if {{ req.ssl_hello_type 1 }}\n"
+    )
+}
+
 /// HAProxy wants the key and the chain in one file, which is named like a key so that nobody keeps it.
 fn bundle(lab: &Lab, name: &str, identity: &Identity) -> Result<PathBuf> {
     let chain = std::fs::read_to_string(&identity.chain)?;
@@ -184,9 +262,28 @@ fn bundle(lab: &Lab, name: &str, identity: &Identity) -> Result<PathBuf> {
     lab.write_file(&format!("{name}.key"), &(chain + &key))
 }
 
+/// nginx's `map_hash_max_size`, if nothing is said.
+const LEAST_BUCKETS: usize = 2048;
+/// nginx's `map_hash_bucket_size`, in bytes. The manual (docs/hash.html) wants more buckets first, and larger ones where that does not help: a usual name takes
+/// more than half of a cache line, which is the default, so that two in one bucket would be too many.
+const BUCKET: usize = 256;
+
+fn nginx_log(lab: &Lab) -> PathBuf {
+    lab.dir().join("nginx.error.log")
+}
+
+/// nginx says so where the sizes of its hash tables are not what the manual wants, and goes on.
+fn ensure_hash_has_room(lab: &Lab) -> Result<()> {
+    let log = std::fs::read_to_string(nginx_log(lab))?;
+    let complaint = log.lines().find(|line| line.contains("map_hash"));
+    complaint.map_or(Ok(()), |line| bail!("nginx is not tuned: {line}"))
+}
+
 fn nginx(lab: &Lab, address: SocketAddr, size: Size, way: &Way<'_>) -> Result<PathBuf> {
     let directory = lab.dir();
     let directory = directory.display();
+    let log = nginx_log(lab);
+    let log = log.display();
     let mut server = format!("listen {address} reuseport");
     let mut maps = String::new();
     match way {
@@ -197,6 +294,21 @@ fn nginx(lab: &Lab, address: SocketAddr, size: Size, way: &Way<'_>) -> Result<Pa
             server += ";\n ssl_preread on;\n proxy_pass $edge;\n";
             maps += "map $ssl_preread_server_name $edge {\n";
             for (name, edge) in *routes {
+                maps += &format!(" {name} {edge};\n");
+            }
+            maps += "}\n";
+        }
+        Way::ByTable(NameTable { edges, names }) => {
+            server += ";\n ssl_preread on;\n proxy_pass $edge;\n";
+            for (name, edge) in *edges {
+                maps += &format!("upstream {name} {{ server {edge}; }}\n");
+            }
+            let buckets = (2 * names.len()).next_power_of_two().max(LEAST_BUCKETS);
+            maps += &format!(
+                "map_hash_max_size {buckets};\nmap_hash_bucket_size {BUCKET};\n\
+                 map $ssl_preread_server_name $edge {{\n"
+            );
+            for (name, edge) in *names {
                 maps += &format!(" {name} {edge};\n");
             }
             maps += "}\n";
@@ -237,7 +349,7 @@ fn nginx(lab: &Lab, address: SocketAddr, size: Size, way: &Way<'_>) -> Result<Pa
     let config = format!(
         "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
          daemon off;\nuser root;\npid {directory}/nginx.pid;\nworker_processes {workers};\n\
-         error_log {directory}/nginx.error.log;\n\
+         error_log {log};\n\
          events {{ worker_connections {connections}; }}\n\
          stream {{\n{maps}server {{\n {server} proxy_timeout 2h;\n proxy_half_close on;\n}}\n}}\n"
     );

@@ -53,10 +53,24 @@ impl Opener<'_> {
     /// # Errors
     /// One of them fails or stalls.
     pub fn setups(&self, parallel: usize, time: Duration) -> Result<Vec<Duration>> {
+        let mut setups = Vec::new();
+        self.set_up(parallel, time, &mut setups)?;
+        Ok(setups)
+    }
+
+    /// Likewise; those that went well before one fails are in `setups` all the same.
+    ///
+    /// # Errors
+    /// One of them fails or stalls.
+    pub fn set_up(
+        &self,
+        parallel: usize,
+        time: Duration,
+        setups: &mut Vec<Duration>,
+    ) -> Result<()> {
         self.namespace.run(|| {
             let end = Instant::now() + time;
             let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-            let mut setups = Vec::new();
             let mut begun = 0;
             let mut begin = |place: usize| {
                 begun += 1;
@@ -103,7 +117,7 @@ impl Opener<'_> {
                     }
                 }
             }
-            Ok(setups)
+            Ok(())
         })
     }
 

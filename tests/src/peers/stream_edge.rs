@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, bail};
@@ -32,6 +32,7 @@ const BUFFER: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct StreamEdge {
     stop: Arc<AtomicBool>,
+    hellos: Arc<AtomicU64>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
@@ -46,11 +47,22 @@ impl StreamEdge {
         })?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = namespace.thread("stream-edge", move || serve(&listener, &stopped))?;
+        let hellos = Arc::new(AtomicU64::new(0));
+        let answered = Arc::clone(&hellos);
+        let thread =
+            namespace.thread("stream-edge", move || serve(&listener, &stopped, &answered))?;
         Ok(Self {
             stop,
+            hellos,
             thread: Some(thread),
         })
+    }
+
+    /// How many hellos it has answered, or is about to: none is answered before it is counted. Whoever connects without one, to see whether the Edge is
+    /// there, does not count.
+    #[must_use]
+    pub fn hellos(&self) -> u64 {
+        self.hellos.load(Ordering::SeqCst)
     }
 }
 
@@ -65,7 +77,7 @@ impl Drop for StreamEdge {
     }
 }
 
-fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
+fn serve(listener: &TcpListener, stop: &AtomicBool, hellos: &AtomicU64) -> Result<()> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     let add = |source: &dyn std::os::fd::AsFd, key: u64| {
         epoll.add(source.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, key))
@@ -92,7 +104,7 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
             }
             let goes_on = conversations
                 .get_mut(&event.data())
-                .map(|conversation: &mut Conversation| conversation.receive(&mut buffer));
+                .map(|conversation: &mut Conversation| conversation.receive(&mut buffer, hellos));
             match goes_on {
                 Some(Ok(true)) => {}
                 // Closing takes it out of the epoll set. A partner that ends its connection, in whatever way, will know why.
@@ -151,7 +163,7 @@ enum Stage {
 
 impl Conversation {
     /// Takes what has come; `false` at the end.
-    fn receive(&mut self, buffer: &mut [u8]) -> Result<bool> {
+    fn receive(&mut self, buffer: &mut [u8], hellos: &AtomicU64) -> Result<bool> {
         let length = match self.socket.read(buffer) {
             Ok(0) => return Ok(false),
             Ok(length) => length,
@@ -172,6 +184,7 @@ impl Conversation {
             Stage::Hello(hello) => {
                 hello.extend_from_slice(bytes);
                 if let Some(greeting) = complete(hello)? {
+                    hellos.fetch_add(1, Ordering::SeqCst);
                     send(&mut self.socket, &greeting)?;
                     self.stage = Stage::Request(Vec::new());
                 }

@@ -35,7 +35,7 @@ enum What {
     },
 }
 
-const SPECS: [Spec; 18] = [
+const SPECS: [Spec; 19] = [
     Spec {
         name: "packets",
         title: "A packet in the datapath, by class",
@@ -163,26 +163,35 @@ const SPECS: [Spec; 18] = [
         name: "reload",
         title: "A reload, by the number of domains",
         what: What::LinePerRow {
-            keys: "reload/",
+            keys: "reload/reloading/",
             metric: "time of the reload",
             x: "domains",
         },
     },
     Spec {
         name: "reload-setup",
-        title: "p99 of connections set up, by the number of domains",
+        title: "p99 of connections set up while reloading, by the number of domains",
         what: What::LinePerRow {
-            keys: "reload/",
+            keys: "reload/reloading/",
             metric: "setup p99",
             x: "domains",
         },
     },
     Spec {
         name: "reload-ping",
-        title: "The longest wait for a message on a connection that stands, by the number of domains",
+        title: "The longest wait for a message on a connection that stands while reloading, by the number of domains",
         what: What::LinePerRow {
-            keys: "reload/",
+            keys: "reload/reloading/",
             metric: "longest ping",
+            x: "domains",
+        },
+    },
+    Spec {
+        name: "reload-memory",
+        title: "Memory after the reloads, with a connection from before each, by the number of domains",
+        what: What::LinePerRow {
+            keys: "reload/reloading/",
+            metric: "memory",
             x: "domains",
         },
     },

@@ -32,6 +32,8 @@ fn the_page_is_whole_and_tells_the_same_figures_the_same_way() {
         "```text\nroutes  fastest │ median\n```",
         "| UDP | 27 (26 to 30) | 40 |",
         "srcset=\"benchmarks/flows-dark.svg\"",
+        "srcset=\"benchmarks/reload-memory-dark.svg\"",
+        "| failed connections | 0 (0 to 0) | 0 (0 to 0) | 3 (0 to 5) |",
     ] {
         assert!(page.contains(text), "{text}: {page}");
     }

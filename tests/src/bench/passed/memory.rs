@@ -13,7 +13,7 @@ use super::stand::{Running, Stand};
 use crate::bench::cpu::children;
 
 /// Bytes.
-pub(super) type Bytes = u64;
+pub(in crate::bench) type Bytes = u64;
 
 /// The kernel's caches that connections live in, by how their names begin: sockets with their files, what epoll(7) keeps, packets, and the
 /// sizes of kmalloc, in which entries of maps are, too. The others belong to file systems and processes, and tell what else the machine does.
@@ -63,14 +63,21 @@ impl Reading {
     }
 }
 
-fn of_processes(pid: u32) -> Result<Bytes> {
-    let mut sum = 0;
-    for pid in [pid].into_iter().chain(children(pid)?) {
-        let path = format!("/proc/{pid}/smaps_rollup");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        sum += kilobytes(&text, "Pss:").with_context(|| format!("{path} reads {text:?}"))? * 1024;
+/// The proportional set sizes of a process and its children.
+pub(in crate::bench) fn of_processes(pid: u32) -> Result<Bytes> {
+    let mut sum = of_process(pid)?;
+    for child in children(pid)? {
+        // What has ended in the meantime has no memory any more.
+        sum += of_process(child).unwrap_or(0);
     }
     Ok(sum)
+}
+
+fn of_process(pid: u32) -> Result<Bytes> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let kilobytes = kilobytes(&text, "Pss:").with_context(|| format!("{path} reads {text:?}"))?;
+    Ok(kilobytes * 1024)
 }
 
 /// The figure in a line such as `Pss:    12 kB`.
@@ -79,7 +86,8 @@ fn kilobytes(text: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-fn of_maps(pins: &Path) -> Result<Bytes> {
+/// What the kernel charges for the maps that are pinned there.
+pub(in crate::bench) fn of_maps(pins: &Path) -> Result<Bytes> {
     let mut sum = 0;
     for (name, _) in MAPS {
         let path = pins.join(name);

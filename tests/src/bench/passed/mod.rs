@@ -1,7 +1,7 @@
 //! Connections that are passed through: what it takes until they stand, what carries the bytes afterwards, and what an idle one takes.
 
 pub mod idle;
-mod memory;
+pub(super) mod memory;
 pub mod relay;
 mod report;
 mod rounds;

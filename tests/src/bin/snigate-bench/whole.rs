@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     results: PathBuf,
     /// Measure nothing; make the document again from the figures in this file.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "rounds", "workers", "part", "micro"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "rounds", "workers", "part", "micro", "system", "domains"])]
     from: Option<PathBuf>,
     /// Measure everything this many times, one system after the other, and take the medians.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -37,6 +37,12 @@ pub(crate) struct Options {
     /// Only this part; may be given several times. The others are missing from the document.
     #[arg(long, value_name = "NAME", value_parser = whole::parts())]
     part: Vec<String>,
+    /// Only this system, such as `haproxy`; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    system: Vec<String>,
+    /// The part `reload` with this many domains; may be given several times.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(3..=1_000_000))]
+    domains: Vec<u32>,
 }
 
 impl Options {
@@ -58,6 +64,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Plan::full(workers)
     };
     plan.parts.clone_from(&options.part);
+    plan.systems.clone_from(&options.system);
+    if !options.domains.is_empty() {
+        let domains = options.domains.iter().map(|number| *number as usize);
+        plan.domains = domains.collect();
+    }
     if let Some(file) = &options.micro {
         let text = fs::read_to_string(file);
         plan.micro = text.with_context(|| format!("reading {}", file.display()))?;
