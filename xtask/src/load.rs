@@ -84,6 +84,7 @@ pub(crate) fn bench(options: &BenchOptions) -> Result<()> {
 fn all_benches(options: &BenchOptions) -> Result<()> {
     if options.from.is_none() {
         require_root()?;
+        packages::provide(&packages::BENCH)?;
     }
     let kept = process::target_dir()?.join("bench");
     let docs = process::workspace().join("docs");

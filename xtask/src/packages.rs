@@ -46,6 +46,16 @@ pub(crate) const KERNELS: Need = Need {
     ],
 };
 
+/// `cargo xtask bench`, beside what the lab needs.
+pub(crate) const BENCH: Need = Need {
+    whose: "`cargo xtask bench`",
+    programs: &[Program {
+        name: "perf",
+        package: "linux-perf",
+        purpose: "where the time goes",
+    }],
+};
+
 /// The Debian package.
 pub(crate) const PACKAGE: Need = Need {
     whose: "`cargo xtask dist`",

@@ -24,7 +24,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::results::Results;
+use super::results::{Results, Table};
 use crate::plot::Plot;
 
 const TEMPLATE: &str = include_str!("document/template.md");
@@ -129,6 +129,13 @@ impl Filling<'_> {
             "compare" => {
                 self.shown.borrow_mut().push(argument.to_owned());
                 tables::compared(&results.tables(argument).collect::<Vec<_>>())
+            }
+            "natural" => {
+                self.shown.borrow_mut().push(argument.to_owned());
+                let each =
+                    |table: &Table| format!("**{}**\n\n{}", table.title, tables::natural(table));
+                let all: Vec<_> = results.tables(argument).map(each).collect();
+                (!all.is_empty()).then(|| all.join("\n"))
             }
             "scores" => scores::table(&results.tables(argument).collect::<Vec<_>>()),
             "losses" => Some(scores::losses(results)),

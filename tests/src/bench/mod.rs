@@ -10,6 +10,7 @@ pub mod forward;
 mod load;
 mod machine;
 pub mod passed;
+pub mod profile;
 pub mod reload;
 mod report;
 pub mod results;

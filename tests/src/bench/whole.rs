@@ -12,7 +12,7 @@ use anyhow::Result;
 
 use super::passed::{self, idle, relay, setup};
 use super::results::{How, Results, Table};
-use super::{forward, reload};
+use super::{forward, profile, reload};
 
 /// How much is measured.
 #[derive(Clone, Debug)]
@@ -138,7 +138,7 @@ struct Part {
     measure: fn(&Plan, &mut Progress<'_>) -> Result<Measured>,
 }
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     Part {
         name: "datapath",
         measure: datapath::measure,
@@ -180,6 +180,10 @@ const PARTS: [Part; 7] = [
     Part {
         name: "idle",
         measure: silent,
+    },
+    Part {
+        name: "profile",
+        measure: profiled,
     },
 ];
 
@@ -349,6 +353,15 @@ fn silent(plan: &Plan, progress: &mut Progress<'_>) -> Result<Measured> {
         }
     }
     Ok(all)
+}
+
+fn profiled(plan: &Plan, progress: &mut Progress<'_>) -> Result<Measured> {
+    let measured = profile::run(plan, progress)?;
+    Ok(Measured {
+        tables: measured.tables,
+        left_out: measured.left_out,
+        background: Vec::new(),
+    })
 }
 
 /// Another round of a table that may be there already, with the same columns.
