@@ -104,8 +104,6 @@ pub struct Proxy {
     /// The running program.
     pub process: Process,
     make: Make,
-    address: SocketAddr,
-    size: Size,
 }
 
 impl Proxy {
@@ -144,20 +142,21 @@ impl Proxy {
         if make == Make::Nginx {
             ensure_hash_has_room(lab)?;
         }
-        Ok(Self {
-            process,
-            make,
-            address,
-            size,
-        })
+        Ok(Self { process, make })
     }
 
-    /// Writes another configuration, for [`Proxy::reload`].
+    /// Writes another configuration, for [`Proxy::reload`]; all but the way is what it was started with.
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn configure(&self, lab: &Lab, way: &Way<'_>) -> Result<()> {
-        configure(lab, self.make, self.address, self.size, way).map(drop)
+    pub fn configure(
+        &self,
+        lab: &Lab,
+        address: SocketAddr,
+        size: Size,
+        way: &Way<'_>,
+    ) -> Result<()> {
+        configure(lab, self.make, address, size, way).map(drop)
     }
 
     /// Has the master load its configuration again and replace its workers, as the manual says; returns before that is done. For one that was started with

@@ -80,6 +80,7 @@ enum Running<'lab> {
     Snigate(Gateway<'lab>),
     Proxy {
         proxy: Proxy,
+        size: Size,
         /// Processes beside the first one, of one configuration.
         workers: usize,
     },
@@ -138,7 +139,7 @@ impl<'lab> Stand<'lab> {
     }
 
     fn opener(&self, name: &str) -> Result<Opener<'lab>> {
-        let opener = Opener::new(&self.lab.partner, (VIP_1.v4, SIP_TLS).into(), name)?;
+        let opener = Opener::new(&self.lab.partner, address(), name)?;
         let partners = (0..super::PARTNERS).map(|n| partner(n).v4.into());
         Ok(opener.from_each_of(partners.collect()))
     }
@@ -210,9 +211,9 @@ impl<'lab> Stand<'lab> {
         let (domains, moved) = (self.domains, self.moved);
         match &mut self.running {
             Running::Snigate(gateway) => gateway.configure("", &tables(domains, moved)),
-            Running::Proxy { proxy, .. } => {
-                with_names(domains, moved, |way| proxy.configure(self.lab, way))
-            }
+            Running::Proxy { proxy, size, .. } => with_names(domains, moved, |way| {
+                proxy.configure(self.lab, address(), *size, way)
+            }),
         }
     }
 
@@ -242,7 +243,7 @@ impl<'lab> Stand<'lab> {
 
     /// Waits until the processes of old configurations have ended.
     pub(super) fn rest(&self) -> Result<()> {
-        let Running::Proxy { proxy, workers } = &self.running else {
+        let Running::Proxy { proxy, workers, .. } = &self.running else {
             return Ok(());
         };
         let what = format!("old processes of {} to end", self.system.name());
@@ -271,13 +272,17 @@ fn start<'lab>(
             Ok(Running::Snigate(gateway))
         }
         System::Proxy(make) => {
-            let (address, size) = ((VIP_1.v4, SIP_TLS).into(), Size::of(workers));
+            let size = Size::of(workers);
             let proxy = with_names(domains, false, |way| {
-                Proxy::start(lab, make, &lab.gateway, address, size, way)
+                Proxy::start(lab, make, &lab.gateway, address(), size, way)
             })?;
             // HAProxy's has threads.
             let workers = if make == Make::Nginx { workers } else { 1 };
-            Ok(Running::Proxy { proxy, workers })
+            Ok(Running::Proxy {
+                proxy,
+                size,
+                workers,
+            })
         }
     }
 }
@@ -285,6 +290,11 @@ fn start<'lab>(
 /// The name of the pool, and in a proxy of the Edge, of the domain that moves.
 fn place(moved: bool) -> &'static str {
     if moved { "others" } else { "edges" }
+}
+
+/// Where partners connect to.
+fn address() -> SocketAddr {
+    (VIP_1.v4, SIP_TLS).into()
 }
 
 fn other_address() -> SocketAddr {
