@@ -343,6 +343,7 @@ fn silent(plan: &Plan, progress: &mut Progress<'_>) -> Result<Measured> {
             silence: plan.silence,
             workers: plan.workers,
             systems: plan.systems.clone(),
+            other: None,
         };
         for _ in 0..plan.idle_rounds {
             let measured = idle::run(&options, &mut *progress)?;

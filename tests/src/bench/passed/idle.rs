@@ -1,6 +1,7 @@
 //! What a connection takes that is passed through and silent.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Options {
     pub workers: usize,
     /// Only systems of these names; all where there are none.
     pub systems: Vec<String>,
+    /// Another build of snigate, for further rows.
+    pub other: Option<PathBuf>,
 }
 
 /// What one system takes.
@@ -88,7 +91,9 @@ pub fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Measured
     let mut left_out = Vec::new();
     // Links have no part in this; XDP is on every kernel that snigate runs on.
     let systems = SYSTEMS.into_iter();
-    let systems = systems.filter(|system| !system.offloads && !system.is_other());
+    let systems = systems
+        .filter(|system| !system.offloads)
+        .filter(|system| options.other.is_some() || !system.is_other());
     for system in systems.filter(|system| chosen(&options.systems, system.name)) {
         progress(&format!("starting {}", system.name));
         // The datapath has some nine thousand ports of the gateway's own, which are fewer than the connections may be.
@@ -100,7 +105,7 @@ pub fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Measured
             })
         };
         let lab = Lab::new("bench-idle", &terms.topology(&system))?;
-        match Stand::start(&lab, system, terms, None)? {
+        match Stand::start(&lab, system, terms, options.other.as_deref())? {
             Ok(stand) => {
                 // With the largest numbers a system may come to its end; the others have theirs to tell.
                 match measure(&stand, options, &mut progress) {

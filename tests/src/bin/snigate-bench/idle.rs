@@ -1,5 +1,6 @@
 //! The memory of silent connections.
 
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -23,6 +24,12 @@ pub(crate) struct Options {
     /// Threads or processes of each proxy; one for each CPU if nothing is said.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
+    /// Measure this build of snigate as well: what a change has brought.
+    #[arg(long, value_name = "FILE")]
+    beside: Option<PathBuf>,
+    /// Measure only these systems, such as "relay"; all if nothing is said.
+    #[arg(long, value_name = "NAME")]
+    system: Vec<String>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -39,7 +46,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         connections,
         silence: Duration::from_secs(options.silence),
         workers,
-        systems: Vec::new(),
+        systems: options.system.clone(),
+        other: options.beside.clone(),
     };
     let measured = idle::run(&how, progress)?;
     progress("");
