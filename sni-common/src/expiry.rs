@@ -79,6 +79,12 @@ pub fn established(
     }
 }
 
+/// Whether one entry of an established flow suggests that it is over, as if the other direction said the same: what neither suggests is not the case. Who looks at
+/// all flows, time and again, need not look for the other entry of those that have ended and only wait for their time.
+pub fn may_be_over(entry: &Flow, now_ns: u64, timeouts: &Timeouts) -> bool {
+    established(entry, Some(entry), now_ns, timeouts).is_some()
+}
+
 /// Whether a half-open flow is over.
 pub fn half_open(entry: &Flow, now_ns: u64, timeouts: &Timeouts) -> bool {
     now_ns.saturating_sub(entry.last_seen_ns) >= timeouts.half_open_ns
@@ -128,6 +134,25 @@ mod tests {
         );
         // The side that did not accept a forged RST has gone on talking.
         assert_eq!(at(10, entry(state::RST, 0), entry(0, 5)), None);
+    }
+
+    #[test]
+    fn what_is_over_is_suggested_by_one_entry_at_least() {
+        let states = [0, state::FIN, state::RST, state::FIN | state::RST];
+        let times = [0, 5, 50, 100, 7000];
+        for now in [9, 10, 59, 60, 110, 160, 7199, 7200, 15_000] {
+            for (a, b) in states.into_iter().flat_map(|a| states.map(|b| (a, b))) {
+                for (at_a, at_b) in times.into_iter().flat_map(|a| times.map(|b| (a, b))) {
+                    let (a, b) = (entry(a, at_a), entry(b, at_b));
+                    if at(now, a, b).is_some() {
+                        let suggests = |it| may_be_over(it, now * SECOND, &T);
+                        assert!(suggests(&a) || suggests(&b), "{now}: {a:?} {b:?}");
+                    }
+                }
+            }
+        }
+        // One that has only just ended is left alone.
+        assert!(!may_be_over(&entry(state::FIN, 0), 59 * SECOND, &T));
     }
 
     #[test]

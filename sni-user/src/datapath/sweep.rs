@@ -126,10 +126,7 @@ pub fn sweep(
         {
             *swept.open.entry((flow.edge, flow.way)).or_default() += 1;
         }
-        // By itself, as if the other direction said the same: what neither entry suggests is not the case.
-        if flow.state & (state::FIN | state::RST) != 0
-            || expiry::established(&flow, Some(&flow), now_ns, timeouts).is_some()
-        {
+        if expiry::may_be_over(&flow, now_ns, timeouts) {
             candidates.push(key);
         }
         Ok(())
