@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+/// Where more of the CPUs' time than this is used while nothing is measured, others' work is in the figures.
+pub(super) const QUIET: f64 = 0.05;
+
 /// What all CPUs together have worked so far: user and system, hard and soft interrupts of /proc/stat (proc_stat(5), in ticks of 10 ms). What
 /// runs as nice is left out: a build in the background, say.
 ///

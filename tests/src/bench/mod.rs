@@ -6,6 +6,7 @@
 mod config;
 mod cpu;
 pub mod document;
+mod figures;
 pub mod forward;
 mod load;
 mod machine;

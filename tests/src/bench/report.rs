@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::results::{self, Better, Metric, Spread};
+use super::figures;
+use super::results::{self, Better, Metric};
 use super::{Kind, Row, Sample, Subject, System, Table, Way};
 
 impl Subject {
@@ -20,14 +21,8 @@ impl Subject {
 
 impl Sample {
     fn latency(&self, quantile: f64) -> Option<Duration> {
-        self::quantile(self.latencies.clone(), quantile)
+        figures::quantile(&self.latencies, quantile)
     }
-}
-
-fn quantile(mut all: Vec<Duration>, quantile: f64) -> Option<Duration> {
-    all.sort_unstable();
-    let last = all.len().checked_sub(1)?;
-    all.get((last as f64 * quantile).round() as usize).copied()
 }
 
 impl Row {
@@ -39,19 +34,14 @@ impl Row {
     }
 
     fn median(&self) -> f64 {
-        let rates = self.rates();
-        let middle = rates.len() / 2;
-        match (rates.get(middle), rates.len() % 2) {
-            (Some(upper), 0) => f64::midpoint(rates[middle - 1], *upper),
-            (Some(median), _) => *median,
-            (None, _) => f64::NAN,
-        }
+        figures::median(self.rates()).unwrap_or(f64::NAN)
     }
 
-    /// Of all rounds' connections or pings together.
-    fn latency(&self, quantile: f64) -> Option<Duration> {
-        let all = self.samples.iter().flat_map(|sample| &sample.latencies);
-        self::quantile(all.copied().collect(), quantile)
+    /// Microseconds: the median of the rounds' own.
+    fn latency(&self, quantile: f64) -> Option<f64> {
+        let each = self.samples.iter().map(|it| it.latency(quantile));
+        let each = each.map(|it| Some(it?.as_secs_f64() * 1e6));
+        figures::median(each.collect::<Option<Vec<_>>>()?)
     }
 }
 
@@ -82,7 +72,7 @@ impl Table {
 
     /// Microseconds.
     fn median_cpu(&self, row: &Row) -> Option<f64> {
-        Some(Spread::of(&self.cpu(row))?.median * 1e6)
+        Some(figures::median(self.cpu(row))? * 1e6)
     }
 }
 
@@ -106,8 +96,7 @@ pub fn print(tables: &[Table]) {
                 let ratio = of(row)? / of(snigate?)?;
                 Some(format!("{ratio:.2}"))
             };
-            let micros =
-                |quantile| Some(format!("{:.0}", row.latency(quantile)?.as_secs_f64() * 1e6));
+            let micros = |quantile| Some(format!("{:.0}", row.latency(quantile)?));
             println!(
                 "{:18} {:>9.0}  {range:>17}  {:>9} {:>8} {:>8}  {:>8} {:>9}",
                 row.system.name(),
@@ -195,7 +184,6 @@ impl Table {
 /// The same for programs.
 #[must_use]
 pub fn as_json(tables: &[Table]) -> Value {
-    let micros = |latency: Option<Duration>| latency.map(|it| it.as_secs_f64() * 1e6);
     tables
         .iter()
         .map(|table| {
@@ -205,8 +193,8 @@ pub fn as_json(tables: &[Table]) -> Value {
                     "system": row.system.name(),
                     "median": row.median(),
                     "rounds": row.samples.iter().map(super::Sample::rate).collect::<Vec<_>>(),
-                    "p50_us": micros(row.latency(0.5)),
-                    "p99_us": micros(row.latency(0.99)),
+                    "p50_us": row.latency(0.5),
+                    "p99_us": row.latency(0.99),
                     "cpu": table.median_cpu(row).map(|it| it * per),
                 })
             });

@@ -7,6 +7,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
+use super::figures;
+
 /// A whole run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Results {
@@ -59,6 +61,9 @@ pub struct How {
     pub workers: usize,
     /// How long all of it took.
     pub minutes: f64,
+    /// Parts that were measured again later, with the day and the commit.
+    #[serde(default)]
+    pub amended: Vec<String>,
 }
 
 /// Systems, or kinds of packets, on one subject.
@@ -143,20 +148,12 @@ impl Spread {
     /// Of the rounds' figures; `None` where there are none.
     #[must_use]
     pub fn of(rounds: &[f64]) -> Option<Self> {
-        let mut sorted = rounds.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        let upper = *sorted.get(middle)?;
-        let median = if sorted.len() % 2 == 1 {
-            upper
-        } else {
-            f64::midpoint(sorted[middle - 1], upper)
-        };
+        let by_size = |one: &&f64, other: &&f64| one.total_cmp(other);
         Some(Self {
-            median,
-            low: *sorted.first()?,
-            high: *sorted.last()?,
-            rounds: sorted.len(),
+            median: figures::median(rounds)?,
+            low: *rounds.iter().min_by(by_size)?,
+            high: *rounds.iter().max_by(by_size)?,
+            rounds: rounds.len(),
         })
     }
 

@@ -27,6 +27,8 @@ pub struct Plan {
     pub workers: usize,
     /// Only parts of these names; all where there are none.
     pub parts: Vec<String>,
+    /// Whether what the file has of other parts is kept.
+    pub amends: bool,
     /// Only systems of these names; all where there are none.
     pub systems: Vec<String>,
     /// For some parts, only tables whose keys contain this.
@@ -59,6 +61,7 @@ impl Plan {
             sample: Duration::from_secs(2),
             workers,
             parts: Vec::new(),
+            amends: false,
             systems: Vec::new(),
             only: Vec::new(),
             flows: vec![1_000, 20_000],
@@ -216,6 +219,7 @@ pub fn run(
             sample_ms: u64::try_from(plan.sample.as_millis())?,
             workers: plan.workers,
             minutes: 0.0,
+            amended: Vec::new(),
         },
         micro: plan.micro.clone(),
         ..Results::default()
@@ -225,6 +229,11 @@ pub fn run(
         .iter()
         .filter(|part| super::chosen(&plan.parts, part.name));
     let parts: Vec<_> = parts.collect();
+    if plan.amends {
+        let names: Vec<_> = parts.iter().map(|part| part.name).collect();
+        results = without(Results::read(file)?, &names, &results.how);
+    }
+    let before = results.how.minutes;
     for (number, Part { name, measure }) in parts.iter().enumerate() {
         let place = format!("{} of {}, {name}", number + 1, parts.len());
         progress(&place);
@@ -244,13 +253,25 @@ pub fn run(
                 failed.push(failure);
             }
         }
-        results.how.minutes = start.elapsed().as_secs_f64() / 60.0;
+        results.how.minutes = before + start.elapsed().as_secs_f64() / 60.0;
         results.write(file)?;
     }
     results.left_out.sort();
     results.left_out.dedup();
     results.write(file)?;
     Ok((results, failed))
+}
+
+/// The results of an earlier run without these parts, which are measured again now.
+fn without(mut earlier: Results, parts: &[&str], now: &How) -> Results {
+    for part in parts {
+        let (keys, failure) = (format!("{part}/"), format!("{part}: "));
+        earlier.tables.retain(|table| !table.key.starts_with(&keys));
+        earlier.left_out.retain(|line| !line.starts_with(&failure));
+        let amended = format!("{part} ({}, {})", now.date, now.commit);
+        earlier.how.amended.push(amended);
+    }
+    earlier
 }
 
 type PassedBench = fn(&passed::Options, &mut Progress<'_>) -> Result<passed::Measured>;
@@ -331,6 +352,7 @@ fn reloaded(plan: &Plan, progress: &mut Progress<'_>) -> Result<Measured> {
 
 fn silent(plan: &Plan, progress: &mut Progress<'_>) -> Result<Measured> {
     let mut all = Measured::default();
+    let mut measured_with = Vec::new();
     for wanted in &plan.idle {
         let connections = (*wanted).min(idle::room(*wanted)?);
         if connections < *wanted {
@@ -338,6 +360,10 @@ fn silent(plan: &Plan, progress: &mut Progress<'_>) -> Result<Measured> {
                 "{wanted} silent connections: the hard limit of open files allows {connections}"
             ));
         }
+        if measured_with.contains(&connections) {
+            continue;
+        }
+        measured_with.push(connections);
         let options = idle::Options {
             connections,
             silence: plan.silence,
@@ -380,5 +406,35 @@ fn add_round(tables: &mut Vec<Table>, round: Table) {
             }
             None => table.rows.push(more),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amended_run_keeps_other_parts() {
+        let table = |key: &str| Table {
+            key: key.to_owned(),
+            title: String::new(),
+            metrics: Vec::new(),
+            rows: Vec::new(),
+        };
+        let earlier = Results {
+            tables: ["relay/ping", "setup/parallel-1"].map(table).into(),
+            left_out: vec!["relay: a reset".to_owned(), "another".to_owned()],
+            ..Results::default()
+        };
+        let now = How {
+            date: "2026-01-02".to_owned(),
+            commit: "commit 0123abc".to_owned(),
+            ..How::default()
+        };
+        let kept = without(earlier, &["relay"], &now);
+        let keys: Vec<_> = kept.tables.iter().map(|table| table.key.as_str()).collect();
+        assert_eq!(keys, ["setup/parallel-1"]);
+        assert_eq!(kept.left_out, ["another"]);
+        assert_eq!(kept.how.amended, ["relay (2026-01-02, commit 0123abc)"]);
     }
 }

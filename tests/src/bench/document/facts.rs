@@ -1,10 +1,8 @@
 //! What is said of the run itself.
 
+use super::super::machine::QUIET;
 use super::super::results::{Results, Spread};
 use crate::plot::figure;
-
-/// Above this, others' work is in the figures.
-const QUIET: f64 = 0.05;
 
 /// The text of a directive without argument; `None` where there is none of this name.
 pub(super) fn of(results: &Results, word: &str) -> Option<String> {
@@ -51,6 +49,9 @@ fn run(results: &Results) -> String {
             busy.median * 100.0,
             busy.high * 100.0
         );
+    }
+    if !how.amended.is_empty() {
+        text += &format!(" Measured again later: {}.", how.amended.join(", "));
     }
     text
 }

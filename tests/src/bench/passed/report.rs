@@ -7,10 +7,9 @@ use serde_json::{Value, json};
 use super::LeftOut;
 use super::rounds::{Measured, Row, Subject, Table};
 use super::work::{Kind, Sample};
+use crate::bench::figures::median;
+use crate::bench::machine::QUIET;
 use crate::bench::results::{self, Better, Metric};
-
-/// Above this, others' work is in the figures.
-const QUIET: f64 = 0.05;
 
 impl Subject {
     /// What is counted, and the processors' time of how much of it is told, in which unit.
@@ -170,16 +169,6 @@ impl Aim {
         };
         self.measured.is_finite().then_some(met)
     }
-}
-
-pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let upper = *values.get(middle)?;
-    if values.len() % 2 == 1 {
-        return Some(upper);
-    }
-    Some(f64::midpoint(values[middle - 1], upper))
 }
 
 fn micros(time: Duration) -> f64 {
@@ -375,13 +364,6 @@ pub(super) fn left_out_as_json(left_out: &[LeftOut]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn medians_of_odd_and_even_numbers() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(vec![4.0, 1.0]), Some(2.5));
-        assert_eq!(median(Vec::new()), None);
-    }
 
     #[test]
     fn an_aim_without_a_figure_is_neither_met_nor_missed() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::stand::Stand;
-use crate::bench::machine;
+use crate::bench::{figures, machine};
 use crate::peers::{Stream, converse, pour};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +66,9 @@ pub(super) fn measure(
             Ok(sample)
         }
         Kind::Bulk { connections } => {
+            // The Edge closes a stream once it has told what it counted.
+            pour(&mut standing(opener.counting(connections)?)?, warming)?;
             let mut streams = standing(opener.counting(connections)?)?;
-            pour(&mut streams, warming)?;
             sampled(others, || {
                 const MEBIBYTE: f64 = 1024.0 * 1024.0;
                 Ok((pour(&mut streams, time)? as f64 / MEBIBYTE, Vec::new()))
@@ -133,14 +134,10 @@ fn sampled(
     };
     let others_before = of_others()?;
     let (start, before) = (Instant::now(), machine::busy()?);
-    let (units, mut latencies) = work()?;
+    let (units, latencies) = work()?;
     let (time, busy) = (start.elapsed(), machine::busy()?.saturating_sub(before));
     let busy = busy.saturating_sub(of_others()?.saturating_sub(others_before));
-    latencies.sort_unstable();
-    let quantile = |q: f64| {
-        let last = latencies.len().checked_sub(1)?;
-        latencies.get((last as f64 * q).round() as usize).copied()
-    };
+    let quantile = |share| figures::quantile(&latencies, share);
     Ok(Sample {
         rate: units / time.as_secs_f64(),
         latency: quantile(0.5)

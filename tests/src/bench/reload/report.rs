@@ -1,6 +1,7 @@
 //! Tables of what was measured.
 
 use super::{Row, Sample};
+use crate::bench::figures::quantile;
 use crate::bench::results::{self, Better, Metric, Table};
 use crate::plot::figure;
 
@@ -67,11 +68,11 @@ const fn column(
 const TIMES: [Column; 3] = [
     column("time of the reload", "ms", Better::Lower, |sample| {
         let times = sample.moves.iter().map(|it| it.all.as_secs_f64() * 1e3);
-        quantile(&times.collect::<Vec<_>>(), 0.5)
+        quantile(&times.collect::<Vec<f64>>(), 0.5)
     }),
     column("first new connection", "ms", Better::Lower, |sample| {
         let times = sample.moves.iter().map(|it| it.first.as_secs_f64() * 1e3);
-        quantile(&times.collect::<Vec<_>>(), 0.5)
+        quantile(&times.collect::<Vec<f64>>(), 0.5)
     }),
     column("time of the command", "ms", Better::Neither, |sample| {
         let times = sample.moves.iter().filter_map(|it| it.command);
@@ -128,27 +129,5 @@ fn row(subject: Subject, domains: usize, row: &Row) -> results::Row {
         role: row.system.role(),
         x: Some(domains as f64),
         cells: subject.columns().map(cell).collect(),
-    }
-}
-
-fn quantile(values: &[f64], quantile: f64) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let last = sorted.len().checked_sub(1)?;
-    sorted
-        .get((last as f64 * quantile).round() as usize)
-        .copied()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_up_to_the_longest() {
-        let values = [4.0, 1.0, 3.0, 2.0, 5.0];
-        assert_eq!(quantile(&values, 0.5), Some(3.0));
-        assert_eq!(quantile(&values, 1.0), Some(5.0));
-        assert_eq!(quantile(&[], 0.5), None);
     }
 }

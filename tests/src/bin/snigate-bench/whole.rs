@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// Only this part; may be given several times. The others are missing from the document.
     #[arg(long, value_name = "NAME", value_parser = whole::parts())]
     part: Vec<String>,
+    /// Keep what the file of figures has of other parts: what was measured again is said in the document.
+    #[arg(long, requires = "part", conflicts_with = "quick")]
+    amend: bool,
     /// Only this system, such as `haproxy`; may be given several times.
     #[arg(long, value_name = "NAME")]
     system: Vec<String>,
@@ -64,6 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Plan::full(workers)
     };
     plan.parts.clone_from(&options.part);
+    plan.amends = options.amend;
     plan.systems.clone_from(&options.system);
     if !options.domains.is_empty() {
         let domains = options.domains.iter().map(|number| *number as usize);
