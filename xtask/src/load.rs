@@ -89,13 +89,15 @@ fn all_benches(options: &BenchOptions) -> Result<()> {
     let kept = process::target_dir()?.join("bench");
     let docs = process::workspace().join("docs");
     let whole = !options.quick && options.arguments.is_empty();
-    let usual = if whole { &docs } else { &kept };
+    // A part again, into the page that there is.
+    let amends = options.arguments.iter().any(|it| it == "--amend");
+    let usual = if whole || amends { &docs } else { &kept };
     let mut bench = program_of_tests("snigate-bench", true)?;
     bench.arg("all").args(options.quick.then_some("--quick"));
     let output = options.output.as_ref().unwrap_or(usual);
     bench.arg("--output").arg(output);
     // What is kept of a whole run took an hour.
-    let results = if whole {
+    let results = if whole || amends {
         "results.json"
     } else {
         "partial.json"
