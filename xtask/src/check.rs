@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{bpf_toolchain, process, provision, reproduce};
+use crate::{bpf_toolchain, locks, process, provision, reproduce};
 
 const CARGO_DENY: (&str, &str) = ("cargo-deny", "0.20.2");
 const CARGO_MACHETE: (&str, &str) = ("cargo-machete", "0.9.2");
@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     ("licences, sources, duplicates", dependencies),
     ("advisories", advisories),
     ("unused dependencies", unused_dependencies),
+    ("what is fuzzed is what runs", fuzzed_versions),
     ("the same datapath anywhere", same_datapath),
 ];
 
@@ -115,6 +116,10 @@ fn documentation() -> Result<Outcome> {
 
 fn dependencies() -> Result<Outcome> {
     passes(cargo_deny()?.args(["check", "bans", "licenses", "sources"]))
+}
+
+fn fuzzed_versions() -> Result<Outcome> {
+    locks::check().map(|()| Outcome::Passed)
 }
 
 fn advisories() -> Result<Outcome> {

@@ -11,6 +11,7 @@ mod dist;
 mod fuzz;
 mod kernels;
 mod load;
+mod locks;
 mod packages;
 mod process;
 mod provision;

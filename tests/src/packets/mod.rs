@@ -23,4 +23,4 @@ pub use rig::{
     UNREACHABLE_EDGE, VLAN_EDGE, WAN_ROUTER,
 };
 pub use row::{Fate, Row, Step, packet_table, packet_test, same_frame};
-pub use scene::{Action, OWNED_PORTS, Outcome, Program, SHORTEST_FRAME, Scene, context};
+pub use scene::{Action, Besides, OWNED_PORTS, Outcome, Program, SHORTEST_FRAME, Scene, context};

@@ -1,6 +1,6 @@
 //! A datapath of a row's own, configured the way the agent does it, into which packets are put one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read as _;
 use std::path::Path;
 
@@ -9,11 +9,12 @@ use aya::maps::{Map, MapData, PerCpuValues, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
 use aya::util::nr_cpus;
 use sni_common::contract::{
-    CONTROL_GENERATION, Counter, DropReason, Edge, EdgeState, Event, HelloEvent, LabelKind, Stats,
-    TELL_FLOWS, TELL_HELLOS, stats,
+    CONTROL_GENERATION, Counter, DropReason, Edge, EdgeState, Event, HelloEvent, LabelKind, Pool,
+    Stats, TELL_FLOWS, TELL_HELLOS, limits::MAX_POOLS, stats,
 };
 use sni_user::config::Config;
 use sni_user::datapath::{Datapath, Maps, Tables};
+use socket2::Socket;
 
 use super::capture::Capture;
 use super::loaded::Lent;
@@ -84,6 +85,22 @@ pub struct Scene<'a> {
     /// What is active, so that an equal configuration need not be written again: that takes tens of milliseconds.
     active: Option<(String, (u16, u16))>,
     program: Program,
+}
+
+/// What programs send out by an interface besides the packets that they are run on.
+pub struct Besides(Socket);
+
+impl Besides {
+    /// What has come since the last look. It is there when the test run ends, unless the machine is busy: then it comes soon.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn frames(&self) -> Result<Vec<Vec<u8>>> {
+        const LONGEST: usize = 2048;
+        // The other end of the link is in this namespace.
+        let next = || line::receive(LONGEST, |buffer| (&self.0).read(buffer)).transpose();
+        Ok(std::iter::from_fn(next).collect::<Result<_, _>>()?)
+    }
 }
 
 /// Where a frame meets the datapath.
@@ -261,13 +278,30 @@ impl<'a> Scene<'a> {
     /// # Errors
     /// There is no such Edge.
     pub fn edge_slot(&self, name: &str) -> Result<u32> {
-        for entry in self.loaded.datapath.maps.labels.iter() {
+        // One of an earlier configuration, with another address or source, may have had the name.
+        let active = self.slots_in_pools()?;
+        for entry in self.maps().labels.iter() {
             let (key, label) = entry?;
-            if key.kind == LabelKind::Edge as u32 && label.as_str() == name {
+            if key.kind == LabelKind::Edge as u32
+                && label.as_str() == name
+                && active.contains(&key.number)
+            {
                 return Ok(key.number);
             }
         }
-        bail!("no Edge is called {name}")
+        bail!("no Edge of the active configuration is called {name}")
+    }
+
+    fn slots_in_pools(&self) -> Result<HashSet<u32>> {
+        let maps = self.maps();
+        let generation = maps.generation()?;
+        let mut slots = HashSet::new();
+        for number in 0..MAX_POOLS {
+            let pool = maps.pools.get(&Pool::index(generation, number), 0)?;
+            let members = pool.members.iter().take(pool.count as usize);
+            slots.extend(members.map(|member| u32::from(member.edge)));
+        }
+        Ok(slots)
     }
 
     /// The datapath, for what a row does to its maps.
@@ -316,15 +350,20 @@ impl<'a> Scene<'a> {
         port: Port,
         body: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<(T, Vec<Vec<u8>>)> {
-        const LONGEST: usize = 2048;
-        // What is sent is there at once: the other end of the link is in this namespace.
-        let line = line::open_incoming(&format!("{}-far", port.name()))?;
+        let besides = self.listen(port)?;
         let result = body(self)?;
-        let mut frames = Vec::new();
-        while let Some(frame) = line::receive(LONGEST, |buffer| (&line).read(buffer))? {
-            frames.push(frame);
-        }
-        Ok((result, frames))
+        Ok((result, besides.frames()?))
+    }
+
+    /// Listens for what programs send out by an interface besides the packets that they are run on.
+    ///
+    /// # Errors
+    /// The interface can't be listened at.
+    pub fn listen(&self, port: Port) -> Result<Besides> {
+        Ok(Besides(line::open_incoming(&format!(
+            "{}-far",
+            port.name()
+        ))?))
     }
 
     /// Lets a frame arrive in two buffers, the first of `linear` bytes; `None` where the kernel can't (before Linux 6.18).

@@ -19,7 +19,7 @@ impl Budget {
     }
 
     /// A table: the first row that is no comment names the lines of kernels, each further one a program and its budgets.
-    fn parse(text: &str) -> Result<Self> {
+    pub(super) fn parse(text: &str) -> Result<Self> {
         let mut rows = text
             .lines()
             .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
@@ -48,6 +48,12 @@ impl Budget {
 
     pub(super) fn of(&self, program: &str, line: &str) -> Option<u32> {
         self.0.get(&(program.to_owned(), line.to_owned())).copied()
+    }
+
+    /// The programs that have one on a line of kernels.
+    pub(super) fn programs<'a>(&'a self, line: &'a str) -> impl Iterator<Item = &'a str> {
+        let of_line = self.0.keys().filter(move |(_, of)| of == line);
+        of_line.map(|(program, _)| program.as_str())
     }
 }
 

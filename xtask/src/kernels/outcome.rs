@@ -31,14 +31,66 @@ pub(super) struct Outcome {
 /// A program of the datapath, as the verifier took it.
 struct Program {
     name: String,
-    instructions: u64,
+    /// How many it took; `None` where the kernel does not tell, or the guest has not told.
+    instructions: Option<u64>,
     budget: Option<u32>,
 }
 
 impl Program {
-    fn is_within(&self) -> bool {
-        self.budget
-            .is_some_and(|budget| self.instructions <= u64::from(budget))
+    /// Those that a guest has told of, and those that it should have.
+    fn all(report: &Value, budget: &Budget, line: &str) -> Vec<Self> {
+        let listed = report["programs"].as_array();
+        let told: Vec<_> = listed
+            .into_iter()
+            .flatten()
+            .filter_map(|it| {
+                // What walks through no instruction was not counted.
+                let taken = it["verified_instructions"].as_u64().filter(|it| *it > 0);
+                Some((it["name"].as_str()?, taken))
+            })
+            .collect();
+        let untold = budget
+            .programs(line)
+            .filter(|name| told.iter().all(|(other, _)| other != name))
+            .map(|name| (name, None));
+        let all = told.iter().copied().chain(untold);
+        all.map(|(name, instructions)| Self {
+            name: name.to_owned(),
+            instructions,
+            budget: budget.of(name, line),
+        })
+        .collect()
+    }
+
+    /// What is wrong with it.
+    fn failure(&self) -> Option<String> {
+        let name = &self.name;
+        Some(match (self.instructions, self.budget) {
+            (None, _) => format!("nobody has told how many instructions {name} took"),
+            (Some(taken), Some(budget)) if taken <= u64::from(budget) => return None,
+            (Some(taken), Some(budget)) => format!(
+                "{name} took {taken} instructions, and its budget is {budget}: find out why, or raise the budget in {}",
+                budget::FILE
+            ),
+            (Some(taken), None) => {
+                format!(
+                    "{name} took {taken} instructions, and has no budget in {}",
+                    budget::FILE
+                )
+            }
+        })
+    }
+
+    /// Its cell: what it took, and what it may take.
+    fn cell(&self) -> String {
+        match (self.instructions, self.budget) {
+            (Some(taken), Some(budget)) if taken <= u64::from(budget) => {
+                format!("{taken} of {budget}")
+            }
+            (Some(taken), Some(budget)) => format!("{taken} OVER {budget}"),
+            (Some(taken), None) => format!("{taken} of ?"),
+            (None, _) => "NOT TOLD".to_owned(),
+        }
     }
 }
 
@@ -51,20 +103,11 @@ impl Outcome {
         budget: &Budget,
     ) -> Self {
         let report = steps.iter().find_map(Step::report).unwrap_or_default();
-        let listed = report["programs"].as_array().cloned().unwrap_or_default();
-        let program = |it: &Value| {
-            let name = it["name"].as_str()?;
-            Some(Program {
-                name: name.to_owned(),
-                instructions: it["verified_instructions"].as_u64()?,
-                budget: budget.of(name, kernel.line),
-            })
-        };
         Self {
             line: kernel.line,
             version: kernel.version.clone(),
             accelerator,
-            programs: listed.iter().filter_map(program).collect(),
+            programs: Program::all(&report, budget, kernel.line),
             report,
             steps,
             console: logs.console.display().to_string(),
@@ -114,24 +157,8 @@ impl Outcome {
                 self.log, self.console
             ));
         }
-        for program in self.programs.iter().filter(|it| !it.is_within()) {
-            let Program {
-                name,
-                instructions,
-                budget,
-            } = program;
-            failures.push(match budget {
-                Some(budget) => format!(
-                    "Linux {version}: {name} took {instructions} instructions, and its budget is {budget}: find out why, \
-                     or raise the budget in {}",
-                    budget::FILE
-                ),
-                None => format!(
-                    "Linux {version}: {name} took {instructions} instructions, and has no budget in {}",
-                    budget::FILE
-                ),
-            });
-        }
+        let wrong = self.programs.iter().filter_map(Program::failure);
+        failures.extend(wrong.map(|what| format!("Linux {version}: {what}")));
         failures
     }
 
@@ -171,19 +198,10 @@ impl Outcome {
         })
     }
 
-    /// The cell of a program: what it took, and what it may take.
+    /// The cell of a program.
     fn verified(&self, name: &str) -> String {
         let program = self.programs.iter().find(|program| program.name == name);
-        match program {
-            None => "-".to_owned(),
-            Some(program) => match program.budget {
-                Some(budget) if program.is_within() => {
-                    format!("{} of {budget}", program.instructions)
-                }
-                Some(budget) => format!("{} OVER {budget}", program.instructions),
-                None => format!("{} of ?", program.instructions),
-            },
-        }
+        program.map_or_else(|| "-".to_owned(), Program::cell)
     }
 
     /// The cell of a step.
@@ -251,5 +269,36 @@ pub(super) fn print(outcomes: &[Outcome]) {
         for lack in outcome.strings("lacks") {
             println!("\nLinux {}: {lack}", outcome.version);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_tells_nothing_is_within_no_budget() {
+        let budget = Budget::parse("program 6.1\na 100\nb 100\nc 100\nd 100\n").unwrap();
+        let report = json!({"programs": [
+            {"name": "a", "verified_instructions": 100},
+            {"name": "b", "verified_instructions": 101},
+            {"name": "c", "verified_instructions": 0},
+            {"name": "e", "verified_instructions": 1},
+        ]});
+        let programs = Program::all(&report, &budget, "6.1");
+        let cells: Vec<_> = programs.iter().map(Program::cell).collect();
+        assert_eq!(
+            cells,
+            [
+                "100 of 100",
+                "101 OVER 100",
+                "NOT TOLD",
+                "1 of ?",
+                "NOT TOLD"
+            ]
+        );
+        let wrong: Vec<_> = programs.iter().filter_map(Program::failure).collect();
+        assert_eq!(wrong.len(), 4, "{wrong:?}");
+        assert_eq!(Program::all(&Value::Null, &budget, "6.1").len(), 4);
     }
 }

@@ -12,15 +12,17 @@ pub(crate) fn named(name: &[u8]) -> Vec<u8> {
 
 /// One with the usual name in front, as long as this in its record.
 pub(crate) fn long(length: usize) -> Vec<u8> {
-    let short = padded(0).len();
-    padded(length - short)
+    long_named(b"sip.fabrikam.example", length)
 }
 
-fn padded(padding: usize) -> Vec<u8> {
-    with(&[
-        (0, server_name(b"sip.fabrikam.example")),
-        (21, vec![0; padding]),
-    ])
+/// Likewise with another name.
+pub(crate) fn long_named(name: &[u8], length: usize) -> Vec<u8> {
+    let short = padded(name, 0).len();
+    padded(name, length - short)
+}
+
+fn padded(name: &[u8], padding: usize) -> Vec<u8> {
+    with(&[(0, server_name(name)), (21, vec![0; padding])])
 }
 
 /// The content of a server name extension (RFC 6066, 3).

@@ -1,8 +1,10 @@
 //! What is read in a frame, by another parser than the datapath's.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use anyhow::{Context as _, Result, ensure};
+use etherparse::{NetSlice, SlicedPacket, TcpSlice, TransportSlice};
+use snigate_tests::packets::frame::Mac;
 
 /// Where the IP header starts, behind at most two tags; and the frame's EtherType.
 pub(super) fn network(frame: &[u8]) -> Option<(usize, [u8; 2])> {
@@ -72,41 +74,94 @@ fn addresses_of(ip: &[u8], v4: bool) -> Option<(IpAddr, IpAddr)> {
     })
 }
 
-/// Whether all checksums are right; `None` for what can't be parsed.
-pub(super) fn sums(frame: &[u8]) -> Option<bool> {
+/// The source and destination of a TCP segment.
+pub(super) fn ends(frame: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let (source, destination) = addresses(frame)?;
+    let tcp = segment(frame)?;
+    Some((
+        SocketAddr::new(source, tcp.source_port()),
+        SocketAddr::new(destination, tcp.destination_port()),
+    ))
+}
+
+/// A TCP segment, with what it carries.
+pub(super) fn segment(frame: &[u8]) -> Option<TcpSlice<'_>> {
+    match SlicedPacket::from_ethernet(frame).ok()?.transport? {
+        TransportSlice::Tcp(tcp) => Some(tcp),
+        _ => None,
+    }
+}
+
+/// What segments that follow on each other carry, and the sequence number of its first byte.
+pub(super) fn joined<'a>(frames: impl Iterator<Item = &'a [u8]>) -> Result<(u32, Vec<u8>)> {
+    let mut stream: Option<(u32, Vec<u8>)> = None;
+    for frame in frames {
+        let tcp = segment(frame).context("no TCP segment")?;
+        let (first, bytes) = stream.get_or_insert_with(|| (tcp.sequence_number(), Vec::new()));
+        ensure!(
+            tcp.sequence_number() == first.wrapping_add(bytes.len() as u32),
+            "a segment that does not follow on the one before"
+        );
+        bytes.extend(tcp.payload());
+    }
+    stream.context("no segment")
+}
+
+/// The MAC addresses: destination, and source.
+pub(super) fn macs(frame: &[u8]) -> Option<(Mac, Mac)> {
+    Some((
+        frame.get(..6)?.try_into().ok()?,
+        frame.get(6..12)?.try_into().ok()?,
+    ))
+}
+
+/// Which checksums are right (RFC 1071).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sums {
+    /// That of the IP header; IPv6 has none, and is right.
+    pub(super) ip: bool,
+    /// That of the TCP segment or ICMP message.
+    pub(super) transport: bool,
+}
+
+/// Those of a frame; `None` for what can't be parsed.
+pub(super) fn sums(frame: &[u8]) -> Option<Sums> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
-    let net = packet.net?;
-    let header = match &net {
+    let (ip, addresses) = match packet.net? {
         NetSlice::Ipv4(ip) => {
-            let header = ip.header().to_header();
-            header.header_checksum == header.calc_header_checksum()
+            let header = ip.header().slice();
+            (adds_up(sum(header)), sum(&header[12..20]))
         }
-        _ => true,
-    };
-    let transport = match (&packet.transport?, &net) {
-        (TransportSlice::Tcp(tcp), NetSlice::Ipv4(ip)) => {
-            let (from, to) = (ip.header().source(), ip.header().destination());
-            let sum = tcp
-                .to_header()
-                .calc_checksum_ipv4_raw(from, to, tcp.payload());
-            sum.ok()? == tcp.checksum()
-        }
-        (TransportSlice::Tcp(tcp), NetSlice::Ipv6(ip)) => {
-            let (from, to) = (ip.header().source(), ip.header().destination());
-            let sum = tcp
-                .to_header()
-                .calc_checksum_ipv6_raw(from, to, tcp.payload());
-            sum.ok()? == tcp.checksum()
-        }
-        (TransportSlice::Icmpv4(icmp), _) => {
-            let mut header = icmp.header();
-            header.update_checksum(icmp.payload());
-            header.checksum == icmp.checksum()
-        }
-        (TransportSlice::Icmpv6(icmp), NetSlice::Ipv6(ip)) => {
-            icmp.is_checksum_valid(ip.header().source(), ip.header().destination())
-        }
+        NetSlice::Ipv6(ip) => (true, sum(&ip.header().slice()[8..40])),
         _ => return None,
     };
-    Some(header && transport)
+    let bytes = match packet.transport? {
+        TransportSlice::Tcp(tcp) => sum(tcp.slice()) + addresses + pseudo(6, tcp.slice()),
+        TransportSlice::Icmpv4(icmp) => sum(icmp.slice()),
+        TransportSlice::Icmpv6(icmp) => sum(icmp.slice()) + addresses + pseudo(58, icmp.slice()),
+        _ => return None,
+    };
+    Some(Sums {
+        ip,
+        transport: adds_up(bytes),
+    })
+}
+
+/// What a pseudo header adds to its addresses.
+fn pseudo(protocol: u64, bytes: &[u8]) -> u64 {
+    protocol + bytes.len() as u64
+}
+
+fn sum(bytes: &[u8]) -> u64 {
+    let words = bytes.chunks(2).map(|word| match *word {
+        [high, low] => u16::from_be_bytes([high, low]),
+        [high] => u16::from_be_bytes([high, 0]),
+        _ => 0,
+    });
+    words.map(u64::from).sum()
+}
+
+/// Whether the sum over all words is that of one's complement's zero.
+fn adds_up(sum: u64) -> bool {
+    sum != 0 && sum.is_multiple_of(0xffff)
 }

@@ -1,6 +1,6 @@
 //! Packets that make sense: of clients and Edges, of flows that exist or of none, of every way. Some then go wrong.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use anyhow::Result;
@@ -10,23 +10,30 @@ use sni_common::contract::{Counter, EdgeState};
 use snigate_tests::addresses::{EDGE_A, GATEWAY_LAN_A, partner};
 use snigate_tests::packets::frame::{PSH, SYN, Tcp, extension};
 use snigate_tests::packets::plan::{CLIENT_ISN, EDGE_ISN, Family, Path};
-use snigate_tests::packets::{Icmp, OWNED_PORTS, Outcome, Port, Scene};
+use snigate_tests::packets::{FlowState, Icmp, OWNED_PORTS, Outcome, Port, Scene};
 
 use super::damage::{gone_wrong, mend};
 use super::frames::{addresses, network};
 use super::history::Event;
-use super::{By, CHECK_FLOWS_EVERY, Table};
+use super::{By, Table};
 use crate::bind::hello;
-use crate::bind::talk::{FIRST, Offers, stamps};
+use crate::bind::talk::{ANNOUNCED, FIRST, Offers, stamps};
 use crate::spliced::Spliced;
 
 /// The partner that asks for the second customer's name; those before it ask for the first one's.
 pub(super) const CONTOSO: u8 = 2;
-/// Ports of each partner.
-const PORTS: u16 = 8;
+/// And the names.
+pub(super) const FABRIKAM_NAME: &[u8] = b"sip.fabrikam.example";
+pub(super) const CONTOSO_NAME: &[u8] = b"sip.contoso.example";
+/// Lengths of the hellos of each partner's ports, 0 for the shortest: of one segment to three, and sent on in up to six.
+const HELLOS: [usize; 8] = [0, 0, 0, 700, 1300, 1800, 2500, 3000];
+/// Bytes that timestamps take in a header.
+const TIMESTAMPS: u16 = 12;
 /// The tables are read as often as this, in packets.
 const LOOK_EVERY: u32 = 16;
-/// And all flows forgotten as often as this: nobody sweeps those that have ended.
+/// An Edge's state changes as often as this.
+const EDGE_CHANGES_EVERY: u32 = 200;
+/// And all flows are forgotten as often as this: nobody sweeps those that have ended.
 const FORGET_EVERY: u32 = 1_000;
 /// Flows that are handed off then.
 const HANDED_OFF: u8 = 4;
@@ -42,9 +49,13 @@ pub(super) struct Sender {
     random: Rng,
     /// Flows that there were when the tables were last read.
     paths: Vec<Path>,
+    /// Of those, the ones whose handshake was not complete.
+    half_open: Vec<Path>,
     /// What SYNs were last answered with.
     greeted: HashMap<Greeted, Cookie>,
     handed_off: Vec<Spliced>,
+    /// What a client says next.
+    following: VecDeque<Tcp>,
     /// What has been let pass to the program behind.
     behind: Option<Event>,
 }
@@ -55,6 +66,8 @@ impl Sender {
             table,
             random: Rng::with_seed(seed),
             paths: Vec::new(),
+            half_open: Vec::new(),
+            following: VecDeque::new(),
             greeted: HashMap::new(),
             handed_off: Vec::new(),
             behind: None,
@@ -68,7 +81,7 @@ impl Sender {
             events.push(Event::Forget);
             self.hand_off(&mut events);
         }
-        if case % CHECK_FLOWS_EVERY == 1 {
+        if case % EDGE_CHANGES_EVERY == EDGE_CHANGES_EVERY - 1 {
             let state = EdgeState::ALL[self.random.usize(..EdgeState::ALL.len())];
             let edge = ["edge-a", "edge-a6", "edge-b", "edge-b6"][self.random.usize(..4)];
             events.push(Event::Edge(edge, state));
@@ -101,20 +114,9 @@ impl Sender {
     /// What the Edges see is known from the tables only.
     fn look(&mut self, scene: &Scene<'_>) -> Result<()> {
         let flows = scene.flows()?;
-        let all = flows.half_open.into_iter().chain(flows.established);
-        self.paths = all
-            .map(|flow| Path {
-                client: flow.client,
-                service: flow.service,
-                source: flow.source,
-                edge: flow.edge,
-                lan: if EDGE_A.both().contains(&flow.edge.ip()) {
-                    Port::Lan0
-                } else {
-                    Port::Lan1
-                },
-            })
-            .collect();
+        self.half_open = flows.half_open.iter().map(path_of).collect();
+        self.paths = flows.established.iter().map(path_of).collect();
+        self.paths.extend(&self.half_open);
         Ok(())
     }
 
@@ -146,13 +148,11 @@ impl Sender {
     fn packet(&mut self) -> Event {
         let (port, valid) = match (self.table.by, self.random.u8(..16)) {
             (_, 0..2) => self.error(),
-            (By::Address, _) => {
-                let path = self.path();
-                self.of_flow(&path)
-            }
             (By::Name, 2..4) => self.handed_off(),
-            (By::Name, 4..12) => self.opening(),
-            (By::Name, _) => {
+            _ if !self.following.is_empty() => self.follow(),
+            (By::Name, 4..10) => self.opening(),
+            (_, 10..12) => self.answering(),
+            _ => {
                 let path = self.path();
                 self.of_flow(&path)
             }
@@ -167,6 +167,12 @@ impl Sender {
         } else {
             Event::Frame(port, frame)
         }
+    }
+
+    /// What goes on.
+    fn follow(&mut self) -> (Port, Vec<u8>) {
+        let next = self.following.pop_front();
+        next.map_or_else(|| self.opening(), |it| (Port::Wan0, it.frame()))
     }
 
     /// Some flow's, mostly of one that exists.
@@ -185,7 +191,10 @@ impl Sender {
     fn new_path(&mut self) -> Path {
         let family = Family::BOTH[self.random.usize(..2)];
         let number = self.random.u8(..=CONTOSO);
-        let client = family.socket(partner(number), 40_000 + self.random.u16(..PORTS));
+        let client = family.socket(
+            partner(number),
+            40_000 + self.random.u16(..HELLOS.len() as u16),
+        );
         let path = Path::usual(family).from(client);
         if self.random.bool() {
             path.to_second_service()
@@ -198,35 +207,44 @@ impl Sender {
     fn opening(&mut self) -> (Port, Vec<u8>) {
         let path = self.new_path();
         let answered = self.greeted.get(&(path.client, path.service)).copied();
-        let Some((cookie, stamp)) = answered.filter(|_| self.random.u8(..4) != 0) else {
+        let Some(cookie) = answered.filter(|_| self.random.u8(..4) != 0) else {
             let offers = [Offers::CLIENT, Offers::CLIENT, Offers::NOTHING][self.random.usize(..3)];
             let syn = path.client_packet().flags(SYN).seq(CLIENT_ISN);
             return (Port::Wan0, self.frame(syn.options(&offers.linux(0))));
         };
-        let hello = if partner(CONTOSO).both().contains(&path.client.ip()) {
-            hello::named(b"sip.contoso.example")
-        } else {
-            hello::usual()
+        let hello = hello_of(&path);
+        let said = |at: usize, data: &[u8]| said(&path, cookie, at, data);
+        let largest = largest(&path, cookie);
+        let cut = self.random.usize(..=hello.len().min(largest));
+        let segment = match self.random.u8(..8) {
+            0 => said(0, b""),
+            1 => said(0, &hello[..cut]),
+            2 => said(cut, &hello[cut..hello.len().min(cut + largest)]),
+            3 => said(hello.len(), b"early"),
+            _ => {
+                let parts = hello.chunks(largest).enumerate();
+                self.following = parts.map(|(n, data)| said(n * largest, data)).collect();
+                if self.random.u8(..4) == 0 {
+                    self.following.rotate_left(1);
+                }
+                self.following.pop_front().unwrap_or_else(|| said(0, b""))
+            }
         };
-        let cut = self.random.usize(..=hello.len());
-        let (at, data) = match self.random.u8(..8) {
-            0 => (0, &[][..]),
-            1 => (0, &hello[..cut]),
-            2 => (cut, &hello[cut..]),
-            3 => (hello.len(), &b"early"[..]),
-            _ => (0, &hello[..]),
-        };
-        let mut segment = path
-            .client_packet()
-            .flags(PSH)
-            .seq(FIRST.wrapping_add(at as u32))
-            .ack(cookie.wrapping_add(1))
-            .data(data);
-        if let (Some(stamp), Some(value)) = (stamp, Offers::CLIENT.timestamps) {
-            segment.options = [vec![1, 1], stamps(value, stamp)].concat();
-        }
         // Not in other clothes: the datapath leaves those to the agent.
         (Port::Wan0, segment.frame())
+    }
+
+    /// What an Edge answers to a SYN; and where the address decides, the client to that.
+    fn answering(&mut self) -> (Port, Vec<u8>) {
+        let path = match self.half_open.len() {
+            0 => self.path(),
+            count => self.half_open[self.random.usize(..count)],
+        };
+        if self.table.by == By::Address {
+            self.following.push_back(path.handshake_ack());
+        }
+        let answer = self.syn_ack(&path);
+        (path.lan, self.frame(answer))
     }
 
     /// A segment of a flow, or one that opens or ends it.
@@ -255,10 +273,14 @@ impl Sender {
     /// An Edge's answer, with options that fit the usual client's or with none.
     fn syn_ack(&mut self, path: &Path) -> Tcp {
         let answer = path.syn_ack().ack(FIRST).seq(EDGE_ISN);
+        let offers = Offers {
+            mss: [Some(1460), Some(1460), Some(900), None][self.random.usize(..4)],
+            ..Offers::EDGE
+        };
         match self.random.u8(..4) {
             0 => answer,
             1 => answer.options(&Offers::NOTHING.linux(0)),
-            _ => answer.options(&Offers::EDGE.linux(Offers::CLIENT.timestamps.unwrap_or(0))),
+            _ => answer.options(&offers.linux(Offers::CLIENT.timestamps.unwrap_or(0))),
         }
     }
 
@@ -365,6 +387,57 @@ impl Sender {
             body: about.quote(quoted),
         };
         (port, icmp.frame())
+    }
+}
+
+/// What a client says: always the same.
+fn hello_of(path: &Path) -> Vec<u8> {
+    let name = if partner(CONTOSO).both().contains(&path.client.ip()) {
+        CONTOSO_NAME
+    } else {
+        FABRIKAM_NAME
+    };
+    match HELLOS[usize::from(path.client.port()) % HELLOS.len()] {
+        0 => hello::named(name),
+        length => hello::long_named(name, length),
+    }
+}
+
+/// The data of its largest segments.
+fn largest(path: &Path, (_, stamp): Cookie) -> usize {
+    let mss = if path.client.is_ipv4() {
+        ANNOUNCED.mss_v4
+    } else {
+        ANNOUNCED.mss_v6
+    };
+    usize::from(mss - if stamp.is_some() { TIMESTAMPS } else { 0 })
+}
+
+/// A segment of a client that has been greeted.
+fn said(path: &Path, (cookie, stamp): Cookie, at: usize, data: &[u8]) -> Tcp {
+    let mut segment = path
+        .client_packet()
+        .flags(PSH)
+        .seq(FIRST.wrapping_add(at as u32))
+        .ack(cookie.wrapping_add(1))
+        .data(data);
+    if let (Some(stamp), Some(value)) = (stamp, Offers::CLIENT.timestamps) {
+        segment.options = [vec![1, 1], stamps(value, stamp)].concat();
+    }
+    segment
+}
+
+fn path_of(flow: &FlowState) -> Path {
+    Path {
+        client: flow.client,
+        service: flow.service,
+        source: flow.source,
+        edge: flow.edge,
+        lan: if EDGE_A.both().contains(&flow.edge.ip()) {
+            Port::Lan0
+        } else {
+            Port::Lan1
+        },
     }
 }
 
