@@ -4,7 +4,7 @@ use sni_common::tcp::{after, state};
 
 use crate::{
     datapath::{Datapath, Entry, NEVER},
-    ends::{Socket, Tcp},
+    ends::{Byte, Socket, Tcp},
     scene::{Bounds, SIDES, State},
 };
 
@@ -23,8 +23,15 @@ pub(crate) enum Agent {
     Ending { gone: u8 },
     /// Its sockets take what is still on its way to them.
     Lingering,
-    /// It has nothing to do with the connection any more.
+    /// The connection is the datapath's.
     Done,
+    /// The datapath has refused the second entry, or a peer has reset its connection: the flow is taken back, step by step. It goes on relaying or, at the
+    /// end, resets both sides.
+    TakingBack { gone: u8, relays: bool },
+    /// It has reset both sides.
+    Broken,
+    /// It was killed.
+    Killed,
 }
 
 /// What a socket tells.
@@ -42,7 +49,32 @@ pub(crate) struct Side {
     end: u8,
     announced: u8,
     /// What the socket is still to be given.
-    outbox: u8,
+    outbox: Outbox,
+}
+
+/// Bytes of the other side's stream: how many, and the first one's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Outbox {
+    first: u8,
+    count: u8,
+}
+
+impl Outbox {
+    /// With those that were read behind them.
+    fn and(self, read: Self) -> Self {
+        if self.count == 0 {
+            return read;
+        }
+        assert_eq!(
+            read.first,
+            self.first + self.count,
+            "read twice, or left out"
+        );
+        Self {
+            count: self.count + read.count,
+            ..self
+        }
+    }
 }
 
 /// The next step of the loop that waits.
@@ -75,6 +107,10 @@ pub(crate) enum AgentStep {
     HandOff,
     /// Goes on with what it does.
     GoOn,
+    /// Gives the datapath the second entry, which does not take it.
+    Refused,
+    /// Hears of a reset, and resets the other side.
+    Break,
     /// Is killed.
     Die,
 }
@@ -87,19 +123,29 @@ impl Agent {
     /// Whether it is about to do something by itself.
     pub(crate) fn is_busy(&self, state: &State, bounds: &Bounds) -> bool {
         let steps = self.steps(state, bounds);
-        let by_itself = |step: &AgentStep| matches!(step, AgentStep::Relay(_) | AgentStep::GoOn);
+        let by_itself = |step: &AgentStep| {
+            matches!(
+                step,
+                AgentStep::Relay(_) | AgentStep::GoOn | AgentStep::Break
+            )
+        };
         steps.iter().any(by_itself)
     }
 
     pub(crate) fn steps(&self, state: &State, bounds: &Bounds) -> Vec<AgentStep> {
         let mut steps = Vec::new();
         match self {
+            Self::Relaying if is_reset(state) => steps.push(AgentStep::Break),
             Self::Relaying => {
                 let news = SIDES
                     .into_iter()
                     .filter(|side| socket(state, *side).has_news());
                 steps.extend(news.map(AgentStep::Relay));
-                if may_be_asked(state, bounds, 0) && may_be_asked(state, bounds, 1) {
+                // After a refusal it waits, until what has passed by was sent again: then all is as at the start.
+                if !state.refused
+                    && may_be_asked(state, bounds, 0)
+                    && may_be_asked(state, bounds, 1)
+                {
                     steps.push(AgentStep::HandOff);
                 }
             }
@@ -107,20 +153,28 @@ impl Agent {
                 sides,
                 at: Step::Wait,
             } => {
-                if has_news(state) || is_quiet(state, sides) {
+                if has_news(state)
+                    || is_reset(state)
+                    || state.datapath.is_over()
+                    || is_quiet(state, sides)
+                {
                     steps.push(AgentStep::GoOn);
                 }
             }
-            Self::Done => {}
+            Self::Giving { given: 3, .. } if bounds.refuse && !state.refused => {
+                steps.extend([AgentStep::GoOn, AgentStep::Refused]);
+            }
+            Self::Done | Self::Broken | Self::Killed => {}
             Self::Asked { .. }
             | Self::Giving { .. }
             | Self::Finishing { .. }
             | Self::Ending { .. }
+            | Self::TakingBack { .. }
             | Self::Lingering => {
                 steps.push(AgentStep::GoOn);
             }
         }
-        if bounds.kill && *self != Self::Done {
+        if bounds.kill && !matches!(self, Self::Done | Self::Killed) {
             steps.push(AgentStep::Die);
         }
         steps
@@ -129,8 +183,13 @@ impl Agent {
 
 /// Neither its peer nor the other one has closed its direction, as far as this socket knows.
 fn may_be_asked(state: &State, bounds: &Bounds, side: usize) -> bool {
-    let socket = socket(state, side);
-    socket.tcp.received < bounds.total(side) && socket.tcp.sent < bounds.total(1 - side)
+    let tcp = &socket(state, side).tcp;
+    let has_ended = |stream: usize, bytes| bounds.fins[stream] && bytes == bounds.total(stream);
+    !tcp.reset && !has_ended(side, tcp.received) && !has_ended(1 - side, tcp.sent)
+}
+
+fn is_reset(state: &State) -> bool {
+    SIDES.into_iter().any(|side| socket(state, side).tcp.reset)
 }
 
 fn socket(state: &State, side: usize) -> &Socket {
@@ -168,6 +227,15 @@ impl AgentStep {
                 let read = read(state, side);
                 give(state, 1 - side, read);
             }
+            Self::Refused => {
+                state.refused = true;
+                state.datapath.handing_off[0] = None;
+                state.agent = Agent::TakingBack {
+                    gone: 0,
+                    relays: true,
+                };
+            }
+            Self::Break => reset_both(state),
             Self::HandOff => {
                 let client = facts(&socket(state, 0).tcp);
                 state.agent = Agent::Asked { client };
@@ -179,22 +247,46 @@ impl AgentStep {
 }
 
 /// Reads all that a socket has received.
-fn read(state: &mut State, side: usize) -> u8 {
+fn read(state: &mut State, side: usize) -> Outbox {
     let socket = state.sockets[side].as_mut().expect("a socket");
-    let news = socket.tcp.received - socket.read;
+    let read = Outbox {
+        first: socket.read,
+        count: socket.tcp.received - socket.read,
+    };
     socket.read = socket.tcp.received;
-    news
+    read
 }
 
-/// Has a socket send so many bytes.
-fn give(state: &mut State, side: usize, bytes: u8) {
+/// Has a socket send bytes of the other side's stream.
+fn give(state: &mut State, side: usize, Outbox { first, count }: Outbox) {
     let socket = state.sockets[side].as_mut().expect("a socket");
-    for _ in 0..bytes {
-        state.leaving[side].insert(socket.tcp.send());
+    for at in first..first + count {
+        let of = (1 - side) as u8;
+        state.leaving[side].insert(socket.tcp.send(Byte { of, at }));
     }
 }
 
+/// Closes both sockets with a RST to each side that has not sent one itself.
+fn reset_both(state: &mut State) {
+    for side in SIDES {
+        if let Some(socket) = &mut state.sockets[side]
+            && !socket.tcp.reset
+        {
+            state.leaving[side].insert(socket.tcp.abort());
+        }
+    }
+    state.sockets = [None, None];
+    state.agent = Agent::Broken;
+}
+
 fn go_on(state: &mut State, bounds: &Bounds) {
+    if let Agent::TakingBack {
+        gone: 4,
+        relays: false,
+    } = state.agent
+    {
+        return reset_both(state);
+    }
     state.agent = match state.agent {
         Agent::Asked { client } => {
             if may_be_asked(state, bounds, 1) {
@@ -206,6 +298,19 @@ fn go_on(state: &mut State, bounds: &Bounds) {
         }
         Agent::Giving { facts, given } => give_entry(&mut state.datapath, facts, given),
         Agent::Finishing { sides, at } => finish(state, bounds, sides, at),
+        Agent::TakingBack { gone: 4, .. } => Agent::Relaying,
+        Agent::TakingBack { gone, relays } => {
+            let side = usize::from(gone / 2);
+            if gone.is_multiple_of(2) {
+                state.datapath.flows[side] = None;
+            } else {
+                state.datapath.handing_off[side] = None;
+            }
+            Agent::TakingBack {
+                gone: gone + 1,
+                relays,
+            }
+        }
         Agent::Ending { gone } => {
             state.datapath.handing_off[usize::from(gone)] = None;
             if gone == 1 {
@@ -219,7 +324,7 @@ fn go_on(state: &mut State, bounds: &Bounds) {
             state.sockets = [None, None];
             Agent::Done
         }
-        other @ (Agent::Relaying | Agent::Done) => other,
+        other @ (Agent::Relaying | Agent::Done | Agent::Broken | Agent::Killed) => other,
     };
 }
 
@@ -244,7 +349,7 @@ fn give_entry(datapath: &mut Datapath, facts: [Facts; 2], given: u8) -> Agent {
     let side = |facts: Facts| Side {
         end: facts.sent,
         announced: NEVER,
-        outbox: 0,
+        outbox: Outbox::default(),
     };
     Agent::Finishing {
         sides: facts.map(side),
@@ -252,8 +357,16 @@ fn give_entry(datapath: &mut Datapath, facts: [Facts; 2], given: u8) -> Agent {
     }
 }
 
+/// A peer is gone: the hand-off is broken off.
+const GONE: Agent = Agent::TakingBack {
+    gone: 0,
+    relays: false,
+};
+
 fn finish(state: &mut State, bounds: &Bounds, mut sides: [Side; 2], at: Step) -> Agent {
     let next = match at {
+        // A system call on such a socket fails.
+        Step::Read(side) | Step::Write(side) if socket(state, side).tcp.reset => return GONE,
         Step::Read(side) => {
             let after = if side == 0 {
                 Step::Read(1)
@@ -266,9 +379,9 @@ fn finish(state: &mut State, bounds: &Bounds, mut sides: [Side; 2], at: Step) ->
                 }
                 let bytes = read(state, side);
                 let to = &mut sides[1 - side];
-                to.outbox += bytes;
-                to.end += bytes;
-                if socket(state, side).read == bounds.total(side) {
+                to.outbox = to.outbox.and(bytes);
+                to.end += bytes.count;
+                if bounds.fins[side] && socket(state, side).read == bounds.total(side) {
                     Step::NoteEnd(side, state.datapath.flows[side])
                 } else {
                     after
@@ -300,7 +413,7 @@ fn finish(state: &mut State, bounds: &Bounds, mut sides: [Side; 2], at: Step) ->
         }
         Step::Write(side) => {
             give(state, side, sides[side].outbox);
-            sides[side].outbox = 0;
+            sides[side].outbox = Outbox::default();
             if side == 0 {
                 Step::Need(1)
             } else {
@@ -316,8 +429,11 @@ fn finish(state: &mut State, bounds: &Bounds, mut sides: [Side; 2], at: Step) ->
             }
         }
         Step::Ask => {
-            if SIDES.into_iter().any(|side| !state.datapath.has_flow(side)) {
+            if state.datapath.is_over() {
                 return Agent::Ending { gone: 0 };
+            }
+            if is_reset(state) {
+                return GONE;
             }
             if is_quiet(state, &sides) {
                 Step::Deafen(0)
@@ -365,11 +481,11 @@ fn die(state: &mut State) {
             let is_received = state.ends[side].received >= sides[side].end;
             !socket.silent || socket.has_news() || !is_received
         }),
-        Agent::Relaying | Agent::Asked { .. } | Agent::Giving { .. } => true,
+        _ => true,
     };
-    // On its way up the host it finds neither socket nor classifier.
-    let is_rising = state.rising.iter().any(|rising| !rising.is_empty());
-    state.excused |= is_excused || is_rising;
+    // The host answers what is on its way up to a socket that is gone, unless it is a flow's: the classifier stays.
+    let is_lost = |side: usize| !state.rising[side].is_empty() && !state.datapath.has_flow(side);
+    state.excused |= is_excused || SIDES.into_iter().any(is_lost);
     state.sockets = [None, None];
-    state.agent = Agent::Done;
+    state.agent = Agent::Killed;
 }

@@ -13,6 +13,8 @@ use crate::{ends::Segment, scene::SIDES};
 pub(crate) struct InDatapath {
     pub(crate) side: usize,
     pub(crate) segment: Segment,
+    /// The state that it has read, where it is about to write it again.
+    pub(crate) state: Option<u8>,
 }
 
 /// What of a flow's entry matters here.
@@ -39,45 +41,68 @@ impl Datapath {
         self.flows[side].is_some()
     }
 
-    /// Whether a packet of a flow goes on to the other side's end; else it goes up to the socket. `fin` is the offset of the side's FIN.
+    /// Whether the flow has ended, by a RST or because it was removed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.flows
+            .iter()
+            .any(|entry| entry.is_none_or(|entry| entry.state & state::RST != 0))
+    }
+
+    /// Whether a packet of a flow goes on to the other side's end; else it goes up to the socket. `fin` is the offset of the side's FIN, where it has one.
     pub(crate) fn forwards(
         &mut self,
-        side: usize,
-        segment: Segment,
-        fin: u8,
+        packet: InDatapath,
+        fin: Option<u8>,
         has_socket: bool,
     ) -> bool {
+        let InDatapath {
+            side,
+            segment,
+            state: loaded,
+        } = packet;
         let other_ack = self.flows[1 - side].map(|entry| entry.last_ack);
         // Removed meanwhile: the processor still has the value.
         let Some(entry) = &mut self.flows[side] else {
             return true;
         };
-        let next = segment.seq + segment.len;
+        let mut state = loaded.unwrap_or(entry.state);
+        let receiver_ack = |entry: &Entry| u32::from(other_ack.unwrap_or(entry.next_seq));
+        if segment.is_rst() {
+            let receiver_ack = receiver_ack(entry);
+            let next = entry.next_seq.into();
+            if tcp::reset_is_acceptable(segment.seq.into(), next, receiver_ack) {
+                entry.state = state | state::RST;
+            }
+            return true;
+        }
+        let next = segment.seq + segment.len();
         if tcp::plausible(next.into(), entry.next_seq.into()) {
             entry.next_seq = next;
         }
         if tcp::plausible(segment.ack.into(), entry.last_ack.into()) {
             entry.last_ack = segment.ack;
         }
-        if entry.state & state::HANDING_OFF != 0 {
+        if state & state::HANDING_OFF != 0 {
             match self.handing_off[side] {
-                None => entry.state &= !state::HANDING_OFF,
+                None => {
+                    state &= !state::HANDING_OFF;
+                    entry.state = state;
+                }
                 Some(need_ack) if tcp::plausible(segment.ack.into(), need_ack.into()) => {}
                 Some(need_ack) => {
                     let is_before = tcp::after(need_ack.into(), segment.ack.into());
-                    if is_before && segment.len == 0 && has_socket {
+                    if is_before && segment.len() == 0 && has_socket {
                         return false;
                     }
                 }
             }
         }
-        let receiver_ack = other_ack.unwrap_or(entry.next_seq);
-        if segment.len == 1 && segment.seq == fin {
-            if tcp::plausible(next.into(), receiver_ack.into()) {
-                entry.state = tcp::advance(entry.state, tcp::FIN);
+        if segment.len() == 1 && Some(segment.seq) == fin {
+            if tcp::plausible(next.into(), receiver_ack(entry)) {
+                entry.state = tcp::advance(state, tcp::FIN);
             }
         } else {
-            entry.state = tcp::advance(entry.state, 0);
+            entry.state = tcp::advance(state, 0);
         }
         true
     }
