@@ -145,17 +145,23 @@ fn two_processors_write_an_entrys_state() {
 }
 
 #[test]
-#[ignore = "minutes with optimisation: cargo test --release -p sni-common --test hand_off -- --ignored"]
-fn larger_ones() {
-    let byte = |bytes| Bounds {
-        bytes,
-        ..Bounds::FINS
-    };
-    let abort = Bounds {
+#[ignore = "minutes: cargo test --release -p sni-common --test hand_off -- --ignored"]
+fn a_byte_and_two_fins() {
+    for bytes in [[1, 0], [0, 1]] {
+        let bounds = Bounds {
+            bytes,
+            ..Bounds::FINS
+        };
+        check(&format!("{bytes:?} bytes, and FINs"), bounds);
+    }
+}
+
+#[test]
+#[ignore = "minutes: cargo test --release -p sni-common --test hand_off -- --ignored"]
+fn two_fins_or_a_reset() {
+    let bounds = Bounds {
         abort: true,
         ..Bounds::FINS
     };
-    check("a byte of the client's, and FINs", byte([1, 0]));
-    check("a byte of the Edge's, and FINs", byte([0, 1]));
-    check("FINs, or a RST", abort);
+    check("FINs, or a RST", bounds);
 }
