@@ -164,7 +164,7 @@ impl Rules {
             Action::Redirect => {
                 self.check_way(sent)?;
                 check_length(sent.frame, outcome)?;
-                check_sums(sent.frame, outcome)
+                check_sums(sent)
             }
         }
     }
@@ -174,10 +174,11 @@ impl Rules {
         let unsent = UNSENT
             .iter()
             .any(|reason| sent.outcome.counts.contains_key(reason.name()));
-        if unsent && let Some((client, service)) = ends(sent.frame) {
-            if is(service.ip(), VIP_1) || is(service.ip(), VIP_2) {
-                self.unsure.insert(client);
-            }
+        if unsent
+            && let Some((client, service)) = ends(sent.frame)
+            && (is(service.ip(), VIP_1) || is(service.ip(), VIP_2))
+        {
+            self.unsure.insert(client);
         }
     }
 
@@ -466,9 +467,11 @@ fn check_length(frame: &[u8], outcome: &Outcome) -> Result<()> {
 
 /// What is written anew has right checksums, and comes of nothing that was damaged on its way; what is translated keeps those that it has, right or wrong:
 /// its receiver is to find the damage.
-fn check_sums(frame: &[u8], outcome: &Outcome) -> Result<()> {
-    let (before, after) = (sums(frame), sums(&outcome.frame));
-    if has_any(outcome, &WRITTEN) {
+fn check_sums(sent: &Sent<'_>) -> Result<()> {
+    let outcome = sent.outcome;
+    let (before, after) = (sums(sent.frame), sums(&outcome.frame));
+    // Behind, a client is also told that its Edge does not want it.
+    if sent.behind || has_any(outcome, &WRITTEN) {
         ensure!(
             after.is_some_and(|sums| sums.ip && sums.transport),
             "a packet of our own with a wrong checksum"
