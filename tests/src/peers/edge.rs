@@ -21,7 +21,7 @@ use super::tls::EdgeTls;
 use crate::deadline::Deadline;
 use crate::netns::Namespace;
 
-/// Longer than any test; the stop flag ends a connection before that.
+/// How long a conversation may take, and how long one that echoes may be silent: a soak lasts longer. The stop flag ends a connection before that.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(600);
 /// How long the acceptor may go on without a look at the stop flag, in milliseconds.
 const STOP_INTERVAL: u8 = 50;
@@ -282,6 +282,7 @@ fn perform(
                 if length == 0 {
                     break;
                 }
+                channel.set_deadline(Deadline::after(CONNECTION_LIMIT));
                 channel.write_all(&buffer[..length])?;
                 channel.flush()?;
             }
