@@ -79,6 +79,10 @@ impl Document {
         let pictures = directory.join(PICTURES);
         // All of them can be drawn before the earlier ones go.
         let drawn = directory.join(format!("{PICTURES}.new"));
+        if drawn.exists() {
+            // Of a run that came no further.
+            fs::remove_dir_all(&drawn).with_context(|| drawn.display().to_string())?;
+        }
         for directory in [&drawn, &pictures] {
             fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
         }

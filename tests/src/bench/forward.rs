@@ -3,6 +3,7 @@
 //! BPF_PROG_TEST_RUN can't run netfilter. So one thread sends finished frames through real links, the Edge counts and drops them, and what the
 //! whole machine has worked is divided by those that have arrived. A gateway that drops all of them is the floor.
 
+use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, TcpStream};
 use std::thread;
@@ -12,9 +13,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::config::{PARTNERS, edge_address};
 use super::results::{Better, Metric, Role, Row, Table};
-use super::{chosen, machine, order};
+use super::{chosen, drained, machine, order};
 use crate::addresses::{GATEWAY_WAN, PARTNER, SIP_TLS, VIP_1};
-use crate::deadline::Deadline;
 use crate::flood::Flood;
 use crate::gateway::{Gateway, Tuning};
 use crate::netns::Namespace;
@@ -348,8 +348,8 @@ impl<'lab> Stand<'lab> {
         match self.system.through {
             Through::Nothing | Through::Routing => {}
             Through::Nftables { .. } => {
-                let tracked = fs_of(&self.lab.gateway, "/proc/thread-self/net/nf_conntrack")?;
-                let Some(tracked) = tracked else {
+                // Not every kernel shows it (CONFIG_NF_CONNTRACK_PROCFS).
+                let Some(tracked) = conntrack(&self.lab.gateway)? else {
                     return Ok(());
                 };
                 let offloaded = tracked.contains("[OFFLOAD]");
@@ -369,17 +369,6 @@ impl<'lab> Stand<'lab> {
             }
         }
         drop(connections);
-        Ok(())
-    }
-
-    /// Waits until no end of a connection is left.
-    fn drain(&self) -> Result<()> {
-        for (machine, listeners) in [(&self.lab.partner, 0), (&self.lab.edge_a, 1)] {
-            let what = format!("the last connections of {}", machine.name());
-            Deadline::after(TIMEOUT).poll(&what, || {
-                Ok((machine.tcp_sockets()? == listeners).then_some(()))
-            })?;
-        }
         Ok(())
     }
 
@@ -433,7 +422,7 @@ impl<'lab> Stand<'lab> {
         // What the connections have to say at their end should reach the Edge, and not in the next sample.
         drop(counter);
         drop(connections);
-        self.drain()?;
+        drained(self.lab, TIMEOUT)?;
         ensure!(
             arrived > 0 && sample.lost() < LOST,
             "{arrived} packets of {sent} have arrived"
@@ -442,14 +431,14 @@ impl<'lab> Stand<'lab> {
     }
 }
 
-/// A file of /proc as a machine sees it; none where its kernel does not have it.
-fn fs_of(machine: &Namespace, path: &str) -> Result<Option<String>> {
-    match machine.run(|| Ok(std::fs::read_to_string(path))) {
-        Ok(Ok(text)) => Ok(Some(text)),
-        Ok(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Ok(Err(error)) => Err(error).with_context(|| format!("reading {path}")),
-        Err(error) => Err(error),
-    }
+/// What conntrack has of connections, where the kernel shows it.
+fn conntrack(machine: &Namespace) -> Result<Option<String>> {
+    const PATH: &str = "/proc/thread-self/net/nf_conntrack";
+    machine.run(|| match fs::read_to_string(PATH) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context(PATH),
+    })
 }
 
 fn nftables(gateway: &Namespace, flowtable: bool) -> Result<()> {

@@ -28,6 +28,7 @@ pub use self::report::{as_json, print, tables};
 use self::stand::Stand;
 pub use self::stand::System;
 use crate::Lab;
+use crate::deadline::Deadline;
 use crate::peers::TlsVersion;
 use crate::topology::Topology;
 
@@ -244,6 +245,18 @@ fn order(round: u32, systems: usize) -> Vec<usize> {
         order.reverse();
     }
     order
+}
+
+/// Waits until no end of a connection is left at partner and Edge, which listens: an orphan whose network is gone would be in the kernel for minutes, and
+/// whose is not is in the next sample.
+fn drained(lab: &Lab, within: Duration) -> Result<()> {
+    for (machine, listeners) in [(&lab.partner, 0), (&lab.edge_a, 1)] {
+        let what = format!("the last connections of {}", machine.name());
+        Deadline::after(within).poll(&what, || {
+            Ok((machine.tcp_sockets()? == listeners).then_some(()))
+        })?;
+    }
+    Ok(())
 }
 
 /// Measures.

@@ -278,7 +278,8 @@ fn in_agent(sample: &Sample<'_>) -> Option<String> {
         return Some(format!("{call}(2)"));
     }
     let Frame { function, file } = sample.frames.first()?;
-    if file.contains("kernel") {
+    // The datapath's own programs, when a packet comes.
+    if file.contains("kernel") || file.starts_with("bpf_prog_") {
         return Some("the kernel, in interrupts".to_owned());
     }
     let file = file.rsplit('/').next().unwrap_or(file);

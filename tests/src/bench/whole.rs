@@ -70,7 +70,7 @@ impl Plan {
             idle: vec![1_000, 10_000, 50_000],
             idle_rounds: 3,
             silence: Duration::from_secs(3),
-            afterwards: Duration::from_secs(70),
+            afterwards: passed::AFTERWARDS,
             micro: String::new(),
         }
     }

@@ -11,6 +11,6 @@ mod system;
 mod work;
 
 pub use self::report::{as_json, left_out, print, tables};
-pub use self::rounds::{Measured, Options};
+pub use self::rounds::{AFTERWARDS, Measured, Options};
 pub use self::stand::LeftOut;
 pub use self::system::System;

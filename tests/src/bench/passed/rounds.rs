@@ -31,6 +31,9 @@ pub(super) const fn subject(key: &'static str, title: &'static str, kind: Kind) 
     Subject { key, title, kind }
 }
 
+/// What is long enough for [`Options::afterwards`]: flows that have ended are removed after a minute.
+pub const AFTERWARDS: Duration = Duration::from_secs(70);
+
 /// How it is measured.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -226,7 +229,7 @@ pub(super) fn run(
         }
     }
     // What stands has no end that somebody would have to see to.
-    if tables.iter().all(|table| table.subject.sets_up()) {
+    if tables.iter().any(|table| table.subject.sets_up()) {
         progress("what is done afterwards");
         thread::sleep(options.afterwards);
         for watched in &mut stands {

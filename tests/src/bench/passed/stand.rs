@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::super::config::{self, PASSED, edge_address};
-use super::super::cpu;
+use super::super::{cpu, drained};
 use super::system::{System, Through};
 use crate::addresses::{SIP_TLS, VIP_1, partner};
 use crate::deadline::Deadline;
@@ -211,16 +211,10 @@ impl<'lab> Stand<'lab> {
         })
     }
 
-    /// Waits until no end of a connection is left anywhere: an orphan whose network is gone would be in the kernel for minutes.
+    /// Waits until no end of a connection is left anywhere.
     pub(super) fn drain(&self, within: Duration) -> Result<()> {
         self.settle(0, within)?;
-        for (machine, listeners) in [(&self.lab.partner, 0), (&self.lab.edge_a, 1)] {
-            let what = format!("the last connections of {}", machine.name());
-            Deadline::after(within).poll(&what, || {
-                Ok((machine.tcp_sockets()? == listeners).then_some(()))
-            })?;
-        }
-        Ok(())
+        drained(self.lab, within)
     }
 
     /// One connection: its bytes come back, the gateway has the sockets that it should have, none for what is bound or handed off, and it is in

@@ -14,8 +14,8 @@ use anyhow::{Result, ensure};
 use self::observe::{Failures, Seen, observe};
 use self::report::{Subject, tables};
 use self::stand::{LEAST_DOMAINS, Moves, Stand, System};
-use super::chosen;
 use super::results::Table;
+use super::{chosen, order};
 use crate::plot::figure;
 use crate::{Lab, Topology};
 
@@ -117,9 +117,7 @@ fn measure(
         .collect();
     for round in 1..=options.rounds {
         for (subject, rows) in &mut measured {
-            for turn in 0..stands.len() {
-                // Another one begins each time, so that none is always the one that meets what the last has left.
-                let number = (round as usize + turn) % stands.len();
+            for number in order(round, stands.len()) {
                 let (stand, row) = (&mut stands[number], &mut rows[number]);
                 progress(&format!(
                     "round {round} of {}: {}: {}",

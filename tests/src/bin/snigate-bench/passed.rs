@@ -39,8 +39,6 @@ pub(crate) struct Options {
 const SETUP: Duration = Duration::from_secs(2);
 const RELAY: Duration = Duration::from_millis(1500);
 const QUICK: Duration = Duration::from_millis(300);
-/// Flows that have ended are removed after a minute.
-const AFTERWARDS: Duration = Duration::from_secs(70);
 
 pub(crate) fn set_up(options: &Options) -> Result<()> {
     run(options, SETUP, |how| setup::run(how, progress))
@@ -72,7 +70,7 @@ fn run(
         afterwards: if options.quick {
             Duration::ZERO
         } else {
-            AFTERWARDS
+            passed::AFTERWARDS
         },
         other: options.beside.clone(),
     };
