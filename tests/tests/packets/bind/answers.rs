@@ -33,6 +33,7 @@ fn bind_edges_answer() {
             ("a refusal", refused),
             ("a refusal of one of two", refused_by_one),
             ("resets that are none", strange_resets),
+            ("damaged answers", damaged),
             ("a challenge", challenge),
             ("another number", other_number),
             ("no timestamps, not Linux", no_timestamps),
@@ -184,6 +185,21 @@ fn refused_by_one(talk: &mut Talk<'_, '_>) -> Result<()> {
     ensure!(talk.path.edge != first);
     counted(0, 1)(&talk.scene.flows()?)?;
     talk.deliver(&hello::usual())
+}
+
+/// What has a wrong checksum changes nothing: the numbers in it may be wrong, and the Edge repeats what it has said.
+fn damaged(talk: &mut Talk<'_, '_>) -> Result<()> {
+    let hello = hello::usual();
+    talk.bind(&hello)?;
+    let dropped = Fate::Dropped(DropReason::BadChecksum);
+    let mut other_number = talk.syn_ack().checksum_error(1);
+    other_number.seq ^= 1 << 9;
+    talk.behind(&other_number, dropped.clone())?;
+    talk.behind(&refusal(talk).checksum_error(0x100), dropped.clone())?;
+    talk.behind(&talk.syn_ack().data(b"odd").checksum_error(1), dropped)?;
+    talk.stage(Some(Stage::Bound))?;
+    counted(0, 1)(&talk.scene.flows()?)?;
+    talk.deliver(&hello)
 }
 
 fn strange_resets(talk: &mut Talk<'_, '_>) -> Result<()> {
