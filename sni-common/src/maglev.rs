@@ -33,36 +33,58 @@ pub struct Member {
 /// member's turn as in the paper: it takes slots whenever its accumulated weight reaches that of the heaviest member.
 pub fn fill(table: &mut Table, members: &mut [Member], seed: u64) {
     table.fill(NO_EDGE);
+    take_turns(table, members, seed);
+}
+
+/// Fills the table that new flows of a pool go by, of which only the `available` members take any.
+///
+/// Where `whole`, the table of all members, names an available one, it stays: whoever had an Edge that is still there keeps it, and an Edge that comes back
+/// gets just what it had. For the other slots the available members take turns as they do for a whole table, so that each gets its share of them, and
+/// gateways that see the same Edges fail agree without talking.
+pub fn fill_available(table: &mut Table, whole: &[u16], available: &mut [Member], seed: u64) {
+    table.fill(NO_EDGE);
+    for (slot, edge) in table[..SLOTS].iter_mut().zip(whole) {
+        if available.iter().any(|member| member.edge == *edge) {
+            *slot = *edge;
+        }
+    }
+    take_turns(table, available, seed);
+}
+
+/// The most members a pool may have.
+pub const MAX_MEMBERS: usize = 64;
+
+/// Gives the slots that are nobody's to the members.
+fn take_turns(table: &mut Table, members: &mut [Member], seed: u64) {
     members.sort_unstable_by_key(|m| m.identity);
     let heaviest = members
         .iter()
         .map(|m| u32::from(m.weight))
         .max()
         .unwrap_or(0);
-    if heaviest == 0 {
+    let free = |slot: &&u16| **slot == NO_EDGE;
+    let mut left = table[..SLOTS].iter().filter(free).count();
+    if heaviest == 0 || left == 0 {
         return;
     }
-    let mut left = SLOTS;
-    // Turn t of a member tries the slots of its permutation from where turn t - 1 stopped. The position is recomputed from the
-    // number of tries, which needs one counter a member; 64 members is the contract's bound for a pool.
-    let mut tries = [0u32; MAX_MEMBERS];
-    let mut credit = [0u32; MAX_MEMBERS];
-    let count = members.len().min(MAX_MEMBERS);
+    let mut turns = [Turns::default(); MAX_MEMBERS];
+    for (turns, member) in turns.iter_mut().zip(members.iter()) {
+        *turns = Turns::new(member.identity, seed);
+    }
     loop {
-        for i in 0..count {
-            credit[i] += u32::from(members[i].weight);
-            if credit[i] < heaviest {
+        for (turns, member) in turns.iter_mut().zip(members.iter()) {
+            turns.credit += u32::from(member.weight);
+            if turns.credit < heaviest {
                 continue;
             }
-            credit[i] -= heaviest;
+            turns.credit -= heaviest;
             let slot = loop {
-                let slot = permutation(members[i].identity, seed, tries[i]);
-                tries[i] += 1;
+                let slot = turns.next_slot();
                 if table[slot] == NO_EDGE {
                     break slot;
                 }
             };
-            table[slot] = members[i].edge;
+            table[slot] = member.edge;
             left -= 1;
             if left == 0 {
                 return;
@@ -71,27 +93,29 @@ pub fn fill(table: &mut Table, members: &mut [Member], seed: u64) {
     }
 }
 
-/// Fills the table that new flows of a pool go by, of which only the `available` members take any.
-///
-/// Where `whole`, the table of all members, names an available one, it stays: whoever had an Edge that is still there keeps it, and an Edge that comes back
-/// gets just what it had. The other slots go where the table of the available members alone has them, so that each gets its share, and gateways that see
-/// the same Edges fail agree without talking.
-pub fn fill_available(table: &mut Table, whole: &[u16], available: &mut [Member], seed: u64) {
-    fill(table, available, seed);
-    for (slot, edge) in table[..SLOTS].iter_mut().zip(whole) {
-        if available.iter().any(|member| member.edge == *edge) {
-            *slot = *edge;
-        }
-    }
+/// Where a member is: the slot of its permutation that it tries next, how far the one after it is, and what it has saved of its weight.
+#[derive(Clone, Copy, Default)]
+struct Turns {
+    at: usize,
+    skip: usize,
+    credit: u32,
 }
 
-/// The most members a pool may have.
-pub const MAX_MEMBERS: usize = 64;
+impl Turns {
+    fn new(identity: u64, seed: u64) -> Self {
+        let skip = mix(identity.rotate_left(32) ^ seed ^ 0x5ca1_ab1e) % (SLOTS as u64 - 1) + 1;
+        Self {
+            at: (mix(identity ^ seed) % SLOTS as u64) as usize,
+            skip: skip as usize,
+            credit: 0,
+        }
+    }
 
-fn permutation(identity: u64, seed: u64, nth: u32) -> usize {
-    let offset = mix(identity ^ seed) % SLOTS as u64;
-    let skip = mix(identity.rotate_left(32) ^ seed ^ 0x5ca1_ab1e) % (SLOTS as u64 - 1) + 1;
-    ((offset + u64::from(nth) * skip) % SLOTS as u64) as usize
+    fn next_slot(&mut self) -> usize {
+        let slot = self.at;
+        self.at = (slot + self.skip) % SLOTS;
+        slot
+    }
 }
 
 /// The slot of a flow: a hash of the client's address and port (network byte order), and of the seed.
@@ -219,7 +243,7 @@ mod tests {
             fill_available(&mut table, &table_of(&members, seed)[..], &mut left, seed);
             let even = SLOTS / usize::from(count - 1);
             for (edge, share) in shares(&table) {
-                prop_assert!(share.abs_diff(even) * 4 < even, "Edge {edge} has {share} slots of {SLOTS}, and {even} would be even");
+                prop_assert!(share.abs_diff(even) <= 2, "Edge {edge} has {share} slots of {SLOTS}, and {even} would be even");
             }
         }
 
