@@ -86,7 +86,7 @@ fn ends_far_away() {
             for address in vips() {
                 let what = format!("{address}, {at_partner:?} and {at_edge:?}");
                 // Late, but all there: nothing is to be repaired.
-                scene.cleanly(&what, || scene.exchange(&edge, address, 10_000))?;
+                scene.cleanly_at_last(&what, || scene.exchange(&edge, address, 10_000))?;
                 // A client that goes on without an answer has its round trips with the agent, and from the hand-off on with the Edge: it may send
                 // again what is only late.
                 scene.roughly(&what, || scene.exchange(&edge, address, MEGABYTE))?;

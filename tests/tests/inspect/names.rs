@@ -5,6 +5,7 @@ use serde_json::Value;
 use snigate_tests::{
     Lab,
     addresses::{SIP_TLS, VIP_1},
+    deadline::Deadline,
     gateway::Gateway,
     lab_test,
     peers::{
@@ -83,7 +84,6 @@ fn the_most_specific_rule_decides() {
         refused(lab, &hello, &Answer::Alert(2, 120))?;
         ensure_counted(&gateway, "wrong-protocol", 2)?;
 
-        let learned = learned(&gateway)?;
         for (name, matched, hits) in [
             ("sip.contoso.example", "wildcard", 2),
             ("sip.east.voip.contoso.example", "exact", 4),
@@ -91,8 +91,7 @@ fn the_most_specific_rule_decides() {
             ("sip.fabrikam.example", "exact", 4),
             ("contoso.example", "nothing", 2),
         ] {
-            let row = row(&learned, Some(name))?;
-            ensure!(row["matched"] == matched && row["hits"] == hits, "{row}");
+            ensure_learned(&gateway, Some(name), matched, hits)?;
         }
         Ok(())
     });
@@ -129,10 +128,8 @@ fn unknown_and_missing_names_are_refused_or_take_the_default() {
             }
         }
         ensure_counted(&gateway, "unrecognized-name", 16)?;
-        let table = learned(&gateway)?;
         for name in [Some(name), None] {
-            let row = row(&table, name)?;
-            ensure!(row["matched"] == "nothing" && row["hits"] == 8, "{row}");
+            ensure_learned(&gateway, name, "nothing", 8)?;
         }
 
         gateway.stop()?;
@@ -154,10 +151,8 @@ fn unknown_and_missing_names_are_refused_or_take_the_default() {
             }
         }
         ensure_counted(&gateway, "unrecognized-name", 0)?;
-        let table = learned(&gateway)?;
         for name in [Some(name), None] {
-            let row = row(&table, name)?;
-            ensure!(row["matched"] == "default" && row["hits"] == 8, "{row}");
+            ensure_learned(&gateway, name, "default", 8)?;
         }
         Ok(())
     });
@@ -179,13 +174,20 @@ fn said<T: std::fmt::Debug>(result: Result<T>) -> Result<String> {
     }
 }
 
-fn learned(gateway: &Gateway<'_>) -> Result<Value> {
-    gateway.json(&["map", "dump", "SNI_LEARNED"])
-}
-
-fn row<'a>(table: &'a Value, name: Option<&str>) -> Result<&'a Value> {
-    let rows = table.as_array().with_context(|| table.to_string())?;
-    let mut rows = rows.iter().filter(|row| row["name"].as_str() == name);
-    rows.next()
-        .with_context(|| format!("{name:?} is not in {table}"))
+/// That a name has been learned so often. Names are learned beside the connections, which do not wait for it.
+fn ensure_learned(
+    gateway: &Gateway<'_>,
+    name: Option<&str>,
+    matched: &str,
+    hits: u64,
+) -> Result<()> {
+    let mut last = Value::Null;
+    let seen = Deadline::after(TIMEOUT).poll(&format!("{hits} hits of {name:?}"), || {
+        let table = gateway.json(&["map", "dump", "SNI_LEARNED"])?;
+        let rows = table.as_array().context("a table")?;
+        let row = rows.iter().find(|row| row["name"].as_str() == name);
+        last = row.cloned().unwrap_or_default();
+        Ok((last["matched"] == matched && last["hits"] == hits).then_some(()))
+    });
+    seen.with_context(|| format!("last: {last}"))
 }
