@@ -68,12 +68,12 @@ kill_points! {
     ReloadWritten = "reload/written",
     /// The new generation holds.
     ReloadSwitched = "reload/switched",
-    /// The old one is gone.
-    ReloadRetired = "reload/retired",
     /// The datapath goes by the new configuration, the proxy by the old one.
     ReloadActivated = "reload/activated",
     /// The proxy goes by it as well.
     ReloadSwapped = "reload/swapped",
+    /// Nothing is left of the old one.
+    ReloadRetired = "reload/retired",
     /// What is needed no longer was removed; the listener is as it was.
     ReloadSettled = "reload/settled",
     /// The listener goes by it, too.

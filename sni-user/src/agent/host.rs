@@ -57,8 +57,8 @@ pub(super) async fn activate(
         host::owned_ports()?
     };
     let tables = Tables::new(config, ports, |edge| own_address(&own, edge.address.ip()))?;
-    // Thousands of system calls, and a pause: other tasks go on elsewhere.
-    Ok(tokio::task::block_in_place(|| tables.activate(maps))?)
+    // Thousands of system calls: other tasks go on elsewhere.
+    Ok(tokio::task::block_in_place(|| tables.switch(maps))?)
 }
 
 fn own_address(

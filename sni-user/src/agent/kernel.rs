@@ -118,6 +118,13 @@ impl Kernel {
         applied
     }
 
+    /// Removes the configuration from before the one that became active: after the proxy goes by that one, too, so that datapath and proxy differ for
+    /// as short as can be.
+    pub(super) fn retire_former(&mut self, activated: &Activated) {
+        // Thousands of system calls, and a pause: other tasks go on elsewhere.
+        tokio::task::block_in_place(|| self.datapath.maps.retire_former(activated));
+    }
+
     /// First what is missing, which disturbs nobody; then the flip.
     async fn try_apply(
         &mut self,

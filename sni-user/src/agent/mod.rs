@@ -222,6 +222,7 @@ async fn start(
     kernel.binding.introduce(maps, address.port()).await;
     kernel.datapath.serve_listener(listener)?;
     let activated = kernel.apply(&candidate.config, None).await?;
+    kernel.retire_former(&activated);
     kernel.settle(&candidate.config, &Uses::default()).await;
     tracing::info!(
         generation = activated.generation,

@@ -108,6 +108,7 @@ impl Agent {
         let reloaded = summary(&active.config, &activated, files, warnings, began);
         self.proxy.activate(active);
         KillPoint::ReloadSwapped.pass();
+        kernel.retire_former(&activated);
         let current = self.active();
         self.health.follow(&mut kernel.datapath.maps, &current);
         let uses = self.proxy.uses();

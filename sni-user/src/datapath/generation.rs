@@ -47,15 +47,28 @@ pub struct Activated {
 }
 
 impl Tables {
-    /// Writes everything under the next generation and makes it the active one.
+    /// Writes everything under the next generation, makes it the active one, and removes the former one.
+    ///
+    /// # Errors
+    /// As of [`Tables::switch`].
+    pub fn activate(&self, maps: &mut Maps) -> Result<Activated, DatapathError> {
+        let activated = self.switch(maps)?;
+        maps.retire_former(&activated);
+        Ok(activated)
+    }
+
+    /// Writes everything under the next generation and makes it the active one. The former one is still there, for [`Maps::retire_former`].
     ///
     /// # Errors
     /// When something can't be written; the active configuration is then as it was, and what was written is taken back.
-    pub fn activate(&self, maps: &mut Maps) -> Result<Activated, DatapathError> {
+    pub fn switch(&self, maps: &mut Maps) -> Result<Activated, DatapathError> {
         let active = maps.generation()?;
         let next = active.checked_add(1).unwrap_or(1);
         // An agent that was killed while it wrote may have left entries under the very number that is to be used now.
-        retire(maps, |generation| generation != active)?;
+        if !maps.tidy {
+            retire(maps, |generation| generation != active)?;
+        }
+        maps.tidy = false;
         let edges = self.place_edges(maps)?;
         let ip_sets = self.number_ip_sets(maps)?;
         KillPoint::ReloadPlaced.pass();
@@ -70,14 +83,6 @@ impl Tables {
             .set(CONTROL_GENERATION, u64::from(next), 0)
             .map_err(|e| DatapathError::kernel("activating the configuration", e))?;
         KillPoint::ReloadSwitched.pass();
-        thread::sleep(GRACE);
-        if let Err(left) = forget_states(maps, &edges) {
-            tracing::warn!(%left, "an Edge that has left the configuration keeps its state");
-        }
-        if let Err(left) = retire(maps, |generation| generation != next) {
-            tracing::warn!(%left, "what is left of the old configuration is removed with the next one");
-        }
-        KillPoint::ReloadRetired.pass();
         Ok(Activated {
             generation: next,
             services: self
@@ -86,7 +91,7 @@ impl Tables {
                 .map(|service| service.ports.len())
                 .sum(),
             edges: edges.len(),
-            edge_slots: edges.clone(),
+            edge_slots: edges,
             names: self.routes.len(),
             ip_sets,
             pools: self.pool_numbers.clone(),
@@ -270,6 +275,24 @@ impl Tables {
             maps.filter.set(index, old | word, 0).map_err(failed)?;
         }
         Ok(())
+    }
+}
+
+impl Maps {
+    /// Removes what belongs to other generations than the one that became active, as soon as nobody reads it any more. Trouble is said; the next
+    /// configuration removes what is left.
+    pub fn retire_former(&mut self, activated: &Activated) {
+        thread::sleep(GRACE);
+        if let Err(left) = forget_states(self, &activated.edge_slots) {
+            tracing::warn!(%left, "an Edge that has left the configuration keeps its state");
+        }
+        match retire(self, |generation| generation != activated.generation) {
+            Ok(()) => self.tidy = true,
+            Err(left) => {
+                tracing::warn!(%left, "what is left of the old configuration is removed with the next one");
+            }
+        }
+        KillPoint::ReloadRetired.pass();
     }
 }
 

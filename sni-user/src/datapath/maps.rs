@@ -119,6 +119,8 @@ pub fn map_kind(
 /// All typed maps of a pinned datapath.
 pub struct Maps {
     pin_path: PathBuf,
+    /// Whether nothing is left of other generations than the active one. Not known before the first configuration.
+    pub(super) tidy: bool,
     /// See [`CONTROL_ABI`] and its neighbours for the slots.
     pub control: Array<MapData, u64>,
     /// Settings by bank.
@@ -207,6 +209,7 @@ impl Maps {
         let control = typed::<Array<MapData, u64>>(pin_path, "CONTROL")?;
         Ok(Self {
             pin_path: pin_path.to_owned(),
+            tidy: false,
             control,
             settings: typed(pin_path, "SETTINGS")?,
             filter: typed(pin_path, "FILTER")?,

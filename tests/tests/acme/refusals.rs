@@ -82,10 +82,16 @@ fn bad_nonces_are_overcome() {
         let log = pebble.log()?;
         let count = |words: &str| log.matches(words).count();
         let (commands, orders) = (customers.len() + failed, count("Added order"));
-        let asked: usize = ["sign-me-up", "my-account/", "order-plz", "finalize-order/", "certZ/"]
-            .map(|request| count(&format!("POST /{request} ")))
-            .iter()
-            .sum();
+        let asked: usize = [
+            "sign-me-up",
+            "my-account/",
+            "order-plz",
+            "finalize-order/",
+            "certZ/",
+        ]
+        .map(|request| count(&format!("POST /{request} ")))
+        .iter()
+        .sum();
         ensure!(orders == customers.len(), "{orders} orders: {log}");
         ensure!(
             failed > 0 || asked > 2 * commands + 3 * orders,
