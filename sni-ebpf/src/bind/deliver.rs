@@ -13,7 +13,7 @@ use sni_common::{
         CONTROL_GENERATION, Counter, DropReason, Flow, FlowKey, Hook, Pool, Stage, client_options,
         limits::MAX_POOLS,
     },
-    tcp::{self, ACK, FIN, PSH, RST, SYN, state},
+    tcp::{self, ACK, PSH, RST, SYN, state},
     translate::{self, Leg, Timestamps},
 };
 
@@ -77,7 +77,7 @@ pub fn answer(ctx: &TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     }
     capture::begin(ctx, packet, Hook::Behind);
-    let mut outcome = if is_damaged(ctx, packet) != 0 {
+    let mut outcome = if stream::is_damaged(ctx, packet) != 0 {
         Outcome::drop(DropReason::BadChecksum)
     } else {
         edge_answers(ctx, packet)
@@ -87,28 +87,6 @@ pub fn answer(ctx: &TcContext) -> i32 {
     }
     let verdict = outcome.verdict(ctx, packet);
     finish(ctx, packet, verdict)
-}
-
-/// Whether an answer was damaged on its way: no host has looked at its checksum yet, and a connection that goes by its numbers would be a dead one, where
-/// the Edge repeats it.
-///
-/// A function of its own, for the sake of the stack.
-#[inline(never)]
-fn is_damaged(ctx: &TcContext, packet: &Packet) -> u32 {
-    let (Ok(segment), Some(scratch)) = (packet.segment(ctx), scratch()) else {
-        return 0;
-    };
-    if cookie::load_header(ctx, packet, scratch).is_err() {
-        return 0;
-    }
-    // Whether it can be written over matters later.
-    let _ = outgoing::begin(ctx, packet, &mut scratch.outgoing);
-    let numbers = u32::from(segment.flags & SYN != 0) + u32::from(segment.flags & FIN != 0);
-    let payload = segment.len - numbers;
-    if payload != 0 && stream::load(ctx, packet, 0, payload).is_err() {
-        return 0;
-    }
-    stream::verify(packet, 0, payload).is_err().into()
 }
 
 /// What an answer means; [`Outcome::AGAIN`] where the hello is to be sent. A function of its own, for the sake of the stack.

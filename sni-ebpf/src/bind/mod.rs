@@ -372,6 +372,9 @@ pub fn half_open(ctx: &impl Frame, packet: &Packet, entry: &Flow) -> Outcome {
 /// Not called by [`half_open`], for the sake of the stack.
 #[inline(never)]
 pub fn again(ctx: &impl Frame, packet: &Packet, edge: u32) -> Outcome {
+    if stream::is_damaged(ctx, packet) != 0 {
+        return Outcome::drop(DropReason::BadChecksum);
+    }
     let Some(scratch) = scratch() else {
         return Outcome::drop(DropReason::Incoherent);
     };

@@ -87,6 +87,10 @@ fn mid_stream(ctx: &impl Frame, packet: &Packet, service: &Inspecting) -> Outcom
             if accept(ctx, packet, &segment).is_err() {
                 return Outcome::pass(Counter::BadCookies);
             }
+            // Numbers that are wrong by one to three pass for the cookie of another segment size.
+            if stream::is_damaged(ctx, packet) != 0 {
+                return Outcome::drop(DropReason::BadChecksum);
+            }
             scratch.pending.ip_set = service.ip_set;
             if segment.flags & FIN == 0 {
                 save(packet, &scratch.pending);

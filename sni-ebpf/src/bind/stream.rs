@@ -12,8 +12,10 @@ use sni_common::{
     checksum,
     contract::{DropReason, FlowKey, HELLO_ROOM, HelloBytes},
     hello,
+    tcp::{FIN, SYN},
 };
 
+use super::{cookie, outgoing};
 use crate::{
     answer::{PROTOCOL_TCP, pseudo_header},
     frame::Frame,
@@ -81,6 +83,29 @@ pub fn verify(packet: &Packet, offset: u32, length: u32) -> Result<(), DropReaso
     } else {
         Err(DropReason::BadChecksum)
     }
+}
+
+/// Whether a segment was damaged on its way, of which more is kept than its bytes: no host has looked at its checksum yet. A connection that goes by an
+/// Edge's wrong number would be a dead one, and by a client's wrong cookie one whose bytes are others. Its sender repeats it. SCRATCH's `stream` is lost.
+///
+/// A function of its own, for the sake of the stack.
+#[inline(never)]
+pub fn is_damaged(ctx: &impl Frame, packet: &Packet) -> u32 {
+    let (Ok(segment), Some(scratch)) = (packet.segment(ctx), scratch()) else {
+        return 0;
+    };
+    if cookie::load_header(ctx, packet, scratch).is_err() {
+        return 0;
+    }
+    // Whether it can be written over matters later.
+    let _ = outgoing::begin(ctx, packet, &mut scratch.outgoing);
+    let numbers = u32::from(segment.flags & SYN != 0) + u32::from(segment.flags & FIN != 0);
+    let payload = segment.len - numbers;
+    // What is longer than a hello is nobody's to judge here.
+    if payload > HELLO_ROOM as u32 || (payload != 0 && load(ctx, packet, 0, payload).is_err()) {
+        return 0;
+    }
+    verify(packet, 0, payload).is_err().into()
 }
 
 /// The sum (RFC 1071) of `length` bytes at the stream's `offset`, as of a segment that begins there.

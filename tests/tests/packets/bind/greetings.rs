@@ -1,11 +1,11 @@
 //! SYNs, and what acknowledges their cookies.
 
 use anyhow::{Result, ensure};
-use sni_common::contract::{Counter, Stage, client_options};
+use sni_common::contract::{Counter, DropReason, Stage, client_options};
 use snigate_tests::packets::frame::{ACK, FIN, RST, SYN};
 use snigate_tests::packets::plan::Configuration;
 
-use super::talk::{DOMAIN, Offers, Talk};
+use super::talk::{DOMAIN, Offers, Talk, stamps};
 use super::{hello, table};
 
 #[test]
@@ -122,6 +122,8 @@ fn bind_cookies_come_back() {
             ("a bare acknowledgement", bare),
             ("without timestamps", bare_without_timestamps),
             ("bad cookies", bad),
+            ("damaged cookies", damaged),
+            ("the cookie of another segment size", other_size),
             ("RST and FIN", ends),
             ("a new SYN", anew),
         ],
@@ -172,6 +174,33 @@ fn bad(talk: &mut Talk<'_, '_>) -> Result<()> {
     other.source.set_port(40_001);
     talk.passes(&other, Counter::BadCookies)?;
     talk.nothing_kept()
+}
+
+/// The cookie less one is the cookie of a smaller segment size. Of a damaged number the Edge's bytes would be moved by one.
+fn damaged(talk: &mut Talk<'_, '_>) -> Result<()> {
+    let usual = hello::usual();
+    talk.greet()?;
+    for data in [&b""[..], &usual] {
+        let good = talk.segment(0, data);
+        let other = good.clone().ack(good.ack.wrapping_sub(1));
+        talk.dropped(&other.checksum_error(1), DropReason::BadChecksum)?;
+        talk.nothing_kept()?;
+    }
+    talk.binds(&talk.segment(0, &usual), Counter::Bound)?;
+    let pending = talk.pending();
+    let mut again = talk.segment(0, &usual).checksum_error(1);
+    again.options = [vec![1, 1], stamps(9, talk.stamp ^ 1)].concat();
+    talk.dropped(&again, DropReason::BadChecksum)?;
+    ensure!(talk.pending() == pending, "{:?}", talk.pending());
+    talk.deliver(&usual)
+}
+
+/// A right checksum is what makes the difference.
+fn other_size(talk: &mut Talk<'_, '_>) -> Result<()> {
+    talk.greet()?;
+    let good = talk.segment(0, b"");
+    let other = good.clone().ack(good.ack.wrapping_sub(1));
+    talk.kept(&other, Counter::CookieAcks)
 }
 
 fn ends(talk: &mut Talk<'_, '_>) -> Result<()> {
