@@ -19,6 +19,8 @@ struct Target {
     name: &'static str,
     /// What the fuzzer starts from besides its corpus.
     seeds: Option<&'static str>,
+    /// Words that it puts into inputs.
+    words: Option<&'static str>,
     /// Longest input, in bytes.
     longest: u32,
     /// Where an input that crashes it becomes a test.
@@ -29,18 +31,21 @@ const TARGETS: &[Target] = &[
     Target {
         name: "config",
         seeds: None,
+        words: Some("fuzz/config.dict"),
         longest: 4096,
         tests: "sni-user/src/config/invariants.rs",
     },
     Target {
         name: "control",
         seeds: None,
+        words: None,
         longest: 2048,
         tests: "sni-user/src/control/invariants.rs",
     },
     Target {
         name: "hello",
         seeds: Some("sni-user/tests/hellos"),
+        words: None,
         // Bigger hellos are the tests' business; the search is faster without them.
         longest: 8192,
         tests: "sni-user/tests/hello/",
@@ -48,12 +53,14 @@ const TARGETS: &[Target] = &[
     Target {
         name: "mirror",
         seeds: None,
+        words: None,
         longest: 4096,
         tests: "sni-user/src/tls/invariants.rs",
     },
     Target {
         name: "proxy",
         seeds: None,
+        words: None,
         // A little more than the longest header that is taken.
         longest: 2100,
         tests: "sni-user/src/proxy/proxy_header/invariants.rs",
@@ -61,6 +68,7 @@ const TARGETS: &[Target] = &[
     Target {
         name: "translate",
         seeds: Some("sni-common/tests/translate/seeds"),
+        words: None,
         // A translation, and the longest option area.
         longest: 62,
         tests: "sni-common/tests/translate/",
@@ -68,6 +76,7 @@ const TARGETS: &[Target] = &[
     Target {
         name: "walk",
         seeds: Some("sni-user/tests/hellos"),
+        words: None,
         // A little more than the datapath has room for.
         longest: 3200,
         tests: "sni-user/tests/hello/",
@@ -178,8 +187,10 @@ fn search(target: &Target, fuzzer: &Path, directory: &Path, seconds: u32) -> Res
         std::fs::create_dir_all(directory)
             .with_context(|| format!("{} can't be made", directory.display()))?;
     }
+    let words = target.words.map(|file| process::workspace().join(file));
     let output = Command::new(fuzzer)
         .arg(&corpus)
+        .args(words.map(|file| format!("-dict={}", file.display())))
         .args(target.inputs())
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
@@ -204,11 +215,7 @@ fn search(target: &Target, fuzzer: &Path, directory: &Path, seconds: u32) -> Res
     Ok(())
 }
 
-/// Inputs of a target in the repository that nobody has named.
-const KEPT: usize = 60;
-
-/// Has libFuzzer choose the fewest inputs that go everywhere, and puts them where the old ones were: of very many the longest, which go furthest. Those
-/// with names of their own are somebody's, and stay.
+/// Has libFuzzer choose the fewest inputs that go everywhere, and puts them where the old ones were. Those with names of their own are somebody's, and stay.
 fn minimise(target: &Target, fuzzer: &Path, directory: &Path) -> Result<()> {
     let chosen = directory.join("chosen").join(target.name);
     if chosen.exists() {
@@ -232,9 +239,7 @@ fn minimise(target: &Target, fuzzer: &Path, directory: &Path) -> Result<()> {
         .into_iter()
         .map(std::fs::read)
         .collect::<Result<_, _>>()?;
-    let mut inputs = files(&chosen)?;
-    inputs.sort_by_key(|path| std::cmp::Reverse(path.metadata().map_or(0, |it| it.len())));
-    for input in inputs.into_iter().take(KEPT) {
+    for input in files(&chosen)? {
         let name = input.file_name().context("a file without a name")?;
         if !named.contains(&std::fs::read(&input)?) {
             std::fs::copy(&input, corpus.join(name))?;
