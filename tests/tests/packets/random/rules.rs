@@ -82,6 +82,8 @@ const PASSED: [Counter; 10] = [
     Counter::LeftWay,
     Counter::EdgeAnswers,
 ];
+/// Those of a hello that is left to the agent.
+const LEFT: [Counter; 3] = [Counter::LeftName, Counter::LeftHello, Counter::LeftWay];
 const KEPT: [Counter; 2] = [Counter::CookieAcks, Counter::HelloParts];
 const SENT: [Counter; 3] = [Counter::Forwarded, Counter::Answered, Counter::Cookies];
 
@@ -329,8 +331,11 @@ impl Rules {
             "a hello without its end"
         );
         let name = name_of(place.host);
+        // Names are the same in either case (RFC 6066, 3).
         ensure!(
-            hello.windows(name.len()).any(|bytes| bytes == name),
+            hello
+                .windows(name.len())
+                .any(|bytes| bytes.eq_ignore_ascii_case(name)),
             "a hello with another customer's name, or with none"
         );
         Ok(())
@@ -383,8 +388,14 @@ fn check_verdict(outcome: &Outcome, behind: bool) -> Result<()> {
         .iter()
         .filter_map(|reason| outcome.counts.get(reason.name()))
         .sum();
-    let [passed, kept, sent] = [sum(&PASSED), sum(&KEPT), sum(&SENT)];
+    let [mut passed, kept, sent] = [sum(&PASSED), sum(&KEPT), sum(&SENT)];
     let dropped = count(outcome, Counter::Dropped);
+    // A hello is left to the agent as soon as it is read, but if that is by a later segment than its first, the host would answer this one with a reset.
+    // So it is counted as left, and dropped; the first one passes when it comes again.
+    let early = outcome.counts.get(DropReason::EarlyData.name()) == Some(&1);
+    if outcome.action == Action::Drop && !behind && early && sum(&LEFT) == 1 {
+        passed -= 1;
+    }
     let expected = match outcome.action {
         // The first one has counted it.
         Action::Pass if behind => (0, 0, 0),
