@@ -487,7 +487,7 @@ fn check_sums(sent: &Sent<'_>) -> Result<()> {
             after.is_some_and(|sums| sums.ip && sums.transport),
             "a packet of our own with a wrong checksum"
         );
-        let believed = sent.behind || has_any(outcome, &[Counter::Bound]);
+        let believed = sent.behind || has_any(outcome, &[Counter::Bound, Counter::BindRetries]);
         ensure!(
             !believed || before.is_some_and(|sums| sums.transport),
             "damaged, and believed"
