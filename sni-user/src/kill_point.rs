@@ -1,4 +1,5 @@
-//! Points at which a test has the agent killed, in the middle of what must survive that: as by SIGKILL, without a destructor and without a last word.
+//! Points at which a test has the agent killed, in the middle of what must survive that: as by SIGKILL, without a destructor. Only a line on standard error
+//! tells it from any other SIGKILL.
 //!
 //! Only builds with debug assertions look for the variable; in any other one a point is nothing at all, so that no packaged gateway can be told to die.
 //! The crate's features could not promise that: cargo unites those of all packages that are built together.
@@ -7,7 +8,7 @@ macro_rules! kill_points {
     ($($(#[$meta:meta])* $point:ident = $name:literal,)*) => {
         /// What the agent is about to do or has just done, in the order in which it does it. The hand-off's are those of its model
         /// (`sni-common/tests/hand_off/agent.rs`).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum KillPoint {
             $($(#[$meta])* $point,)*
         }
@@ -84,6 +85,12 @@ impl KillPoint {
     /// The environment's variable with the name of a point and, after a colon, at which passing the agent dies: `hand-off/silent:3`.
     pub const VARIABLE: &str = "SNIGATE_KILL_AT";
 
+    /// What an agent that dies here says before, in a line of its standard error.
+    #[must_use]
+    pub fn last_words(self) -> String {
+        format!("killed at {}", self.name())
+    }
+
     /// Dies here, if this is the point and the time for it.
     pub(crate) fn pass(self) {
         #[cfg(debug_assertions)]
@@ -95,6 +102,7 @@ impl KillPoint {
 mod armed {
     use std::{
         env,
+        io::Write as _,
         sync::{
             LazyLock,
             atomic::{AtomicU32, Ordering},
@@ -123,6 +131,8 @@ mod armed {
             return;
         };
         if at == point && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == time {
+            // Whoever looks for it must find it. The agent may have nobody who hears it all the same.
+            let _ = writeln!(std::io::stderr(), "{}", point.last_words());
             // All threads are marked for it before the call returns.
             let killed = rustix::process::kill_process(
                 rustix::process::getpid(),

@@ -29,6 +29,7 @@ pub struct Flood {
     line: Socket,
     link: Link,
     target: SocketAddr,
+    first: u32,
 }
 
 /// What a flood has done.
@@ -72,7 +73,13 @@ impl Flood {
                 tags: Vec::new(),
             },
             target,
+            first: 0,
         })
+    }
+
+    /// Has what follows come from others of the flood's addresses and ports: those from this number on.
+    pub fn begin_at(&mut self, first: u32) {
+        self.first = first;
     }
 
     /// The `n`th of the flood's own addresses and ports: all differ.
@@ -173,7 +180,7 @@ impl Flood {
     fn each(&self, count: u32, segment: impl Fn(u32) -> Tcp) -> Result<FloodReport> {
         let started = Instant::now();
         let mut report = FloodReport::default();
-        for n in 0..count {
+        for n in self.first..self.first + count {
             self.send(&segment(n))?;
             report.sent += 1;
             if n % BATCH == 0 {
@@ -193,8 +200,9 @@ impl Flood {
     pub fn hellos(&self, count: u32, hello: impl Fn(u32) -> Vec<u8>) -> Result<FloodReport> {
         let started = Instant::now();
         let mut report = FloodReport::default();
-        for first in (0..count).step_by(BATCH as usize) {
-            let mut missing: Vec<u32> = (first..count.min(first + BATCH)).collect();
+        let end = self.first + count;
+        for first in (self.first..end).step_by(BATCH as usize) {
+            let mut missing: Vec<u32> = (first..end.min(first + BATCH)).collect();
             // As any client does, since what else is under way may fill a queue.
             for _ in 0..TRIES {
                 self.open(&mut missing, &hello, &mut report)?;

@@ -17,6 +17,7 @@ use crate::{
     Lab, Process,
     addresses::{EDGE_A, EDGE_B, VIP_1, VIP_2},
     output_within,
+    process::TERMINATE_TIMEOUT,
 };
 
 /// How long `snigate run` may take until it is ready: the verifier's work on a busy machine, or on an emulated one.
@@ -257,20 +258,18 @@ impl<'lab> Gateway<'lab> {
         self.kill_at = Some(format!("{}:{time}", point.name()));
     }
 
-    /// Waits until the agent is killed at the point that [`Gateway::kill_next_at`] has named.
+    /// Waits for the end of an agent that has been killed at the point that [`Gateway::kill_next_at`] has named, and by nobody else.
     ///
     /// # Errors
-    /// When it does not run, is not killed in time, or ends otherwise.
-    pub fn wait_until_killed(&mut self, timeout: Duration) -> Result<()> {
-        let agent = self.agent.as_mut().context("the agent does not run")?;
+    /// When it goes on, or ends otherwise.
+    pub fn ensure_killed(&mut self, point: KillPoint, timeout: Duration) -> Result<()> {
+        let mut agent = self.agent.take().context("the agent does not run")?;
         let status = agent.wait_for_exit(timeout)?;
-        let signal = status.signal();
+        let (signal, said) = (status.signal(), agent.stderr()?);
         ensure!(
-            signal == Some(Signal::SIGKILL as i32),
-            "the agent ended with {status}: {}",
-            agent.stderr()?
+            signal == Some(Signal::SIGKILL as i32) && said.contains(&point.last_words()),
+            "the agent ended with {status}: {said}"
         );
-        self.agent = None;
         Ok(())
     }
 
@@ -293,9 +292,17 @@ impl<'lab> Gateway<'lab> {
     /// # Errors
     /// When it was not running, or does not die.
     pub fn kill(&mut self) -> Result<()> {
+        self.kill_within(Duration::from_secs(5))
+    }
+
+    /// Likewise, on a machine that may take so long for it.
+    ///
+    /// # Errors
+    /// As for [`Gateway::kill`].
+    pub fn kill_within(&mut self, timeout: Duration) -> Result<()> {
         let mut agent = self.agent.take().context("the agent does not run")?;
         agent.signal(Signal::SIGKILL)?;
-        agent.wait_for_exit(Duration::from_secs(5))?;
+        agent.wait_for_exit(timeout)?;
         Ok(())
     }
 
@@ -311,10 +318,18 @@ impl<'lab> Gateway<'lab> {
     /// Ends the agent as an operator would, and checks that it ends well.
     ///
     /// # Errors
-    /// When it was not running, or ends with an error.
+    /// When it was not running, or ends with an error, or too late.
     pub fn stop(&mut self) -> Result<()> {
+        self.stop_within(TERMINATE_TIMEOUT)
+    }
+
+    /// Likewise; it may take so long.
+    ///
+    /// # Errors
+    /// As for [`Gateway::stop`].
+    pub fn stop_within(&mut self, timeout: Duration) -> Result<()> {
         let mut agent = self.agent.take().context("the agent does not run")?;
-        let status = agent.terminate()?;
+        let status = agent.terminate_within(timeout)?;
         ensure!(
             status.success(),
             "snigate ended with {status}: {}",

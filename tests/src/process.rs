@@ -17,7 +17,7 @@ use crate::deadline::Deadline;
 use crate::netns::Namespace;
 
 /// How long a program may take to end after SIGTERM before it gets SIGKILL.
-const TERMINATE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const TERMINATE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much of a log an error message quotes.
 const QUOTED_LINES: usize = 15;
 
@@ -155,18 +155,26 @@ impl Process {
     /// # Errors
     /// It survives even that.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.terminate_within(TERMINATE_TIMEOUT)
+    }
+
+    /// Likewise; after SIGTERM, and after SIGKILL, it may take so long.
+    ///
+    /// # Errors
+    /// As for [`Process::terminate`].
+    pub fn terminate_within(&mut self, timeout: Duration) -> Result<ExitStatus> {
         if let Some(status) = self.child.try_wait()? {
             self.signal_group(Signal::SIGKILL)?;
             return Ok(status);
         }
         self.signal_group(Signal::SIGTERM)?;
-        if let Ok(status) = self.wait_for_exit(TERMINATE_TIMEOUT) {
+        if let Ok(status) = self.wait_for_exit(timeout) {
             // Its children may have stayed behind.
             self.signal_group(Signal::SIGKILL)?;
             return Ok(status);
         }
         self.signal_group(Signal::SIGKILL)?;
-        self.wait_for_exit(TERMINATE_TIMEOUT)
+        self.wait_for_exit(timeout)
     }
 
     fn signal_group(&self, signal: Signal) -> Result<()> {

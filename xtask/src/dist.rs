@@ -72,13 +72,15 @@ pub(crate) fn pack(release: bool) -> Result<PathBuf> {
     the_package(&dist)
 }
 
+/// `KillPoint::VARIABLE` of sni-user, which would bring the whole agent into this program.
+const KILL_POINTS: &[u8] = b"SNIGATE_KILL_AT";
+
 /// No gateway of somebody's can be told to die (`sni-user/src/kill_point.rs`).
 fn refuse_kill_points(program: &Path) -> Result<()> {
-    const VARIABLE: &[u8] = b"SNIGATE_KILL_AT";
     let binary = fs::read(program).with_context(|| format!("reading {}", program.display()))?;
     if binary
-        .windows(VARIABLE.len())
-        .any(|bytes| bytes == VARIABLE)
+        .windows(KILL_POINTS.len())
+        .any(|bytes| bytes == KILL_POINTS)
     {
         bail!(
             "{} has points at which it can be killed: its profile has debug assertions; switch them off in Cargo.toml",
@@ -203,5 +205,19 @@ fn the_package(directory: &Path) -> Result<PathBuf> {
     match (found.next(), found.next()) {
         (Some(package), None) => Ok(package),
         _ => bail!("{} has not one package of {NAME}", directory.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_is_the_one_that_the_agent_looks_for() {
+        let points = include_str!("../../sni-user/src/kill_point.rs").as_bytes();
+        let found = points
+            .windows(KILL_POINTS.len())
+            .any(|bytes| bytes == KILL_POINTS);
+        assert!(found, "kill_point.rs has another variable");
     }
 }

@@ -132,8 +132,14 @@ fn one_bench(bench: &Bench) -> Result<()> {
 
 /// With debug assertions, which the points have at which agents are killed.
 pub(crate) fn chaos(what: &str, Arguments { arguments }: &Arguments) -> Result<()> {
-    require_root()?;
-    let mut chaos = program_of_tests("snigate-chaos", false)?;
+    let only_tells = |it: &OsString| ["--list", "--help", "-h"].iter().any(|word| it == word);
+    let mut chaos = if arguments.iter().any(only_tells) {
+        provision::datapath_toolchain()?;
+        built_program_of_tests("snigate-chaos", false)?
+    } else {
+        require_root()?;
+        program_of_tests("snigate-chaos", false)?
+    };
     Err(process::replace_by(chaos.arg(what).args(arguments)))
 }
 
@@ -160,6 +166,10 @@ fn in_the_lab(keep: bool) -> Result<()> {
 fn program_of_tests(name: &str, release: bool) -> Result<Command> {
     provision::datapath_toolchain()?;
     packages::provide(&packages::LAB)?;
+    built_program_of_tests(name, release)
+}
+
+fn built_program_of_tests(name: &str, release: bool) -> Result<Command> {
     // Not `cargo run`: that unites the features of its one package's dependencies only, and would compile many again.
     build::workspace(release)?;
     let profile = if release { "release" } else { "debug" };

@@ -1,11 +1,12 @@
 //! Connections under way: some that stay and talk all the time, and others that come, say something and go.
 
 use std::{
-    collections::BTreeMap,
-    io::ErrorKind,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io::{self, ErrorKind},
     net::SocketAddr,
+    ops::RangeInclusive,
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, Scope},
@@ -17,9 +18,12 @@ use anyhow::{Error, Result};
 use super::{
     Way,
     stage::Clients,
-    tally::{Excuse, Loss, Phase, Tally},
+    tally::{Excuse, Life, Loss, Phase, Symptom, Tally},
 };
-use crate::{deadline::Deadline, peers::Connection};
+use crate::{
+    deadline::Deadline,
+    peers::{Connection, LocalEnd, WrongBytes},
+};
 
 /// Connections that stay, of each way and family.
 const HELD: usize = 3;
@@ -29,20 +33,37 @@ const PINGS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(10);
 /// The longest that anything may take that is to happen. On a slow machine, behind a link that was down, that is long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+/// Connections to be handed off whose ends are remembered: more than end while an agent is dead.
+const LIVES: usize = 10_000;
 
 /// The connections of a scenario, on threads of their own.
 pub(super) struct Load<'a> {
     clients: &'a Clients<'a>,
     stop: AtomicBool,
-    /// Whoever comes and goes waits.
-    paused: AtomicBool,
-    /// Since when all that is held is.
+    /// Whoever comes and goes has it to read, for as long as it is there.
+    coming: RwLock<()>,
+    /// Since when all that is held is. Nobody comes and goes before.
     held: OnceLock<Instant>,
     tally: Mutex<Tally>,
-    /// For each thread of connections that stay, how often each of them was heard of, and for each of others how many have completed.
-    rounds: Vec<(Way, AtomicU64)>,
-    idle: Vec<AtomicBool>,
+    lives: Mutex<VecDeque<Life>>,
+    keepers: Vec<Keeper>,
+    comers: Vec<Comer>,
     local: Mutex<BTreeMap<SocketAddr, Way>>,
+}
+
+/// A thread of connections that stay.
+struct Keeper {
+    way: Way,
+    address: SocketAddr,
+    /// How often each of them was heard of.
+    rounds: AtomicU64,
+}
+
+/// A thread of one connection after the other.
+struct Comer {
+    way: Way,
+    /// How many have completed.
+    rounds: AtomicU64,
 }
 
 /// One connection of a thread.
@@ -51,57 +72,63 @@ struct Open {
     opened: Instant,
 }
 
+/// Ends the load when it is dropped: whoever plays a scenario may panic, and its threads are waited for all the same.
+pub(super) struct Stop<'a>(&'a Load<'a>);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 impl<'a> Load<'a> {
     pub(super) fn new(clients: &'a Clients<'a>) -> Self {
-        let keepers = Way::ALL.into_iter().flat_map(|way| [way, way]);
-        let rounds = keepers.chain(Way::ALL).map(|way| (way, AtomicU64::new(0)));
+        let keepers = Way::ALL.into_iter().flat_map(|way| {
+            way.addresses().map(|address| Keeper {
+                way,
+                address,
+                rounds: AtomicU64::new(0),
+            })
+        });
+        let comers = Way::ALL.map(|way| Comer {
+            way,
+            rounds: AtomicU64::new(0),
+        });
         Self {
             clients,
             stop: AtomicBool::new(false),
-            paused: AtomicBool::new(true),
+            coming: RwLock::default(),
             held: OnceLock::new(),
             tally: Mutex::default(),
-            rounds: rounds.collect(),
-            idle: Way::ALL.map(|_| AtomicBool::new(false)).into(),
+            lives: Mutex::default(),
+            keepers: keepers.collect(),
+            comers: comers.into(),
             local: Mutex::default(),
         }
     }
 
-    /// Starts the threads. Nobody comes and goes before [`Load::hold`].
-    pub(super) fn start<'s>(&'s self, scope: &'s Scope<'s, '_>) {
-        for (index, (way, _)) in self.rounds.iter().enumerate() {
-            let way = *way;
-            if let Some(family) = (index < 2 * Way::ALL.len()).then_some(index % 2) {
-                scope.spawn(move || self.keep(index, way, way.addresses()[family]));
-            } else {
-                scope.spawn(move || self.come_and_go(index, way));
-            }
+    /// Starts the threads; they end, with their connections in good order, when what is returned is dropped. Nobody comes and goes before [`Load::hold`].
+    pub(super) fn start<'s>(&'s self, scope: &'s Scope<'s, '_>) -> Stop<'s> {
+        let stop = Stop(self);
+        for keeper in &self.keepers {
+            scope.spawn(move || self.keep(keeper));
         }
+        for comer in &self.comers {
+            scope.spawn(move || self.come_and_go(comer));
+        }
+        stop
     }
 
     /// From here on what stays is held, and others come and go.
     pub(super) fn hold(&self) {
         // Once.
         let _ = self.held.set(Instant::now());
-        self.paused.store(false, Ordering::Relaxed);
     }
 
-    /// Waits until nobody is coming or going; what is open then stays.
-    pub(super) fn pause(&self) -> Result<()> {
-        self.paused.store(true, Ordering::Relaxed);
-        Deadline::after(PATIENCE).poll("connections that come and go to have gone", || {
-            let all = self.idle.iter().all(|idle| idle.load(Ordering::Relaxed));
-            Ok(all.then_some(()))
-        })
-    }
-
-    pub(super) fn resume(&self) {
-        self.paused.store(false, Ordering::Relaxed);
-    }
-
-    /// Ends all connections in good order.
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+    /// Waits until nobody is coming or going. Until what is returned is dropped, nobody does; what is open stays.
+    pub(super) fn pause(&self) -> RwLockWriteGuard<'_, ()> {
+        // Each connection has its time limit.
+        self.coming.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn excuse(&self, excuse: Excuse) {
@@ -112,53 +139,48 @@ impl<'a> Load<'a> {
         self.tally().clone()
     }
 
+    /// Waits for a loss that must come.
+    pub(super) fn wait_for_loss(&self, what: &str, is_it: impl Fn(&Loss) -> bool) -> Result<()> {
+        Deadline::after(PATIENCE).poll(what, || {
+            let found = self.tally().losses.iter().any(&is_it);
+            Ok(found.then_some(()))
+        })
+    }
+
     /// The clients of connections that stay, and which way they go.
     pub(super) fn clients_held(&self) -> BTreeMap<SocketAddr, Way> {
         self.local().clone()
     }
 
+    /// How many of these clients, whose connections were opened after `since`, had them open at this time, and have ended them meanwhile.
+    pub(super) fn lived_through(
+        &self,
+        when: &RangeInclusive<Instant>,
+        since: Instant,
+        clients: &BTreeSet<SocketAddr>,
+    ) -> usize {
+        lived_through(&self.lives(), when, since, clients)
+    }
+
     /// Waits until all that stay have been heard of once more.
     pub(super) fn wait_for_held(&self, ways: impl Fn(Way) -> bool) -> Result<()> {
-        self.wait_for("what stays to be heard of", 0..2 * Way::ALL.len(), ways)
+        let keepers = self.keepers.iter().map(|it| (it.way, &it.rounds));
+        wait_for("what stays to be heard of", keepers, ways)
     }
 
     /// Waits until one more of each way has come and gone well.
     pub(super) fn wait_for_new(&self, ways: impl Fn(Way) -> bool) -> Result<()> {
-        let new = 2 * Way::ALL.len()..self.rounds.len();
-        self.wait_for("new connections to go well", new, ways)
-    }
-
-    fn wait_for(
-        &self,
-        what: &str,
-        threads: std::ops::Range<usize>,
-        ways: impl Fn(Way) -> bool,
-    ) -> Result<()> {
-        let wanted: Vec<_> = self.rounds[threads]
-            .iter()
-            .filter(|(way, _)| ways(*way))
-            .collect();
-        let count = |(_, rounds): &&(Way, AtomicU64)| rounds.load(Ordering::Relaxed);
-        // The one under way now may have begun before.
-        let before: Vec<_> = wanted.iter().map(count).collect();
-        let deadline = Deadline::after(PATIENCE);
-        let goes_on = |(thread, before): (&&(Way, AtomicU64), &u64)| count(thread) >= before + 2;
-        let outcome = deadline.poll(what, || {
-            Ok(wanted.iter().zip(&before).all(goes_on).then_some(()))
-        });
-        outcome.map_err(|error| {
-            let late = wanted.iter().zip(&before).filter(|it| !goes_on(*it));
-            let late: Vec<_> = late.map(|((way, _), _)| way.name()).collect();
-            error.context(format!("{late:?}"))
-        })
+        let comers = self.comers.iter().map(|it| (it.way, &it.rounds));
+        wait_for("new connections to go well", comers, ways)
     }
 
     /// Some connections that stay, and talk in turns.
-    fn keep(&self, thread: usize, way: Way, address: SocketAddr) {
+    fn keep(&self, keeper: &Keeper) {
+        let way = keeper.way;
         let mut open: Vec<Open> = Vec::new();
         while !self.is_stopped() {
             while open.len() < HELD && !self.is_stopped() {
-                match self.open(way, address) {
+                match self.open(way, keeper.address) {
                     Some(new) => {
                         self.local().insert(new.connection.local(), way);
                         open.push(new);
@@ -174,7 +196,7 @@ impl<'a> Load<'a> {
                 thread::sleep(PAUSE);
             }
             if open.len() == HELD {
-                self.rounds[thread].1.fetch_add(1, Ordering::Relaxed);
+                keeper.rounds.fetch_add(1, Ordering::Relaxed);
             }
         }
         for one in open {
@@ -183,35 +205,37 @@ impl<'a> Load<'a> {
     }
 
     /// One connection after the other, of both families in turn.
-    fn come_and_go(&self, thread: usize, way: Way) {
-        let idle = &self.idle[thread - 2 * Way::ALL.len()];
-        for address in way.addresses().into_iter().cycle() {
-            idle.store(true, Ordering::Relaxed);
-            while self.paused.load(Ordering::Relaxed) && !self.is_stopped() {
-                thread::sleep(PAUSE);
-            }
+    fn come_and_go(&self, comer: &Comer) {
+        while self.held.get().is_none() && !self.is_stopped() {
+            thread::sleep(PAUSE);
+        }
+        for address in comer.way.addresses().into_iter().cycle() {
+            thread::sleep(PAUSE);
+            let _coming = self.coming.read().unwrap_or_else(PoisonError::into_inner);
             if self.is_stopped() {
                 return;
             }
-            idle.store(false, Ordering::Relaxed);
+            if self.comes_and_goes(comer.way, address) {
+                comer.rounds.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether one has done so.
+    fn comes_and_goes(&self, way: Way, address: SocketAddr) -> bool {
+        let Some(mut one) = self.open(way, address) else {
+            thread::sleep(10 * PAUSE);
+            return false;
+        };
+        let said = (0..PINGS).try_for_each(|_| {
             thread::sleep(PAUSE);
-            let Some(mut one) = self.open(way, address) else {
-                thread::sleep(10 * PAUSE);
-                continue;
-            };
-            let said = (0..PINGS).try_for_each(|_| {
-                thread::sleep(PAUSE);
-                one.connection.ping().map(drop)
-            });
-            let completed = match said {
-                Ok(()) => self.close(way, one),
-                Err(error) => {
-                    self.lost_open(way, &one, &error);
-                    false
-                }
-            };
-            if completed {
-                self.rounds[thread].1.fetch_add(1, Ordering::Relaxed);
+            one.connection.ping().map(drop)
+        });
+        match said {
+            Ok(()) => self.close(way, one),
+            Err(error) => {
+                self.lost_open(way, &one, &error);
+                false
             }
         }
     }
@@ -223,7 +247,8 @@ impl<'a> Load<'a> {
         match self.clients.partner(way).echo(address) {
             Ok(connection) => Some(Open { connection, opened }),
             Err(error) => {
-                self.lose(way, Phase::Opening, opened, None, &error);
+                let client = error.downcast_ref().map(|LocalEnd(client)| *client);
+                self.lose(way, Phase::Opening, opened, client, &error);
                 None
             }
         }
@@ -234,6 +259,7 @@ impl<'a> Load<'a> {
         match one.connection.close() {
             Ok(_) => {
                 *self.tally().completed.entry(way).or_default() += 1;
+                self.lived(way, client, opened);
                 true
             }
             Err(error) => {
@@ -263,6 +289,23 @@ impl<'a> Load<'a> {
             symptom: symptom(error),
             client,
             opened,
+            lost: Instant::now(),
+        });
+        if let Some(client) = client {
+            self.lived(way, client, opened);
+        }
+    }
+
+    fn lived(&self, way: Way, client: SocketAddr, opened: Instant) {
+        if way != Way::HandedOff {
+            return;
+        }
+        let mut lives = self.lives();
+        lives.truncate(LIVES - 1);
+        lives.push_front(Life {
+            client,
+            opened,
+            ended: Instant::now(),
         });
     }
 
@@ -281,26 +324,145 @@ impl<'a> Load<'a> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lives(&self) -> MutexGuard<'_, VecDeque<Life>> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn local(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Way>> {
         self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+fn lived_through(
+    lives: &VecDeque<Life>,
+    when: &RangeInclusive<Instant>,
+    since: Instant,
+    clients: &BTreeSet<SocketAddr>,
+) -> usize {
+    let there = lives.iter().filter(|life| {
+        clients.contains(&life.client)
+            && (since..=*when.end()).contains(&life.opened)
+            && life.ended >= *when.start()
+    });
+    there.count()
+}
+
+/// Waits until all threads of these ways have gone round.
+fn wait_for<'t>(
+    what: &str,
+    threads: impl Iterator<Item = (Way, &'t AtomicU64)>,
+    ways: impl Fn(Way) -> bool,
+) -> Result<()> {
+    let load = |rounds: &AtomicU64| rounds.load(Ordering::Relaxed);
+    let wanted: Vec<_> = threads
+        .filter(|(way, _)| ways(*way))
+        .map(|(way, rounds)| (way, rounds, load(rounds)))
+        .collect();
+    // The one under way now may have begun before.
+    let goes_on = |(_, rounds, before): &(Way, &AtomicU64, u64)| load(rounds) >= before + 2;
+    let outcome =
+        Deadline::after(PATIENCE).poll(what, || Ok(wanted.iter().all(goes_on).then_some(())));
+    outcome.map_err(|error| {
+        let late = wanted.iter().filter(|thread| !goes_on(thread));
+        let late: Vec<_> = late.map(|(way, ..)| way.name()).collect();
+        error.context(format!("{late:?}"))
+    })
+}
+
 /// What a client has seen, in a word or two.
-fn symptom(error: &Error) -> String {
+fn symptom(error: &Error) -> Symptom {
+    if error.chain().any(|cause| cause.is::<WrongBytes>()) {
+        return Symptom::WrongBytes;
+    }
     let io = error
         .chain()
-        .find_map(|cause| cause.downcast_ref::<std::io::Error>());
-    match io.map(std::io::Error::kind) {
-        Some(ErrorKind::ConnectionRefused) => "refused".to_owned(),
+        .find_map(|cause| cause.downcast_ref::<io::Error>());
+    let told = match io.map(io::Error::kind) {
+        Some(ErrorKind::InvalidData) if is_damage(error) => return Symptom::WrongBytes,
+        Some(ErrorKind::ConnectionRefused) => "refused",
         Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected) => {
-            "reset".to_owned()
+            "reset"
         }
-        Some(ErrorKind::TimedOut) => "timed out".to_owned(),
-        Some(ErrorKind::UnexpectedEof) => "closed".to_owned(),
-        Some(ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
-            "unreachable".to_owned()
+        Some(ErrorKind::TimedOut) => "timed out",
+        Some(ErrorKind::UnexpectedEof) => "closed",
+        Some(ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => "unreachable",
+        _ => return Symptom::Told(error.root_cause().to_string()),
+    };
+    Symptom::Told(told.to_owned())
+}
+
+/// Whether TLS has met bytes that no peer of its has sent, or the other end says so (RFC 8446, section 6.2).
+fn is_damage(error: &Error) -> bool {
+    let said = error.root_cause().to_string();
+    match said.strip_prefix("received fatal alert: ") {
+        Some(alert) => [
+            "BadRecordMac",
+            "DecryptError",
+            "DecodeError",
+            "UnexpectedMessage",
+        ]
+        .iter()
+        .any(|it| alert.starts_with(it)),
+        None => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_bytes_are_told_from_refusals() {
+        let invalid = |text: &str| io::Error::new(ErrorKind::InvalidData, text.to_owned());
+        let told = |text: &str| Symptom::Told(text.to_owned());
+        let client = LocalEnd("198.51.100.1:4711".parse().expect("an address"));
+        let wrong = Error::new(WrongBytes("another".to_owned()));
+        for (error, expected) in [
+            (wrong.context(client), Symptom::WrongBytes),
+            (
+                invalid("cannot decrypt peer's message").into(),
+                Symptom::WrongBytes,
+            ),
+            (
+                invalid("received fatal alert: BadRecordMac").into(),
+                Symptom::WrongBytes,
+            ),
+            (
+                invalid("received fatal alert: CertificateExpired").into(),
+                told("received fatal alert: CertificateExpired"),
+            ),
+            (
+                Error::new(io::Error::from(ErrorKind::ConnectionReset)).context(client),
+                told("reset"),
+            ),
+        ] {
+            assert_eq!(symptom(&error), expected, "{error:#}");
         }
-        _ => error.root_cause().to_string(),
+    }
+
+    #[test]
+    fn whoever_was_there_is_told_from_who_was_not() -> Result<()> {
+        let client: SocketAddr = "198.51.100.1:4711".parse()?;
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let death = at(10)..=at(11);
+        for (opened, ended, client, expected) in [
+            (9, 12, client, 1),
+            (9, 10, client, 1),
+            (1, 9, client, 0),
+            (1, 12, client, 0),
+            (12, 13, client, 0),
+            (9, 12, "198.51.100.1:4712".parse()?, 0),
+        ] {
+            let life = Life {
+                client,
+                opened: at(opened),
+                ended: at(ended),
+            };
+            let listed = BTreeSet::from(["198.51.100.1:4711".parse()?]);
+            let lived = lived_through(&[life].into(), &death, at(5), &listed);
+            assert_eq!(lived, expected, "from {opened} to {ended}");
+        }
+        Ok(())
     }
 }

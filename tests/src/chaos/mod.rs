@@ -1,5 +1,5 @@
-//! Faults: scenarios that are repeatable and bounded, under connections of every way that there is. None of those that are established may be lost to
-//! anything but the death of one of their own ends.
+//! Faults: scenarios that are repeatable and bounded, under connections of every way that there is. None of them may be lost to anything but the death of
+//! one of their own ends, nor while they are opened, but where the scenario says so.
 //!
 //! What a scenario leaves to chance, how long to wait and whom to hit, follows from its seed. What the kernel's scheduler makes of it does not: a seed
 //! repeats a scenario, not each packet of it.
@@ -13,7 +13,10 @@ mod tally;
 mod way;
 
 use std::{
+    collections::BTreeSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::SocketAddr,
+    ops::RangeInclusive,
     thread,
     time::{Duration, Instant},
 };
@@ -27,7 +30,7 @@ use self::{
 pub use self::{
     report::{failure, head, line},
     soak::Soak,
-    tally::{Ends, Excuse, Loss, Outcome, Phase, WayTally},
+    tally::{Ends, Excuse, Loss, Outcome, Phase, Symptom, WayTally},
     way::Way,
 };
 use crate::{Lab, Topology};
@@ -42,8 +45,10 @@ pub struct Scenario {
     pub about: String,
     /// Lines between the machines that can be disturbed.
     wires: bool,
-    setting: fn(&Lab) -> Result<Setting>,
-    play: Box<Body>,
+    /// Ways whose connections may fail while they are opened.
+    may_refuse: &'static [Way],
+    setting: fn(&Lab, &Topology) -> Result<Setting>,
+    body: Box<Body>,
 }
 
 /// A scenario under way.
@@ -54,8 +59,9 @@ struct Play<'p, 'lab> {
     notes: Vec<String>,
 }
 
-/// What ends connections of which the agent is an end.
+/// What ends connections of which the agent is an end, and those that it was handing off.
 const AGENT_DIED: &str = "agent died";
+const DIED_HANDING_OFF: &str = "agent died in the hand-off";
 
 /// All of them, in their order.
 #[must_use]
@@ -67,18 +73,19 @@ impl Scenario {
     fn new(
         name: impl Into<String>,
         about: impl Into<String>,
-        play: impl Fn(&mut Play<'_, '_>) -> Result<()> + Send + Sync + 'static,
+        body: impl Fn(&mut Play<'_, '_>) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
         Self {
             name: name.into(),
             about: about.into(),
             wires: false,
-            setting: |_| Ok(Setting::default()),
-            play: Box::new(play),
+            may_refuse: &[],
+            setting: |_, _| Ok(Setting::default()),
+            body: Box::new(body),
         }
     }
 
-    fn with_setting(self, setting: fn(&Lab) -> Result<Setting>) -> Self {
+    fn with_setting(self, setting: fn(&Lab, &Topology) -> Result<Setting>) -> Self {
         Self { setting, ..self }
     }
 
@@ -87,6 +94,10 @@ impl Scenario {
             wires: true,
             ..self
         }
+    }
+
+    fn may_refuse(self, may_refuse: &'static [Way]) -> Self {
+        Self { may_refuse, ..self }
     }
 
     /// Whether somebody has asked for it: by its name, or by the word before the slash.
@@ -122,30 +133,35 @@ impl Scenario {
     fn play_in_lab(&self, hook: &'static str, outcome: &mut Outcome) -> Result<()> {
         let topology = Topology {
             capture: false,
-            offloads: hook == "tcx",
+            // A line would damage what has no checksum yet, and nobody could tell.
+            offloads: hook == "tcx" && !self.wires,
             wan_wire: self.wires,
             lan_a_wire: self.wires,
             ..Topology::default()
         };
         let lab = Lab::new(&format!("chaos-{}", self.name.replace('/', "-")), &topology)?;
-        let (stage, clients) = Stage::new(&lab, &topology, hook, (self.setting)(&lab)?)?;
+        let (stage, clients) = Stage::new(&lab, &topology, hook, (self.setting)(&lab, &topology)?)?;
         let load = Load::new(&clients);
-        let played = thread::scope(|scope| {
-            load.start(scope);
+        let mut played = thread::scope(|scope| {
+            let _stop = load.start(scope);
             let mut play = Play {
                 stage: &stage,
                 load: &load,
                 rng: self.chance(outcome.seed),
                 notes: Vec::new(),
             };
-            let played = play.play(&*self.play);
-            load.stop();
+            let played = play.carry_through(&*self.body);
             outcome.notes = play.notes;
             played
         });
-        (outcome.ways, outcome.inexcusable) = load.result().judge();
+        let tally = load.result();
+        (outcome.ways, outcome.inexcusable) = tally.judge(self.may_refuse);
+        played = played.and_then(|()| tally.ensure_complete());
         if played.is_err() || !outcome.inexcusable.is_empty() {
-            outcome.notes.push(kept(&lab)?);
+            outcome.notes.push(match lab.save_files() {
+                Ok(path) => format!("logs are in {}", path.display()),
+                Err(error) => format!("the logs could not be kept: {error:#}"),
+            });
         }
         played
     }
@@ -160,13 +176,13 @@ impl Scenario {
 
 impl Play<'_, '_> {
     /// Until all connections go their ways, then what goes wrong, and until all is well again.
-    fn play(&mut self, scenario: &dyn Fn(&mut Self) -> Result<()>) -> Result<()> {
+    fn carry_through(&mut self, body: &dyn Fn(&mut Self) -> Result<()>) -> Result<()> {
         let load = self.load;
         load.wait_for_held(|_| true).context("before the fault")?;
         self.stage.wait_until_settled(&load.clients_held())?;
         load.hold();
         load.wait_for_new(|_| true).context("before the fault")?;
-        scenario(self)?;
+        body(self)?;
         load.wait_for_held(|_| true).context("after the fault")?;
         load.wait_for_new(|_| true).context("after the fault")?;
         self.stage.ensure_alive()
@@ -177,19 +193,27 @@ impl Play<'_, '_> {
         thread::sleep(Duration::from_millis(self.rng.u64(milliseconds)));
     }
 
-    /// From now on, this may take connections with it.
-    fn excuse(&self, name: &'static str, ends: Ends) {
-        self.load.excuse(Excuse {
-            name,
-            at: Instant::now(),
-            ends,
-        });
+    /// Something that has happened may take connections with it.
+    fn excuse(&self, name: &'static str, when: RangeInclusive<Instant>, ends: Ends) {
+        self.load.excuse(Excuse { name, when, ends });
     }
 
-    /// The agent has died: so have those of which it is an end, and those that it was about to hand off.
-    fn agent_died(&self) {
-        self.excuse(AGENT_DIED, Ends::TheAgents);
-        self.excuse("agent died in the hand-off", Ends::HandOffs);
+    /// The agent has died: so have those of which it is an end, and those that it was about to hand off. What the datapath has alone goes on; where a
+    /// hand-off has come so far that it `survives`, also what is in the middle of it. Returns the clients of those that go on.
+    fn agent_died(
+        &self,
+        when: RangeInclusive<Instant>,
+        survives: bool,
+    ) -> Result<BTreeSet<SocketAddr>> {
+        self.excuse(AGENT_DIED, when.clone(), Ends::TheAgents);
+        let mut handed_off = self.stage.handed_off()?;
+        if !survives {
+            let under_way = &handed_off.under_way;
+            handed_off.all.retain(|client| !under_way.contains(client));
+        }
+        let but = handed_off.all.clone();
+        self.excuse(DIED_HANDING_OFF, when, Ends::HandOffs { but });
+        Ok(handed_off.all)
     }
 
     /// Without an agent, what the datapath has goes on, and what it decides alone is decided.
@@ -205,10 +229,4 @@ impl Play<'_, '_> {
     fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
-}
-
-/// Where logs of a scenario that went wrong are.
-fn kept(lab: &Lab) -> Result<String> {
-    let path = lab.save_files()?;
-    Ok(format!("logs are in {}", path.display()))
 }

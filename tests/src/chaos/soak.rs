@@ -1,8 +1,10 @@
-//! A long time of mixed traffic, with connections that come and go, reloads and agents that die: what the gateway holds must not grow.
+//! A long time of mixed traffic: first agents that die or end and others that follow, then one that lives, with reloads. What the gateway holds must not
+//! grow under the one that lives.
 
 use std::{
     fs,
     path::Path,
+    sync::mpsc::Sender,
     thread,
     time::{Duration, Instant},
 };
@@ -10,20 +12,24 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value as Json, json};
 
-use super::{Outcome, Play, Scenario, scenarios::agents::NEW_DOMAIN};
+use super::{
+    Outcome, Play, Scenario,
+    scenarios::agents::{AFTER, BEFORE, configured},
+};
 use crate::{
     flood::kilobytes,
     plot::{Axis, Line, Lines, Plot, Value},
 };
 
+/// The least time, and the part of the time that is measured, in which agents follow each other before.
+const RESTARTS: Duration = Duration::from_secs(60);
+const RESTARTS_PART: f64 = 0.25;
 /// Before anything is measured: flows that have ended keep their entries for a minute, and until then there are more from one moment to the next.
 const WARM_UP: Duration = Duration::from_secs(90);
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Between two things that happen to the agent, in milliseconds.
 const QUIET: std::ops::Range<u64> = 5_000..15_000;
-/// One of so many is a death; the others are reloads.
-const DEATHS: u32 = 4;
 
 /// Something that must not grow.
 struct Measure {
@@ -31,69 +37,125 @@ struct Measure {
     /// How much more it may be in the last third than in the first: a part of what it was, and so much.
     part: f64,
     more: f64,
-    look: fn(&Play<'_, '_>) -> Result<f64>,
+    of: fn(&Look) -> Result<f64>,
 }
 
-const MEASURES: [Measure; 6] = [
+/// Maps that are told each for itself or together with others of their kind.
+const BEGINNINGS: [&str; 4] = ["HALF_OPEN", "PENDING", "HELLOS", "HANDING_OFF"];
+const CONFIGURATION: [&str; 3] = ["SERVICES", "SNI_ROUTES", "LABELS"];
+/// Whoever has begun is remembered here until there is no room for somebody new: they grow until they are full, and it is meant.
+const MEMORIES: [&str; 2] = ["CLIENT_SYNS", "EDGE_SYN_ACKS"];
+
+const MEASURES: [Measure; 10] = [
     Measure {
         name: "agent, MiB",
         part: 0.1,
         more: 8.0,
-        look: |play| {
-            let pid = play.stage.gateway.borrow().pid()?;
-            mebibytes(&format!("/proc/{pid}/status"), "VmRSS")
-        },
+        of: |look| memory(look.agent),
     },
     Measure {
         name: "agent, descriptors",
         part: 0.1,
         more: 16.0,
-        look: |play| {
-            let pid = play.stage.gateway.borrow().pid()?;
-            Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count() as f64)
-        },
+        of: |look| descriptors(look.agent),
+    },
+    Measure {
+        name: "holder, MiB",
+        part: 0.1,
+        more: 2.0,
+        of: |look| memory(look.holder),
+    },
+    Measure {
+        name: "holder, descriptors",
+        part: 0.0,
+        more: 2.0,
+        of: |look| descriptors(look.holder),
     },
     Measure {
         name: "kernel's slab, MiB",
         part: 0.1,
         more: 32.0,
-        look: |_| mebibytes("/proc/meminfo", "Slab"),
+        of: |_| mebibytes("/proc/meminfo", "SUnreclaim"),
+    },
+    Measure {
+        name: "kernel's per CPU, MiB",
+        part: 0.1,
+        more: 4.0,
+        of: |_| mebibytes("/proc/meminfo", "Percpu"),
     },
     Measure {
         name: "flows",
         part: 0.25,
         more: 100.0,
-        look: |play| entries(play, &["FLOWS"]),
+        of: |look| look.entries(|map| map == "FLOWS"),
     },
     Measure {
         name: "beginnings",
         part: 0.25,
         more: 100.0,
-        look: |play| entries(play, &["HALF_OPEN", "PENDING", "HELLOS", "HANDING_OFF"]),
+        of: |look| look.entries(|map| BEGINNINGS.contains(&map)),
     },
     Measure {
         name: "configuration",
         part: 0.0,
         more: 2.0,
-        look: |play| entries(play, &["SERVICES", "SNI_ROUTES", "LABELS"]),
+        of: |look| look.entries(|map| CONFIGURATION.contains(&map)),
+    },
+    Measure {
+        name: "other maps",
+        part: 0.1,
+        more: 10.0,
+        of: |look| {
+            look.entries(|map| {
+                map != "FLOWS"
+                    && ![&BEGINNINGS[..], &CONFIGURATION, &MEMORIES]
+                        .concat()
+                        .contains(&map)
+            })
+        },
     },
 ];
 
-fn mebibytes(file: &str, name: &str) -> Result<f64> {
-    Ok(kilobytes(file, name)? as f64 / 1024.0)
+/// Where there is something to be looked at.
+struct Look {
+    agent: u32,
+    holder: u32,
+    maps: Json,
 }
 
-/// Of some maps together.
-fn entries(play: &Play<'_, '_>, maps: &[&str]) -> Result<f64> {
-    let listed = play.stage.gateway.borrow().json(&["map", "ls"])?;
-    let rows = listed.as_array().context("maps")?;
-    let wanted = rows
-        .iter()
-        .filter(|row| maps.iter().any(|name| row["name"] == *name));
-    let counts: Option<Vec<_>> = wanted.map(|row| row["entries"].as_u64()).collect();
-    let counts = counts.with_context(|| format!("no entries in {listed}"))?;
-    ensure!(counts.len() == maps.len(), "{maps:?} in {listed}");
-    Ok(counts.iter().sum::<u64>() as f64)
+impl Look {
+    fn new(play: &Play<'_, '_>) -> Result<Self> {
+        let gateway = play.stage.gateway.borrow();
+        let holder = gateway.holder()?.context("nobody holds the listener")?;
+        Ok(Self {
+            agent: gateway.pid()?,
+            holder: holder.as_raw().unsigned_abs(),
+            maps: gateway.json(&["map", "ls"])?,
+        })
+    }
+
+    /// Of some maps together.
+    fn entries(&self, wanted: impl Fn(&str) -> bool) -> Result<f64> {
+        let rows = self.maps.as_array().context("maps")?;
+        let wanted = rows
+            .iter()
+            .filter(|row| row["name"].as_str().is_some_and(&wanted));
+        let counts: Vec<_> = wanted.filter_map(|row| row["entries"].as_u64()).collect();
+        ensure!(!counts.is_empty(), "no entries in {}", self.maps);
+        Ok(counts.iter().sum::<u64>() as f64)
+    }
+}
+
+fn memory(pid: u32) -> Result<f64> {
+    mebibytes(&format!("/proc/{pid}/status"), "VmRSS")
+}
+
+fn descriptors(pid: u32) -> Result<f64> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count() as f64)
+}
+
+fn mebibytes(file: &str, name: &str) -> Result<f64> {
+    Ok(kilobytes(file, name)? as f64 / 1024.0)
 }
 
 /// A look at everything.
@@ -164,7 +226,7 @@ impl Soak {
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{:20} {:>12} {:>12} {:>12}\n",
+            "{:22} {:>12} {:>12} {:>12}\n",
             "median of", "first third", "last third", "at most"
         );
         for verdict in self.verdicts() {
@@ -175,7 +237,7 @@ impl Soak {
                 most,
             } = &verdict;
             let flat = if verdict.is_flat() { "" } else { "  GROWS" };
-            text += &format!("{name:20} {first:>12.1} {last:>12.1} {most:>12.1}{flat}\n");
+            text += &format!("{name:22} {first:>12.1} {last:>12.1} {most:>12.1}{flat}\n");
         }
         text
     }
@@ -215,8 +277,7 @@ impl Soak {
             }
         };
         let plot = Plot::Lines(Lines {
-            title: "what the gateway holds, under traffic, reloads and deaths of the agent"
-                .to_owned(),
+            title: "what the gateway holds, under traffic and reloads".to_owned(),
             x: Axis::linear("time, minutes"),
             y: Axis::linear("percent of the first third's median"),
             lines: self.verdicts().into_iter().enumerate().map(line).collect(),
@@ -237,43 +298,91 @@ fn median(samples: &[Sample], index: usize) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Looks at everything from time to time, while things happen to the agent.
-fn soak(
-    play: &mut Play<'_, '_>,
-    minutes: f64,
-    samples: &std::sync::mpsc::Sender<Sample>,
-) -> Result<()> {
+fn soak(play: &mut Play<'_, '_>, minutes: f64, samples: &Sender<Sample>) -> Result<()> {
+    load(play, BEFORE)?;
+    let before = configured(play)?;
+    let measured = Duration::from_secs_f64(minutes * 60.0);
+    follow_each_other(play, RESTARTS.max(measured.mul_f64(RESTARTS_PART)))?;
+    let mut reloads = Reloads::default();
+    reloads.go_on(play, WARM_UP, |_, _| Ok(()))?;
+    let agent = play.stage.gateway.borrow().pid()?;
     let began = Instant::now();
-    let end = began + WARM_UP + Duration::from_secs_f64(minutes * 60.0);
-    let mut next = Instant::now();
-    let (mut reloads, mut deaths) = (0_u32, 0_u32);
-    while Instant::now() < end {
-        if Instant::now() >= next {
-            if play.rng.u32(..DEATHS) == 0 {
-                deaths += 1;
-                play.kill_agent()?;
-                play.start_agent()?;
-            } else {
-                reloads += 1;
-                let more = if reloads % 2 == 0 { "" } else { NEW_DOMAIN };
-                play.stage.configure(more)?;
-                play.stage.gateway.borrow().output(&["reload"])?;
-            }
-            next = Instant::now() + Duration::from_millis(play.rng.u64(QUIET));
+    reloads.go_on(play, measured, |play, at| {
+        let look = Look::new(play)?;
+        ensure!(look.agent == agent, "the agent is another one");
+        let mut values = [0.0; MEASURES.len()];
+        for (value, measure) in values.iter_mut().zip(&MEASURES) {
+            *value = (measure.of)(&look).context(measure.name)?;
         }
-        thread::sleep(INTERVAL);
-        if began.elapsed() > WARM_UP {
-            let mut values = [0.0; MEASURES.len()];
-            for (value, measure) in values.iter_mut().zip(&MEASURES) {
-                *value = (measure.look)(play).context(measure.name)?;
-            }
-            let minutes = began.elapsed().as_secs_f64() / 60.0;
-            // Whoever does not listen does not want them.
-            let _ = samples.send(Sample { minutes, values });
-        }
-    }
-    play.note(format!("{reloads} reloads, {deaths} deaths of the agent"));
+        let minutes = (at - began).as_secs_f64() / 60.0;
+        // Whoever does not listen does not want them.
+        let _ = samples.send(Sample { minutes, values });
+        Ok(())
+    })?;
+    play.note(format!("then {} reloads of one agent", reloads.done));
+    load(play, BEFORE)?;
+    let after = configured(play)?;
+    ensure!(
+        before == after,
+        "of one configuration there were {before:?} entries, and are {after:?}"
+    );
     Ok(())
+}
+
+fn load(play: &Play<'_, '_>, configuration: &str) -> Result<()> {
+    play.stage.configure(configuration)?;
+    play.stage.gateway.borrow().output(&["reload"]).map(drop)
+}
+
+/// Agents die, or end in good order, and others take their place.
+fn follow_each_other(play: &mut Play<'_, '_>, time: Duration) -> Result<()> {
+    let end = Instant::now() + time;
+    let (mut deaths, mut ends) = (0_u32, 0_u32);
+    // The first one would take the datapath with it, if it ended in good order.
+    let mut leaves = false;
+    while Instant::now() < end {
+        play.sleep(QUIET);
+        if leaves && play.rng.bool() {
+            ends += 1;
+            play.stop_agent()?;
+        } else {
+            deaths += 1;
+            play.kill_agent()?;
+        }
+        play.start_agent(&["--leave"])?;
+        leaves = true;
+    }
+    play.note(format!("{deaths} agents were killed, and {ends} ended"));
+    Ok(())
+}
+
+/// Configurations that follow each other.
+#[derive(Default)]
+struct Reloads {
+    done: u32,
+}
+
+impl Reloads {
+    /// For so long, with a look from time to time.
+    fn go_on(
+        &mut self,
+        play: &mut Play<'_, '_>,
+        time: Duration,
+        mut look: impl FnMut(&Play<'_, '_>, Instant) -> Result<()>,
+    ) -> Result<()> {
+        let end = Instant::now() + time;
+        let mut next = Instant::now();
+        while Instant::now() < end {
+            if Instant::now() >= next {
+                self.done += 1;
+                load(play, if self.done % 2 == 0 { BEFORE } else { AFTER })?;
+                next = Instant::now() + Duration::from_millis(play.rng.u64(QUIET));
+            }
+            thread::sleep(INTERVAL);
+            look(play, Instant::now())?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -285,10 +394,8 @@ mod tests {
             minutes: n.into(),
             values: [1000.0 + by * f64::from(n); MEASURES.len()],
         };
-        let mut outcome = Scenario::new("soak", "", |_| Ok(())).unplayed(1);
-        outcome.error = None;
         Soak {
-            outcome,
+            outcome: Scenario::new("soak", "", |_| Ok(())).unplayed(1),
             samples: (0..30).map(sample).collect(),
         }
     }

@@ -1,8 +1,15 @@
 //! Where scenarios are played: a partner, two Edges that stand in for each other, and a gateway with each way that a connection can go.
 
-use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use super::{Way, load::PATIENCE};
 use crate::{
@@ -14,8 +21,8 @@ use crate::{
     pki::Pki,
 };
 
-/// How long a client waits for anything: longer than any fault lasts, and its repetitions.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client waits for anything: longer than any fault lasts, and its repetitions; on a busy machine, an agent that starts is one.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A domain that is passed through, and one whose TLS ends at the gateway.
 const PASSED: &str = "fabrikam.example";
@@ -23,6 +30,9 @@ const TERMINATED: &str = "tailspin.example";
 
 /// Where Edges speak TLS; at the port of federation they take any bytes behind a ClientHello.
 const EDGE_TLS: u16 = SIP_TLS + 1;
+
+/// RSTs that a stack has sent, as `nstat` has them.
+const RESETS: &str = "TcpOutRsts";
 
 /// Clients, who may be asked by any thread.
 pub(super) struct Clients<'lab> {
@@ -158,7 +168,7 @@ impl<'lab> Stage<'lab> {
     pub(super) fn flows(&self) -> Result<BTreeMap<SocketAddr, (Way, usize)>> {
         let flows = self.gateway.borrow().json(&["flow", "ls"])?;
         let mut known = BTreeMap::new();
-        for flow in flows.as_array().context("flows")? {
+        for flow in rows(&flows)? {
             let text = |name: &str| {
                 flow[name]
                     .as_str()
@@ -193,24 +203,86 @@ impl<'lab> Stage<'lab> {
         outcome.with_context(|| last)
     }
 
+    /// The entries of FLOWS, as `snigate map dump` has them.
+    pub(super) fn entries_of_flows(&self) -> Result<Vec<Value>> {
+        let flows = self.gateway.borrow().json(&["map", "dump", "FLOWS"])?;
+        Ok(rows(&flows)?.clone())
+    }
+
+    /// Clients of handed-off flows that have both entries, and those of them whose sockets may still be the agent's. Asks the maps alone: for a moment at
+    /// which no agent writes them.
+    pub(super) fn handed_off(&self) -> Result<HandedOff> {
+        let flows = self.entries_of_flows()?;
+        let given = self
+            .gateway
+            .borrow()
+            .json(&["map", "dump", "HANDING_OFF"])?;
+        let given: Vec<_> = rows(&given)?.iter().map(|row| &row["arrives"]).collect();
+        let mut entries: BTreeMap<SocketAddr, Vec<&Value>> = BTreeMap::new();
+        for flow in flows.iter().filter(|it| it["way"] == "handed-off") {
+            let client = match flow["direction"].as_str() {
+                Some("to-edge") => &flow["arrives"]["source"],
+                _ => &flow["leaves"]["destination"],
+            };
+            let client = client.as_str().with_context(|| format!("{flow}"))?;
+            entries.entry(client.parse()?).or_default().push(flow);
+        }
+        entries.retain(|_, of_client| of_client.len() == 2);
+        let handing_off = entries
+            .iter()
+            .filter(|(_, flows)| flows.iter().any(|flow| given.contains(&&flow["arrives"])))
+            .map(|(client, _)| *client);
+        Ok(HandedOff {
+            under_way: handing_off.collect(),
+            all: entries.into_keys().collect(),
+        })
+    }
+
+    /// All that is counted, by name: by the datapath, packets that it has dropped among them, by the agent (`agent/…`), and RSTs by the stacks of the
+    /// gateway's host (`host/…`) and of both Edges (`edges/…`).
+    pub(super) fn counts(&self) -> Result<BTreeMap<String, u64>> {
+        let status = self.gateway.borrow().json(&["status", "--all"])?;
+        let counters = status["counters"].as_object().context("counters")?;
+        let counted = counters.iter().map(|(name, value)| (name.as_str(), value));
+        let drops = rows(&status["drops"])?.iter();
+        let dropped =
+            drops.map(|row| (row["reason"].as_str().unwrap_or_default(), &row["packets"]));
+        let agent = status["agent"]["counters"]
+            .as_object()
+            .into_iter()
+            .flatten();
+        let by_agent = agent.map(|(name, value)| (format!("agent/{name}"), value));
+        let mut counts = counted
+            .chain(dropped)
+            .map(|(name, value)| (name.to_owned(), value))
+            .chain(by_agent)
+            .map(|(name, value)| {
+                let count = value
+                    .as_u64()
+                    .with_context(|| format!("{name} is {value}"))?;
+                Ok((name, count))
+            })
+            .collect::<Result<BTreeMap<_, _>>>()?;
+        let resets = |machine: &Namespace| anyhow::Ok(machine.tcp_counters()?.value(RESETS));
+        let of_edges = resets(self.edge(0))? + resets(self.edge(1))?;
+        counts.insert(format!("edges/{RESETS}"), of_edges);
+        counts.insert(format!("host/{RESETS}"), resets(&self.lab.gateway)?);
+        Ok(counts)
+    }
+
     /// How many entries a map has.
     pub(super) fn entries(&self, map: &str) -> Result<u64> {
         let maps = self.gateway.borrow().json(&["map", "ls"])?;
-        let rows = maps.as_array().context("maps")?;
-        let row = rows.iter().find(|row| row["name"] == map);
+        let row = rows(&maps)?.iter().find(|row| row["name"] == map);
         let count = row.and_then(|row| row["entries"].as_u64());
         count.with_context(|| format!("no {map} in {maps}"))
     }
 
     /// How many packets were dropped for a reason.
     pub(super) fn drops(&self, reason: &str) -> Result<u64> {
-        let status = self.gateway.borrow().json(&["status", "--all"])?;
-        let rows = status["drops"].as_array().context("drops")?;
-        let row = rows.iter().find(|row| row["reason"] == reason);
-        let Some(count) = row.and_then(|row| row["packets"].as_u64()) else {
-            bail!("no reason {reason} in {status}");
-        };
-        Ok(count)
+        let counts = self.counts()?;
+        let count = counts.get(reason).copied();
+        count.with_context(|| format!("no reason {reason} in {counts:?}"))
     }
 
     /// The agent has not failed meanwhile.
@@ -219,6 +291,21 @@ impl<'lab> Stage<'lab> {
         ensure!(status["configuration"].is_object(), "{status}");
         Ok(())
     }
+}
+
+/// What the datapath has been given.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HandedOff {
+    /// Clients whose flows are complete.
+    pub(super) all: BTreeSet<SocketAddr>,
+    /// Of them, those with an entry in HANDING_OFF.
+    pub(super) under_way: BTreeSet<SocketAddr>,
+}
+
+fn rows(value: &Value) -> Result<&Vec<Value>> {
+    value
+        .as_array()
+        .with_context(|| format!("no rows: {value}"))
 }
 
 fn interfaces(setting: &Setting) -> Vec<&'static str> {

@@ -31,7 +31,7 @@ mod tls;
 
 pub use echo_edge::{EchoEdge, Introduction};
 pub use edge::{Edge, End, Report};
-pub use failure::{is_of_kind, is_reset};
+pub use failure::{LocalEnd, WrongBytes, is_of_kind, is_reset};
 pub use gnutls::{GnutlsClient, GnutlsSession};
 pub use kamailio::{KamailioEdge, KamailioPartner, SeenRequest};
 pub use openssl::{OpenSession, OpensslClient, OpensslServer, Session};

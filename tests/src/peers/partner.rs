@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use socket2::{Domain, Socket, Type};
 
 use super::TlsVersion;
-use super::channel::{Channel, Until};
+use super::channel::{Channel, Until, unmapped};
+use super::failure::{LocalEnd, WrongBytes};
 use super::pattern::{Hash, Pattern};
 use super::request::{Action, GREETING, PAUSE, Request};
 use super::tls::PartnerTls;
@@ -239,10 +240,13 @@ impl Partner<'_> {
     /// Opens a connection that stays: see [`Connection::ping`].
     ///
     /// # Errors
-    /// The connection fails.
+    /// The connection fails; where there was one, the error has its [`LocalEnd`].
     pub fn echo(&self, address: SocketAddr) -> Result<Connection> {
-        let mut connection = self.request(address, Action::Echo, 0, 0)?;
-        connection.ping()?;
+        let mut connection = self.open(address)?;
+        let local = LocalEnd(connection.local);
+        self.ask(&mut connection, Action::Echo, 0, 0)
+            .and_then(|()| connection.ping())
+            .context(local)?;
         Ok(connection)
     }
 
@@ -285,6 +289,17 @@ impl Partner<'_> {
         receive: u64,
     ) -> Result<Connection> {
         let mut connection = self.open(address)?;
+        self.ask(&mut connection, action, send, receive)?;
+        Ok(connection)
+    }
+
+    fn ask(
+        &self,
+        connection: &mut Connection,
+        action: Action,
+        send: u64,
+        receive: u64,
+    ) -> Result<()> {
         let request = connection.request(action, send, receive);
         let hello = self.tls.map_or(&[][..], PartnerTls::replayed_hello);
         let first = [hello, &request.encode()].concat();
@@ -293,7 +308,7 @@ impl Partner<'_> {
         if !hello.is_empty() && action != Action::Reset {
             connection.greeted()?;
         }
-        Ok(connection)
+        Ok(())
     }
 
     fn open(&self, address: SocketAddr) -> Result<Connection> {
@@ -322,13 +337,9 @@ impl Partner<'_> {
             .namespace
             .run(|| Ok(open_socket(self.source, address, self.timeout)?))?;
         let tls = self.tls.map(PartnerTls::connect).transpose()?.flatten();
+        let local = LocalEnd(unmapped(socket.local_addr()?));
         let never = Arc::new(AtomicBool::new(false));
-        Ok(Channel::new(
-            socket,
-            tls,
-            Deadline::after(self.timeout),
-            never,
-        )?)
+        Channel::new(socket, tls, Deadline::after(self.timeout), never).context(local)
     }
 }
 
@@ -368,7 +379,9 @@ impl Connection {
     fn greeted(&mut self) -> Result<()> {
         let mut greeting = [0; GREETING.len()];
         self.channel.read_exact(&mut greeting)?;
-        ensure!(greeting == GREETING, "greeted with {greeting:02x?}");
+        if greeting != GREETING {
+            bail!(WrongBytes(format!("greeted with {greeting:02x?}")));
+        }
         Ok(())
     }
 
@@ -398,7 +411,10 @@ impl Connection {
         self.channel.flush()?;
         let mut received = [0; 1024];
         self.channel.read_exact(&mut received)?;
-        ensure!(sent == received, "another kilobyte came back than was sent");
+        if sent != received {
+            let what = "another kilobyte came back than was sent";
+            bail!(WrongBytes(what.to_owned()));
+        }
         Ok(start.elapsed())
     }
 
@@ -418,11 +434,10 @@ impl Connection {
         self.channel.finish_sending()?;
         let nothing = self.own_pattern(0);
         let rest = self.channel.transfer(nothing, Until::End)?;
-        ensure!(
-            rest.bytes == 0,
-            "{} bytes came that nobody asked for",
-            rest.bytes
-        );
+        if rest.bytes != 0 {
+            let what = format!("{} bytes came that nobody asked for", rest.bytes);
+            bail!(WrongBytes(what));
+        }
         self.summary()
     }
 

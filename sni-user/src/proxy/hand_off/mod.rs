@@ -225,7 +225,8 @@ impl<'a> HandingOff<'a> {
             self.carry()?;
             if self.client.is_given_all() && self.edge.is_given_all() {
                 KillPoint::HandOffWritten.pass();
-                // From here on a kill of this process ends nothing; only what a socket would have had to send again is lost with it.
+                // With both silent, a kill of this process sends nothing to anybody; but what a socket would have had to send again is lost with it, and
+                // the connection hangs. Only when both peers have acknowledged all does it surely go on.
                 self.client.be_silent()?;
                 KillPoint::HandOffSilentOne.pass();
                 self.edge.be_silent()?;

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Result, bail, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use snigate_tests::chaos::{self, Scenario};
 
@@ -21,22 +21,38 @@ enum Command {
     Soak(Soak),
 }
 
-/// Soaks the gateway in the lab in connections that come and go, with reloads and agents that die. Fails where what it holds grows, or where a connection
-/// is lost that may not be.
+/// Soaks the gateway in the lab in connections that come and go: first with agents that die or end and others that follow, then with reloads of one. Fails
+/// where what it holds grows, or where a connection is lost that may not be.
 #[derive(Debug, Args)]
 struct Soak {
-    /// How long to measure, behind a minute and a half in which the gateway gets warm.
+    /// How long to measure, behind a quarter of it, or a minute, of deaths and restarts, and a minute and a half in which the gateway gets warm.
     #[arg(long, default_value_t = 10.0, value_parser = minutes)]
     minutes: f64,
     /// What is left to chance: what happens to the agent, and when.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Where the datapath is attached.
-    #[arg(long, default_value = "xdp", value_parser = ["xdp", "tcx"])]
-    hook: String,
+    #[arg(long, value_enum, default_value_t = Hook::Xdp)]
+    hook: Hook,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+/// As the configuration has it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Hook {
+    Xdp,
+    Tcx,
+}
+
+impl Hook {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tcx => "tcx",
+        }
+    }
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
@@ -48,8 +64,8 @@ fn minutes(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Plays scenarios of faults in the lab, each under connections of every way. Fails where an established connection is lost to anything but the death of
-/// one of its own ends.
+/// Plays scenarios of faults in the lab, each under connections of every way. Fails where a connection is lost to anything but the death of one of its own
+/// ends, and where one can't be opened that could.
 #[derive(Debug, Args)]
 struct Chaos {
     /// Those to play, or the first word of some: `hand-off/silent`, `reload`; all if nothing is said.
@@ -59,8 +75,8 @@ struct Chaos {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Where the datapath is attached.
-    #[arg(long, default_value = "xdp", value_parser = ["xdp", "tcx"])]
-    hook: String,
+    #[arg(long, value_enum, default_value_t = Hook::Xdp)]
+    hook: Hook,
     /// Name the scenarios, and play none.
     #[arg(long)]
     list: bool,
@@ -100,7 +116,7 @@ fn chaos(options: &Chaos) -> Result<()> {
 
 fn soak(options: &Soak) -> Result<()> {
     require_root()?;
-    let soaked = chaos::Soak::run(options.minutes, options.seed, hook(&options.hook))?;
+    let soaked = chaos::Soak::run(options.minutes, options.seed, options.hook.name())?;
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
     soaked.plot(&target)?;
     if options.json {
@@ -131,10 +147,6 @@ fn require_root() -> Result<()> {
     Ok(())
 }
 
-fn hook(name: &str) -> &'static str {
-    if name == "tcx" { "tcx" } else { "xdp" }
-}
-
 fn wanted(names: &[String]) -> Result<Vec<Scenario>> {
     let mut all = chaos::scenarios();
     for name in names {
@@ -148,7 +160,7 @@ fn wanted(names: &[String]) -> Result<Vec<Scenario>> {
 }
 
 fn play(scenarios: &[Scenario], arguments: &Chaos) -> Result<()> {
-    let hook = hook(&arguments.hook);
+    let hook = arguments.hook.name();
     if !arguments.json {
         println!("{}", chaos::head());
     }

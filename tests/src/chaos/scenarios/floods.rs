@@ -1,56 +1,110 @@
 //! Packets and clients that nobody has asked for.
 
 use std::{
-    io::Write as _,
+    collections::BTreeMap,
+    io::{ErrorKind, Write as _},
     net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use sni_common::contract::limits::{MAX_HALF_OPEN, MAX_HELLOS, MAX_SNI_LEARNED};
 
 use super::{Play, Scenario};
 use crate::{
-    addresses::{GATEWAY_WAN, PARTNER},
-    chaos::Way,
+    addresses::{EDGE_B, GATEWAY_WAN, PARTNER},
+    chaos::{Way, load::PATIENCE, stage::Setting},
+    deadline::Deadline,
     faults,
-    flood::{Flood, FloodReport},
+    flood::Flood,
     peers::{client_hello, open_socket},
 };
 
-/// Of each way and family.
+/// Of each way and family, at least.
 const PACKETS: u32 = 10_000;
 const HELLOS: u32 = 1_000;
 /// Clients that take their time.
 const SLOW: usize = 100;
+/// How long they are borne with. What is new meanwhile must have come and gone before, or nothing is shown.
+const BORNE: &str = "hello_timeout = \"15s\"";
+const SURELY_BORNE: Duration = Duration::from_secs(14);
 /// Sent with the addresses and ports of each connection, from either side.
 const RESETS: u32 = 20;
+/// Of a hundred packets, so many must have been counted; a queue on the way may be full for a moment.
+const ARRIVE: u64 = 90;
+
+/// A way whose addresses are flooded.
+struct Flooded {
+    way: Way,
+    /// What counts the packets (see `Stage::counts`).
+    counter: &'static str,
+    /// A map that is full of them before anything is examined, and its room.
+    fills: Option<(&'static str, u32)>,
+}
+
+impl Flooded {
+    const fn new(way: Way, counter: &'static str) -> Self {
+        Self {
+            way,
+            counter,
+            fills: None,
+        }
+    }
+
+    const fn filling(self, map: &'static str, room: u32) -> Self {
+        let fills = Some((map, room));
+        Self { fills, ..self }
+    }
+}
+
+const BY_SYNS: &[Flooded] = &[
+    Flooded::new(Way::Steered, "steered").filling("HALF_OPEN", 2 * MAX_HALF_OPEN),
+    Flooded::new(Way::Bound, "cookies"),
+    Flooded::new(Way::HandedOff, "inspected"),
+];
+/// A steered one may belong to a flow that was lost: the Edge says that it does not.
+const BY_ACKS: &[Flooded] = &[
+    Flooded::new(Way::Steered, "edges/TcpOutRsts"),
+    Flooded::new(Way::Bound, "bad-cookies"),
+    Flooded::new(Way::HandedOff, "host/TcpOutRsts"),
+];
+const BY_PARTS: &[Flooded] = &[
+    Flooded::new(Way::Bound, "hello-parts").filling("HELLOS", MAX_HELLOS),
+    Flooded::new(Way::HandedOff, "agent/accepted"),
+];
+/// The agent's alone first: it is late with those that it is left by the other way.
+const BY_NAMES: &[Flooded] = &[
+    Flooded::new(Way::HandedOff, "agent/unrecognized-name"),
+    Flooded::new(Way::Bound, "left-name").filling("SNI_LEARNED", MAX_SNI_LEARNED),
+];
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![
         Scenario::new(
             "flood/syn",
             "SYNs from addresses that do not exist",
-            |play| flood(play, &UNKNOWN_NAMES, |flood| flood.syns(PACKETS)),
+            |play| flood(play, BY_SYNS, |flood| Ok(flood.syns(PACKETS)?.sent)),
         ),
         Scenario::new(
             "flood/ack",
             "segments of connections that do not exist, with and without data",
             |play| {
                 let hello = client_hello(KNOWN)?;
-                flood(play, &UNKNOWN_NAMES, |flood| {
-                    flood.acks(PACKETS, &[])?;
-                    flood.acks(PACKETS / 4, &hello)
+                flood(play, BY_ACKS, |flood| {
+                    let bare = flood.acks(PACKETS * 3 / 4, &[])?;
+                    Ok(bare.sent + flood.acks(PACKETS / 4, &hello)?.sent)
                 })
             },
         ),
         Scenario::new(
             "flood/hellos",
-            "clients that send half of a ClientHello and are never heard of again",
+            "clients that send a part of a ClientHello and are never heard of again",
             |play| {
-                let hello = client_hello(KNOWN)?;
-                flood(play, &INSPECTED, |flood| {
-                    flood.hellos(HELLOS, |_| hello[..hello.len() / 2].to_vec())
+                let part = up_to_name(KNOWN)?;
+                flood(play, BY_PARTS, |flood| {
+                    Ok(flood.hellos(HELLOS, |_| part.clone())?.sent)
                 })
             },
         ),
@@ -58,11 +112,17 @@ pub(super) fn all() -> Vec<Scenario> {
             "flood/slow-hellos",
             "clients that send their ClientHello byte by byte, and never all of it",
             slow_hellos,
-        ),
+        )
+        .with_setting(|_, _| {
+            Ok(Setting {
+                gateway: BORNE,
+                ..Setting::default()
+            })
+        }),
         Scenario::new("flood/names", "ClientHellos with a new name each", names),
         Scenario::new(
             "flood/resets",
-            "RSTs with the addresses and ports of each connection, and with numbers that are guessed",
+            "RSTs with the addresses and ports of each connection, and with numbers that are guessed, or known almost",
             resets,
         ),
     ]
@@ -70,16 +130,12 @@ pub(super) fn all() -> Vec<Scenario> {
 
 /// A name that is configured.
 const KNOWN: &str = "sip.fabrikam.example";
-/// Where every kind of packet has its own fate.
-const UNKNOWN_NAMES: [Way; 3] = [Way::Steered, Way::Bound, Way::HandedOff];
-/// Where somebody reads ClientHellos.
-const INSPECTED: [Way; 2] = [Way::Bound, Way::HandedOff];
 
-/// Floods the addresses of these ways, one after the other, while connections go on, and begin.
+/// Floods the addresses of these ways, one after the other, each for as long as connections need to go on, to begin, and to end.
 fn flood(
     play: &mut Play<'_, '_>,
-    ways: &[Way],
-    send: impl Fn(&Flood) -> Result<FloodReport>,
+    flooded: &[Flooded],
+    send: impl Fn(&Flood) -> Result<u64> + Sync,
 ) -> Result<()> {
     let lab = play.stage.lab;
     // The host answers only where it has a route to.
@@ -88,83 +144,281 @@ fn flood(
         "route replace 198.18.0.0/15 via {v4}
          -6 route replace 2001:db8:f000::/36 via {v6}"
     ))?;
-    for way in ways {
-        for (address, next_hop) in way.addresses().into_iter().zip(GATEWAY_WAN.both()) {
+    for it in flooded {
+        for (address, next_hop) in it.way.addresses().into_iter().zip(GATEWAY_WAN.both()) {
             let sender = Flood::new(&lab.partner, "eth0", next_hop, address)?;
-            let report = send(&sender)?;
-            play.note(format!(
-                "{} to {address} in {:?}, {} SYN-ACKs",
-                report.sent, report.took, report.answers
-            ));
+            let before = play.stage.counts()?;
+            let began = Instant::now();
+            let sent = while_examined(play, it, sender, &send)?;
+            play.note(format!("{sent} to {address} in {:?}", began.elapsed()));
+            ensure_counted(play, it.counter, &before, sent)?;
         }
-        play.load.wait_for_held(|_| true).context("in a flood")?;
     }
     Ok(())
+}
+
+/// Sends until connections have gone on, begun, and ended meanwhile, and returns how many packets that were.
+fn while_examined(
+    play: &Play<'_, '_>,
+    flooded: &Flooded,
+    mut sender: Flood,
+    send: &(impl Fn(&Flood) -> Result<u64> + Sync),
+) -> Result<u64> {
+    let examined = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let flooding = scope.spawn(|| {
+            let mut sent = 0;
+            while sent == 0 || !examined.load(Ordering::Relaxed) {
+                sender.begin_at(u32::try_from(sent)?);
+                sent += send(&sender)?;
+            }
+            anyhow::Ok(sent)
+        });
+        let well = examine(play, flooded.fills);
+        examined.store(true, Ordering::Relaxed);
+        let sent = flooding.join().map_err(|_| anyhow!("a flood panicked"))?;
+        well.with_context(|| format!("in a flood, {sent:?}"))?;
+        sent
+    })
+}
+
+fn examine(play: &Play<'_, '_>, fills: Option<(&str, u32)>) -> Result<()> {
+    if let Some((map, room)) = fills {
+        // Its last places are free lists of the processors.
+        let is_full = |entries: u64| entries * 100 >= u64::from(room) * ARRIVE;
+        Deadline::after(PATIENCE).poll(&format!("a full {map}"), || {
+            Ok(is_full(play.stage.entries(map)?).then_some(()))
+        })?;
+    }
+    play.load.wait_for_held(|_| true)?;
+    play.load.wait_for_new(|_| true)
+}
+
+/// Packets have arrived, as a counter says. The agent's may be late.
+fn ensure_counted(play: &Play<'_, '_>, counter: &str, before: &Counts, sent: u64) -> Result<()> {
+    let mut told = String::new();
+    let outcome = Deadline::after(PATIENCE).poll("packets to be counted", || {
+        let after = play.stage.counts()?;
+        let counted = counted(counter, before, &after);
+        if counted * 100 >= sent * ARRIVE {
+            return Ok(Some(()));
+        }
+        told = format!(
+            "of {sent} packets {counted} are {counter}, {:?}",
+            all_counted(before, &after)
+        );
+        // Others have been lost on the way.
+        ensure!(counter.starts_with("agent/"), "lost");
+        Ok(None)
+    });
+    outcome.context(told)
+}
+
+type Counts = BTreeMap<String, u64>;
+
+fn counted(counter: &str, before: &Counts, after: &Counts) -> u64 {
+    // The agent has no counter for what has never happened.
+    let count = |counts: &Counts| counts.get(counter).copied().unwrap_or(0);
+    count(after).saturating_sub(count(before))
+}
+
+/// Whatever was counted between two looks.
+fn all_counted<'a>(before: &Counts, after: &'a Counts) -> BTreeMap<&'a str, u64> {
+    let added = after
+        .keys()
+        .map(|counter| (counter.as_str(), counted(counter, before, after)));
+    added.filter(|(_, count)| *count > 0).collect()
 }
 
 fn names(play: &mut Play<'_, '_>) -> Result<()> {
     // One hello, whose name of equal length is changed.
     let hello = client_hello("sip.0123456789.example")?;
-    let at = hello.windows(10).position(|bytes| bytes == b"0123456789");
-    let at = at.context("the name")?;
+    let at = position(&hello, b"0123456789").context("the name")?;
     let first = play.rng.u32(..1_000_000_000);
-    flood(play, &INSPECTED, |flood| {
-        flood.hellos(HELLOS, |n| {
+    flood(play, BY_NAMES, |flood| {
+        let named = flood.hellos(HELLOS, |n| {
             let mut hello = hello.clone();
             hello[at..at + 10].copy_from_slice(format!("{:010}", first + n).as_bytes());
             hello
-        })
+        })?;
+        Ok(named.sent)
     })
+}
+
+/// A ClientHello up to its name and a little further: the datapath keeps a part with a name that it knows, and leaves others to the agent.
+fn up_to_name(name: &str) -> Result<Vec<u8>> {
+    // Extensions come in any order.
+    for _ in 0..100 {
+        let mut part = client_hello(name)?;
+        let end = position(&part, name.as_bytes()).context("the name")? + name.len();
+        if end + 20 < part.len() {
+            part.truncate(end + 10);
+            return Ok(part);
+        }
+    }
+    bail!("the name is always at the end")
+}
+
+fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes
+        .windows(wanted.len())
+        .position(|bytes| bytes == wanted)
 }
 
 fn slow_hellos(play: &mut Play<'_, '_>) -> Result<()> {
     let hello = client_hello(KNOWN)?;
-    let addresses = INSPECTED.iter().flat_map(|way| way.addresses());
-    let addresses: Vec<SocketAddr> = addresses.cycle().take(SLOW).collect();
-    let mut slow = play.stage.lab.partner.run(|| {
-        let open = |address: &SocketAddr| open_socket(None, *address, Duration::from_secs(30));
-        Ok(addresses
-            .iter()
-            .map(open)
-            .collect::<std::io::Result<Vec<TcpStream>>>()?)
-    })?;
+    let addresses = [Way::Bound, Way::HandedOff].map(Way::addresses).concat();
     let began = Instant::now();
-    // As long as they are borne with, and longer.
-    let borne = Duration::from_secs(7);
-    for byte in &hello[..hello.len() - 1] {
-        // Those that were sent away say no more.
-        slow.retain_mut(|client| client.write_all(&[*byte]).is_ok());
-        if slow.is_empty() || began.elapsed() > borne {
-            break;
-        }
-        thread::sleep(Duration::from_millis(100));
+    let mut slow = play.stage.lab.partner.run(|| {
+        let open = |address: &SocketAddr| open_socket(None, *address, PATIENCE);
+        let open = addresses.iter().cycle().take(SLOW).map(open);
+        Ok(open.collect::<std::io::Result<Vec<TcpStream>>>()?)
+    })?;
+    for client in &slow {
+        client.set_nonblocking(true)?;
     }
-    let left = slow.len();
-    play.note(format!(
-        "{left} of {SLOW} were left after {:?}",
-        began.elapsed()
-    ));
-    play.load.wait_for_new(|_| true)
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let talking = scope.spawn(|| {
+            for byte in &hello[..hello.len() - 1] {
+                // Those that were sent away say no more.
+                slow.retain_mut(|client| is_open(client) && client.write_all(&[*byte]).is_ok());
+                if !over.load(Ordering::Relaxed) && began.elapsed() < SURELY_BORNE {
+                    ensure!(slow.len() == SLOW, "{} of {SLOW} are left", slow.len());
+                }
+                if slow.is_empty() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+            Ok(slow.len())
+        });
+        let held = play.load.wait_for_held(|_| true);
+        let new = held.and_then(|()| play.load.wait_for_new(|_| true));
+        let examined = began.elapsed();
+        over.store(true, Ordering::Relaxed);
+        let left = talking.join().map_err(|_| anyhow!("a client panicked"))??;
+        new.context("beside slow clients")?;
+        ensure!(
+            examined < SURELY_BORNE,
+            "it took {examined:?} for others to come and go: nothing is shown"
+        );
+        ensure!(left == 0, "{left} of {SLOW} are still borne with");
+        play.note(format!(
+            "all were there for {examined:?}, and gone in the end"
+        ));
+        Ok(())
+    })
+}
+
+/// Nobody has said a word to it, or closed.
+fn is_open(client: &TcpStream) -> bool {
+    let said = client.peek(&mut [0]);
+    said.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+/// An RST to one end, with the number that its receiver waits for, as far as that is known.
+struct Reset {
+    /// Of an Edge, or the partner.
+    edge: Option<usize>,
+    from: SocketAddr,
+    to: SocketAddr,
+    expected: Option<u32>,
 }
 
 fn resets(play: &mut Play<'_, '_>) -> Result<()> {
     let lab = play.stage.lab;
-    play.load.pause()?;
-    let flows = play.stage.flows()?;
-    let mut sent = 0;
-    for (client, (way, edge)) in &flows {
-        let address = way.addresses()[usize::from(client.is_ipv6())];
-        for _ in 0..RESETS {
-            faults::blind_reset(&lab.partner, *client, address, play.rng.u32(..))?;
-            sent += 1;
-            // The Edge speaks to the client itself, or to the agent by its name.
-            let server = play.stage.edge_address(*edge, *way, client.is_ipv6());
-            faults::blind_reset(play.stage.edge(*edge), server, *client, play.rng.u32(..))?;
-            sent += 1;
+    let paused = play.load.pause();
+    let mut aimed = of_the_datapath(play)?;
+    aimed.extend(of_the_agent(play)?);
+    let before = play.stage.counts()?;
+    let mut stray = 0;
+    for reset in &aimed {
+        for n in 0..RESETS {
+            let sequence = match reset.expected {
+                // In the window, and not what is expected now or after some more kilobytes (RFC 5961, section 3.2).
+                Some(expected) if n % 2 == 0 => {
+                    let kilobytes = play.rng.u32(1..16);
+                    expected.wrapping_add(1024 * kilobytes + play.rng.u32(1..1024))
+                }
+                _ => play.rng.u32(..),
+            };
+            let machine = reset
+                .edge
+                .map_or(&lab.partner, |index| play.stage.edge(index));
+            faults::blind_reset(machine, reset.from, reset.to, sequence)?;
+            stray += u64::from(reset.expected.is_some());
         }
     }
-    ensure!(sent > 0, "nobody to reset");
-    play.note(format!("{sent} RSTs for {} connections", flows.len()));
-    play.load.resume();
+    play.load.wait_for_held(|_| true).context("after RSTs")?;
+    let counted = counted("stray-resets", &before, &play.stage.counts()?);
+    play.note(format!(
+        "{} RSTs to {} ends, {counted} of {stray} to the datapath's counted",
+        aimed.len() * RESETS as usize,
+        aimed.len()
+    ));
+    ensure!(
+        stray > 0 && counted * 100 >= stray * ARRIVE,
+        "of {stray} RSTs to the datapath's flows {counted} are stray"
+    );
+    drop(paused);
     Ok(())
+}
+
+/// To both ends of each connection that stays and has a flow: the datapath tells what comes next.
+fn of_the_datapath(play: &Play<'_, '_>) -> Result<Vec<Reset>> {
+    let held = play.load.clients_held();
+    let mut resets = Vec::new();
+    for flow in play.stage.entries_of_flows()? {
+        let address = |tuple: &str, end: &str| -> Result<SocketAddr> {
+            let text = flow[tuple][end].as_str();
+            Ok(text.with_context(|| format!("{flow}"))?.parse()?)
+        };
+        let (from, to) = (
+            address("arrives", "source")?,
+            address("arrives", "destination")?,
+        );
+        let to_edge = flow["direction"] == "to-edge";
+        let client = if to_edge {
+            from
+        } else {
+            address("leaves", "destination")?
+        };
+        if !held.contains_key(&client) {
+            continue;
+        }
+        let expected = flow["next_seq"].as_u64().context("a sequence number")?;
+        resets.push(Reset {
+            edge: (!to_edge).then(|| usize::from(EDGE_B.both().contains(&from.ip()))),
+            from,
+            to,
+            expected: Some(u32::try_from(expected)?),
+        });
+    }
+    Ok(resets)
+}
+
+/// To both legs of those that the agent carries, from both ends.
+fn of_the_agent(play: &Play<'_, '_>) -> Result<Vec<Reset>> {
+    let held = play.load.clients_held();
+    let mut resets = Vec::new();
+    for (client, (way, edge)) in play.stage.flows()? {
+        if !way.is_the_agents() || !held.contains_key(&client) {
+            continue;
+        }
+        // The agent speaks to the Edge by the client's name.
+        let server = play.stage.edge_address(edge, way, client.is_ipv6());
+        for (edge, from, to) in [
+            (None, client, way.addresses()[usize::from(client.is_ipv6())]),
+            (Some(edge), server, client),
+        ] {
+            resets.push(Reset {
+                edge,
+                from,
+                to,
+                expected: None,
+            });
+        }
+    }
+    Ok(resets)
 }

@@ -8,12 +8,12 @@ use std::sync::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Play, Scenario};
-use crate::{Disturbance, Fate, Wire};
+use crate::{Disturbance, Fate, Wire, chaos::load::PATIENCE, deadline::Deadline};
 
 /// Of a hundred packets, how many are lost or damaged.
 const PERCENT: u32 = 3;
-/// How many it are at least in the end.
-const ENOUGH: u64 = 50;
+/// How many it are at least in the end, on either line.
+const ENOUGH: u64 = 25;
 
 pub(super) fn all() -> Vec<Scenario> {
     [
@@ -60,9 +60,9 @@ fn wires<'a>(play: &Play<'_, 'a>) -> Result<[&'a Wire; 2]> {
 
 /// Some packets, chosen by chance, have this fate.
 fn judged(play: &mut Play<'_, '_>, fate: fn(&mut fastrand::Rng) -> Fate) -> Result<()> {
-    let hit = Arc::new(AtomicU64::new(0));
-    for wire in wires(play)? {
-        let (mut rng, hit) = (play.rng.fork(), Arc::clone(&hit));
+    let hit = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+    for (wire, hit) in wires(play)?.into_iter().zip(&hit) {
+        let (mut rng, hit) = (play.rng.fork(), Arc::clone(hit));
         wire.judge(move |_, frame| {
             // ARP has no checksum: what is damaged there is believed.
             let is_ip = matches!(frame.get(12..14), Some([0x08, 0x00] | [0x86, 0xdd]));
@@ -73,36 +73,45 @@ fn judged(play: &mut Play<'_, '_>, fate: fn(&mut fastrand::Rng) -> Fate) -> Resu
             fate(&mut rng)
         });
     }
-    while hit.load(Ordering::Relaxed) < ENOUGH {
-        play.load.wait_for_held(|_| true)?;
-        play.load.wait_for_new(|_| true)?;
-    }
+    until_enough(play, || {
+        hit.each_ref().map(|hit| hit.load(Ordering::Relaxed))
+    })?;
     for wire in wires(play)? {
         wire.acquit();
     }
-    play.note(format!("{} packets", hit.load(Ordering::Relaxed)));
     Ok(())
 }
 
 fn disturbed(play: &mut Play<'_, '_>, disturbance: Disturbance) -> Result<()> {
-    let counts = |play: &Play<'_, '_>| -> Result<u64> {
-        let counts = wires(play)?.map(Wire::counts);
-        Ok(counts.iter().map(|it| it.overtaken + it.doubled).sum())
-    };
-    for wire in wires(play)? {
+    let wires = wires(play)?;
+    for wire in wires {
         wire.disturb(disturbance);
     }
-    let mut hit = 0;
-    while hit < ENOUGH {
-        play.load.wait_for_held(|_| true)?;
-        play.load.wait_for_new(|_| true)?;
-        hit = counts(play)?;
-    }
-    for wire in wires(play)? {
+    let hit = |wire: &Wire| {
+        let counts = wire.counts();
+        counts.overtaken + counts.doubled
+    };
+    until_enough(play, || wires.map(hit))?;
+    for wire in wires {
         let lost = wire.counts().lost;
         ensure!(lost == 0, "{lost} packets were lost");
         wire.disturb(Disturbance::default());
     }
-    play.note(format!("{hit} segments"));
+    Ok(())
+}
+
+/// Connections go on, and come and go, until either line has done it often enough.
+fn until_enough(play: &mut Play<'_, '_>, hit: impl Fn() -> [u64; 2]) -> Result<()> {
+    let deadline = Deadline::after(PATIENCE);
+    let hit = deadline.poll("enough packets to be hit on both lines", || {
+        play.load.wait_for_held(|_| true)?;
+        play.load.wait_for_new(|_| true)?;
+        let hit = hit();
+        Ok(hit.iter().all(|it| *it >= ENOUGH).then_some(hit))
+    })?;
+    let [wan, lan] = hit;
+    play.note(format!(
+        "{wan} packets on the partner's line, {lan} on the Edge's"
+    ));
     Ok(())
 }

@@ -1,17 +1,24 @@
 //! Links, neighbours, routes and interfaces that go and come back, and an Edge that dies.
 
-use anyhow::{Result, ensure};
+use std::{net::SocketAddr, time::Instant};
+
+use anyhow::{Context as _, Result, ensure};
 
 use super::{Play, Scenario};
 use crate::{
-    Tags, Topology,
+    Namespace, Tags,
     addresses::{EDGE_A, GATEWAY_LAN_A, GATEWAY_WAN, PARTNER},
     chaos::{Ends, Way, load::PATIENCE, stage::Setting},
     deadline::Deadline,
+    faults,
 };
 
 /// How often neighbours are forgotten, and routes change.
 const TIMES: u32 = 10;
+/// More packets than those that do not come from the gateway: an Edge's neighbours ask for it.
+const SOME: u64 = 20;
+/// Soon, and on a busy machine not too soon.
+const HEALTH: &str = "health = { interval = \"1s\", fall = 2, rise = 1 }";
 
 pub(super) fn all() -> Vec<Scenario> {
     vec![
@@ -20,17 +27,31 @@ pub(super) fn all() -> Vec<Scenario> {
             "an Edge's processes die, and come back: what is at the other one goes on, and takes what is new",
             edge_killed,
         )
-        .with_setting(|_| {
+        .with_setting(|_, _| {
             Ok(Setting {
-                edge: "health = { interval = \"300ms\", fall = 2, rise = 1 }",
+                edge: HEALTH,
                 ..Setting::default()
             })
-        }),
+        })
+        .may_refuse(&Way::ALL),
+        Scenario::new(
+            "edge/silent",
+            "an Edge hears nothing any more, and hears again: what is at it goes on, and what is new goes to the other one meanwhile",
+            edge_silent,
+        )
+        .with_setting(|_, _| {
+            Ok(Setting {
+                edge: HEALTH,
+                ..Setting::default()
+            })
+        })
+        .may_refuse(&Way::ALL),
         Scenario::new(
             "link/down",
             "the partner's link loses its carrier, then that of the first Edge, for some seconds",
             link_down,
-        ),
+        )
+        .may_refuse(&Way::ALL),
         Scenario::new(
             "neighbour/lost",
             "the gateway forgets its neighbours, again and again",
@@ -41,8 +62,7 @@ pub(super) fn all() -> Vec<Scenario> {
             "the way to the first Edge changes to another link and back, again and again",
             routes_changed,
         )
-        .with_setting(|lab| {
-            let topology = Topology::default();
+        .with_setting(|lab, topology| {
             let (gateway, edge) = (&lab.gateway, &lab.edge_a);
             topology.link((gateway, "lan2"), (edge, "eth1"), 1500, Tags::None)?;
             // Neighbour discovery answers only for the interface that has the address.
@@ -62,50 +82,69 @@ pub(super) fn all() -> Vec<Scenario> {
 
 fn edge_killed(play: &mut Play<'_, '_>) -> Result<()> {
     let index = usize::from(play.rng.bool());
-    play.load.pause()?;
-    let flows = play.stage.flows()?;
-    let at_it = |(_, edge): &(Way, usize)| *edge == index;
-    let lost: Vec<_> = flows
-        .iter()
-        .filter(|(_, it)| at_it(it))
-        .map(|(client, _)| *client)
-        .collect();
-    ensure!(
-        !lost.is_empty() && lost.len() < flows.len(),
-        "all are at one Edge: {flows:?}"
-    );
-    play.note(format!(
-        "{} of {} connections were at the Edge that died",
-        lost.len(),
-        flows.len()
-    ));
+    let paused = play.load.pause();
+    let lost = clients_at(play, index)?;
+    let from = Instant::now();
     play.stage.kill_edge(index);
-    play.excuse("Edge died", Ends::Clients(lost));
+    play.excuse("Edge died", from..=Instant::now(), Ends::Clients(lost));
     wait_for_edges(play, index, "down")?;
-    play.load.resume();
+    drop(paused);
     play.load.wait_for_new(|_| true)?;
     play.stage.start_edge(index)?;
     wait_for_edges(play, index, "up")
+}
+
+fn edge_silent(play: &mut Play<'_, '_>) -> Result<()> {
+    let index = usize::from(play.rng.bool());
+    clients_at(play, index)?;
+    let edge = play.stage.edge(index);
+    faults::lose_incoming(edge, 100)?;
+    wait_for_edges(play, index, "down")?;
+    play.load.wait_for_new(|_| true).context("in the silence")?;
+    faults::stop_losing(edge)?;
+    wait_for_edges(play, index, "up")
+}
+
+/// Who stays, and is at this Edge: some are, and some are at the other one.
+fn clients_at(play: &mut Play<'_, '_>, index: usize) -> Result<Vec<SocketAddr>> {
+    let held = play.load.clients_held();
+    let mut flows = play.stage.flows()?;
+    flows.retain(|client, _| held.contains_key(client));
+    let at_it = flows.iter().filter(|(_, (_, edge))| *edge == index);
+    let clients: Vec<_> = at_it.map(|(client, _)| *client).collect();
+    ensure!(
+        !clients.is_empty() && clients.len() < flows.len(),
+        "all are at one Edge: {flows:?}"
+    );
+    let (there, all) = (clients.len(), flows.len());
+    play.note(format!(
+        "{there} of {all} connections that stay were at the Edge"
+    ));
+    Ok(clients)
 }
 
 /// Until all of an Edge's services are in this state.
 fn wait_for_edges(play: &Play<'_, '_>, index: usize, state: &str) -> Result<()> {
     let prefix = ["a-", "b-"][index];
     let reached = || {
-        let edges = play.stage.gateway.borrow().json(&["edge", "ls"])?;
-        let edges = edges.as_array().into_iter().flatten();
-        let mut own = edges.filter(|it| {
+        let listed = play.stage.gateway.borrow().json(&["edge", "ls"])?;
+        let edges = listed.as_array().into_iter().flatten();
+        let own = edges.filter(|it| {
             it["name"]
                 .as_str()
                 .is_some_and(|name| name.starts_with(prefix))
         });
-        Ok(own.all(|edge| edge["state"] == state).then_some(()))
+        let states: Vec<_> = own.map(|edge| &edge["state"]).collect();
+        // One for each pool and family.
+        ensure!(states.len() == 4, "{states:?} of {listed}");
+        Ok(states.iter().all(|it| *it == state).then_some(()))
     };
     Deadline::after(PATIENCE).poll(&format!("Edge {prefix} to be {state}"), reached)
 }
 
 fn link_down(play: &mut Play<'_, '_>) -> Result<()> {
     let lab = play.stage.lab;
+    clients_at(play, 0)?;
     for (machine, own, gateway) in [
         (&lab.partner, PARTNER, GATEWAY_WAN),
         (&lab.edge_a, EDGE_A, GATEWAY_LAN_A),
@@ -126,25 +165,37 @@ fn link_down(play: &mut Play<'_, '_>) -> Result<()> {
 }
 
 fn routes_changed(play: &mut Play<'_, '_>) -> Result<()> {
-    let gateway = &play.stage.lab.gateway;
+    let lab = play.stage.lab;
+    let (gateway, edge) = (&lab.gateway, &lab.edge_a);
     let (v4, v6) = (EDGE_A.v4, EDGE_A.v6);
+    clients_at(play, 0)?;
     for _ in 0..TIMES {
-        gateway.ip(&format!(
-            "route replace {v4}/32 dev lan2
-             -6 route replace {v6}/128 dev lan2"
-        ))?;
-        play.sleep(50..1500);
-        gateway.ip(&format!(
-            "route del {v4}/32 dev lan2
-             -6 route del {v6}/128 dev lan2"
-        ))?;
-        play.sleep(50..1500);
+        for (command, device) in [("replace", "eth1"), ("del", "eth0")] {
+            gateway.ip(&format!(
+                "route {command} {v4}/32 dev lan2
+                 -6 route {command} {v6}/128 dev lan2"
+            ))?;
+            let before = received(edge, device)?;
+            play.sleep(50..1500);
+            Deadline::after(PATIENCE).poll(&format!("packets at {device}"), || {
+                Ok((received(edge, device)? > before + SOME).then_some(()))
+            })?;
+        }
     }
     Ok(())
 }
 
+/// How many packets have come in by an interface.
+fn received(machine: &Namespace, device: &str) -> Result<u64> {
+    let output = machine.output("ip", &["-s", "-j", "link", "show", "dev", device])?;
+    let shown: serde_json::Value = serde_json::from_str(&output)?;
+    let packets = shown[0]["stats64"]["rx"]["packets"].as_u64();
+    packets.with_context(|| format!("{device} shows {output}"))
+}
+
 fn interface_removed(play: &mut Play<'_, '_>) -> Result<()> {
     let lab = play.stage.lab;
+    clients_at(play, 1)?;
     lab.gateway.ip("link del lan1")?;
     play.sleep(1000..3000);
     play.stage.topology.wire_edge_b(&lab.gateway, &lab.edge_b)?;
@@ -152,15 +203,23 @@ fn interface_removed(play: &mut Play<'_, '_>) -> Result<()> {
 }
 
 fn neighbours_lost(play: &mut Play<'_, '_>) -> Result<()> {
+    let gateway = &play.stage.lab.gateway;
+    let before = play.stage.counts()?;
     for _ in 0..TIMES {
         for device in ["wan0", "lan0", "lan1"] {
+            let known = || gateway.output("ip", &["neigh", "show", "dev", device]);
+            Deadline::after(PATIENCE).poll(&format!("neighbours at {device}"), || {
+                Ok((!known()?.is_empty()).then_some(()))
+            })?;
             // Also those that the agent has the kernel keep.
-            play.stage
-                .lab
-                .gateway
-                .ip(&format!("neigh flush dev {device} nud all"))?;
+            gateway.ip(&format!("neigh flush dev {device} nud all"))?;
         }
         play.sleep(50..500);
     }
-    play.load.wait_for_new(|_| true)
+    play.load.wait_for_new(|_| true)?;
+    let after = play.stage.counts()?;
+    let missed = ["stale-next-hops", "no-neighbour"].map(|name| after[name] - before[name]);
+    play.note(format!("packets without a neighbour: {missed:?}"));
+    ensure!(missed.iter().sum::<u64>() > 0, "no packet has missed them");
+    Ok(())
 }
