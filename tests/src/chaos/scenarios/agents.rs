@@ -86,7 +86,7 @@ fn in_hand_off(play: &mut Play<'_, '_>, point: KillPoint) -> Result<()> {
         play.start_agent(&[])?;
         let since = Instant::now();
         drop(paused);
-        let (when, go_on) = play.wait_until_killed(point, time)?;
+        let (when, go_on) = play.wait_until_killed(point, time, since)?;
         play.ensure_datapath_goes_on()?;
         play.start_agent(&[])?;
         // Also what was in the middle has come to an end then.
@@ -122,10 +122,11 @@ fn in_reload(play: &mut Play<'_, '_>, point: KillPoint) -> Result<()> {
     play.stage.gateway.borrow_mut().kill_next_at(point, time);
     play.start_agent(&[])?;
     play.load.wait_for_new(|_| true)?;
+    let alive = Instant::now();
     play.stage.configure(AFTER)?;
     let answer = play.stage.gateway.borrow().command(&["reload"])?;
     ensure!(!answer.status.success(), "the reload went well: {answer:?}");
-    play.wait_until_killed(point, time)?;
+    play.wait_until_killed(point, time, alive)?;
     ensure_whole(play, point, clean)
 }
 
@@ -251,17 +252,18 @@ impl Play<'_, '_> {
         self.stage.gateway.borrow_mut().run(options)
     }
 
-    /// When it was, and the clients of handed-off connections that go on.
+    /// Of an agent that was alive at a time. Returns when it died, and the clients of handed-off connections that go on.
     fn wait_until_killed(
         &mut self,
         point: KillPoint,
         time: u32,
+        alive: Instant,
     ) -> Result<(RangeInclusive<Instant>, BTreeSet<SocketAddr>)> {
         let what = format!(
             "the agent's death at {} for the {time}th time",
             point.name()
         );
-        let mut from = Instant::now();
+        let mut from = alive;
         // Its sockets close before it is seen to have ended.
         Deadline::after(PATIENCE).poll(&what, || {
             let now = Instant::now();
