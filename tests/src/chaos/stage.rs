@@ -31,6 +31,9 @@ const TERMINATED: &str = "tailspin.example";
 /// Where Edges speak TLS; at the port of federation they take any bytes behind a ClientHello.
 const EDGE_TLS: u16 = SIP_TLS + 1;
 
+/// Of every agent: on a busy machine another one takes its time, and whoever waits for it shall not be refused meanwhile.
+pub(super) const PATIENT: [&str; 2] = ["--patience", "10m"];
+
 /// RSTs that a stack has sent, as `nstat` has them.
 const RESETS: &str = "TcpOutRsts";
 
@@ -123,7 +126,7 @@ impl<'lab> Stage<'lab> {
         };
         stage.start_edge(0)?;
         stage.start_edge(1)?;
-        stage.gateway.borrow_mut().run(&[])?;
+        stage.gateway.borrow_mut().run(&PATIENT)?;
         Ok((stage, clients))
     }
 

@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use sni_user::kill_point::KillPoint;
 
 use super::{Play, Scenario};
-use crate::{chaos::load::PATIENCE, deadline::Deadline};
+use crate::{
+    chaos::{load::PATIENCE, stage::PATIENT},
+    deadline::Deadline,
+};
 
 /// How often it dies at any time.
 const KILLS: u32 = 3;
@@ -249,7 +252,8 @@ impl Play<'_, '_> {
     }
 
     pub(in crate::chaos) fn start_agent(&mut self, options: &[&str]) -> Result<()> {
-        self.stage.gateway.borrow_mut().run(options)
+        let options = [&PATIENT[..], options].concat();
+        self.stage.gateway.borrow_mut().run(&options)
     }
 
     /// Of an agent that was alive at a time. Returns when it died, and the clients of handed-off connections that go on.
