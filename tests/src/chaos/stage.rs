@@ -17,22 +17,79 @@ use crate::{
     addresses::{EDGE_A, EDGE_B, SIP_TLS},
     deadline::Deadline,
     gateway::{Gateway, Tuning},
-    peers::{Edge, EdgeTls, Partner, PartnerTls, client_hello},
+    peers::{Edge, EdgeTls, Greeting, Partner, PartnerTls, client_hello},
     pki::Pki,
 };
 
 /// How long a client waits for anything: longer than any fault lasts, and its repetitions; on a busy machine, an agent that starts is one.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A domain that is passed through, and one whose TLS ends at the gateway.
+/// Domains that are passed through, the one by the datapath and the other one by the agent, and one whose TLS ends at the gateway.
 const PASSED: &str = "fabrikam.example";
+const KEPT: &str = "woodgrove.example";
 const TERMINATED: &str = "tailspin.example";
-
-/// Where Edges speak TLS; at the port of federation they take any bytes behind a ClientHello.
-const EDGE_TLS: u16 = SIP_TLS + 1;
 
 /// Of every agent: on a busy machine another one takes its time, and whoever waits for it shall not be refused meanwhile.
 pub(super) const PATIENT: [&str; 2] = ["--patience", "10m"];
+
+/// What each Edge runs for connections that have nothing to do with each other. Each has its pool and its port, and another first word: whoever is led
+/// to another one hears it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Server {
+    /// Of the IP set whose address decides.
+    Steered,
+    /// Of [`PASSED`].
+    Passed,
+    /// Of [`KEPT`].
+    Kept,
+    /// Of [`TERMINATED`]: it speaks TLS; the others take any bytes behind a ClientHello.
+    Tls,
+}
+
+impl Server {
+    const ALL: [Self; 4] = [Self::Steered, Self::Passed, Self::Kept, Self::Tls];
+
+    fn of(way: Way) -> Self {
+        match way {
+            Way::Steered => Self::Steered,
+            Way::Bound | Way::HandedOff => Self::Passed,
+            Way::Relayed => Self::Kept,
+            Way::Terminated => Self::Tls,
+        }
+    }
+
+    /// Of its pool.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Steered => "steered",
+            Self::Passed => "passed",
+            Self::Kept => "kept",
+            Self::Tls => "tls",
+        }
+    }
+
+    fn port(self) -> u16 {
+        SIP_TLS + self as u16
+    }
+
+    fn greeting(self) -> Greeting {
+        match self {
+            Self::Steered => *b"steer",
+            Self::Passed => *b"pass ",
+            Self::Kept => *b"keep ",
+            Self::Tls => *b"never",
+        }
+    }
+
+    /// A client whose hello asks for a domain's name.
+    fn client(self, domain: &str) -> Result<PartnerTls> {
+        let hello = client_hello(&format!("sip.{domain}"))?;
+        Ok(PartnerTls::replayed_to(hello, self.greeting()))
+    }
+}
+
+/// Edges of the configuration that one machine is: each server in each family.
+pub(super) const OF_MACHINE: usize = 2 * Server::ALL.len();
 
 /// RSTs that a stack has sent, as `nstat` has them.
 const RESETS: &str = "TcpOutRsts";
@@ -40,15 +97,19 @@ const RESETS: &str = "TcpOutRsts";
 /// Clients, who may be asked by any thread.
 pub(super) struct Clients<'lab> {
     namespace: &'lab Namespace,
-    replayed: PartnerTls,
+    steered: PartnerTls,
+    passed: PartnerTls,
+    kept: PartnerTls,
     tls: PartnerTls,
 }
 
 impl Clients<'_> {
     pub(super) fn partner(&self, way: Way) -> Partner<'_> {
-        let tls = match way {
-            Way::Terminated => &self.tls,
-            _ => &self.replayed,
+        let tls = match Server::of(way) {
+            Server::Steered => &self.steered,
+            Server::Passed => &self.passed,
+            Server::Kept => &self.kept,
+            Server::Tls => &self.tls,
         };
         Partner {
             namespace: self.namespace,
@@ -81,8 +142,8 @@ pub(super) struct Stage<'lab> {
     setting: Setting,
     tables: String,
     edge_tls: EdgeTls,
-    /// Both servers of each Edge, or none where it is dead.
-    edges: RefCell<[Option<[Edge; 2]>; 2]>,
+    /// The servers of each machine, or none where it is dead.
+    edges: RefCell<[Vec<Edge>; 2]>,
 }
 
 impl<'lab> Stage<'lab> {
@@ -102,7 +163,10 @@ impl<'lab> Stage<'lab> {
         let tls = PartnerTls::new(&name, &partner, &pki, None)?.without_resumption();
         let clients = Clients {
             namespace: &lab.partner,
-            replayed: PartnerTls::replayed(client_hello(&format!("sip.{PASSED}"))?),
+            // The name does not matter.
+            steered: Server::Steered.client(PASSED)?,
+            passed: Server::Passed.client(PASSED)?,
+            kept: Server::Kept.client(KEPT)?,
             tls,
         };
         let edge_tls = EdgeTls::for_anybody(&pki.server("edges", &["edge.hoster.example"])?)?;
@@ -145,26 +209,23 @@ impl<'lab> Stage<'lab> {
     /// Where its server for a way is.
     pub(super) fn edge_address(&self, index: usize, way: Way, v6: bool) -> SocketAddr {
         let address = [EDGE_A, EDGE_B][index].both()[usize::from(v6)];
-        let port = match way {
-            Way::Terminated => EDGE_TLS,
-            _ => SIP_TLS,
-        };
-        SocketAddr::new(address, port)
+        SocketAddr::new(address, Server::of(way).port())
     }
 
     pub(super) fn start_edge(&self, index: usize) -> Result<()> {
         let machine = self.edge(index);
-        let servers = [
-            Edge::start(machine, SIP_TLS, None)?,
-            Edge::start(machine, EDGE_TLS, Some(&self.edge_tls))?,
-        ];
-        self.edges.borrow_mut()[index] = Some(servers);
+        let start = |server: Server| {
+            let tls = (server == Server::Tls).then_some(&self.edge_tls);
+            Edge::start_greeting(machine, server.port(), tls, server.greeting())
+        };
+        let servers = Server::ALL.into_iter().map(start);
+        self.edges.borrow_mut()[index] = servers.collect::<Result<_>>()?;
         Ok(())
     }
 
     /// Ends its processes; its machine goes on.
     pub(super) fn kill_edge(&self, index: usize) {
-        self.edges.borrow_mut()[index] = None;
+        self.edges.borrow_mut()[index].clear();
     }
 
     /// Which Edge each client is at, and by which way, as `snigate flow ls` has it.
@@ -322,7 +383,8 @@ fn tables(pki: &Pki, edge: &str) -> Result<String> {
     let own = pki.server("own", &[&format!("sip.{TERMINATED}")])?;
     let roots = pki.roots().display();
     let mut text = String::new();
-    for (pool, port) in [("passed", SIP_TLS), ("tls", EDGE_TLS)] {
+    for server in Server::ALL {
+        let (pool, port) = (server.name(), server.port());
         let mut names = Vec::new();
         for (letter, host) in [("a", EDGE_A), ("b", EDGE_B)] {
             for (family, address) in ["v4", "v6"].into_iter().zip(host.both()) {
@@ -338,7 +400,7 @@ fn tables(pki: &Pki, edge: &str) -> Result<String> {
         text += &format!("[[pool]]\nname = \"{pool}\"\nedges = {names:?}\n");
     }
     for (way, mode) in [
-        (Way::Steered, "steer = \"passed\""),
+        (Way::Steered, "steer = \"steered\""),
         (Way::Bound, "inspect = true"),
         (Way::HandedOff, "inspect = true\nbind = false"),
         (
@@ -356,6 +418,7 @@ fn tables(pki: &Pki, edge: &str) -> Result<String> {
     Ok(text
         + &format!(
             "[[domain]]\nsip_domain = \"{PASSED}\"\npool = \"passed\"\n\
+             [[domain]]\nsip_domain = \"{KEPT}\"\npool = \"kept\"\n\
              [[domain]]\nsip_domain = \"{TERMINATED}\"\npool = \"tls\"\ncertificate = {:?}\nkey = {:?}\n\
              client_roots = \"{roots}\"\nclient_certificate = \"required\"\n\
              [limits]\nsyn_per_source = \"100000/s\"\nhello_per_source = \"100000/s\"\n",

@@ -16,7 +16,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::channel::{Channel, Received, Until, unmapped};
 use super::pattern::{Hash, Pattern};
 use super::replay::rest_of_hello;
-use super::request::{Action, GREETING, PAUSE, REQUEST_LENGTH, Request};
+use super::request::{Action, GREETING, Greeting, PAUSE, REQUEST_LENGTH, Request};
 use super::tls::EdgeTls;
 use crate::deadline::Deadline;
 use crate::netns::Namespace;
@@ -70,6 +70,7 @@ pub enum End {
 
 #[derive(Debug, Default)]
 struct Shared {
+    greeting: Greeting,
     stop: Arc<AtomicBool>,
     reports: Mutex<VecDeque<Report>>,
     reported: Condvar,
@@ -88,10 +89,26 @@ impl Edge {
     /// # Errors
     /// The port is taken.
     pub fn start(namespace: &Namespace, port: u16, tls: Option<&EdgeTls>) -> Result<Self> {
+        Self::start_greeting(namespace, port, tls, GREETING)
+    }
+
+    /// Likewise, with a first word of its own for whoever sends another program's hello.
+    ///
+    /// # Errors
+    /// As for [`Edge::start`].
+    pub fn start_greeting(
+        namespace: &Namespace,
+        port: u16,
+        tls: Option<&EdgeTls>,
+        greeting: Greeting,
+    ) -> Result<Self> {
         let listener = namespace.run(|| listen(port)).with_context(|| {
             format!("listening on port {port} in namespace {}", namespace.name())
         })?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            greeting,
+            ..Shared::default()
+        });
         let accepting = Arc::clone(&shared);
         let tls = tls.cloned();
         let acceptor =
@@ -237,7 +254,7 @@ fn converse(
         return Ok(channel.reset()?);
     }
     if greets {
-        channel.write_all(&GREETING)?;
+        channel.write_all(&shared.greeting)?;
         channel.flush()?;
     }
     let done = perform(&mut channel, request, progress, report.peer);

@@ -41,7 +41,7 @@ pub use proxies::{Make, NameTable, Proxy, Size, Upstream, Way};
 pub use replay::{
     Answer, Segments, captured_hello, captured_hellos, in_records, replay, send_in_segments,
 };
-pub use request::{Action, PAUSE, Request};
+pub use request::{Action, Greeting, PAUSE, Request};
 pub use sip::{Method, SipConnection};
 pub use sipp::sipp;
 pub use smoltcp::{Smoltcp, SmoltcpReport};

@@ -14,7 +14,7 @@ use super::TlsVersion;
 use super::channel::{Channel, Until, unmapped};
 use super::failure::{LocalEnd, WrongBytes};
 use super::pattern::{Hash, Pattern};
-use super::request::{Action, GREETING, PAUSE, Request};
+use super::request::{Action, GREETING, Greeting, PAUSE, Request};
 use super::tls::PartnerTls;
 use crate::deadline::Deadline;
 use crate::netns::Namespace;
@@ -113,7 +113,7 @@ impl Partner<'_> {
         connection.channel.write_all(&burst)?;
         connection.channel.flush()?;
         if !hello.is_empty() {
-            connection.greeted()?;
+            connection.greeted(self.greeting())?;
         }
         let hash = connection.own_pattern(send).hash();
         connection.compare(own, hash, receive)
@@ -306,9 +306,13 @@ impl Partner<'_> {
         connection.channel.write_all(&first)?;
         connection.channel.flush()?;
         if !hello.is_empty() && action != Action::Reset {
-            connection.greeted()?;
+            connection.greeted(self.greeting())?;
         }
         Ok(())
+    }
+
+    fn greeting(&self) -> Greeting {
+        self.tls.map_or(GREETING, PartnerTls::greeting)
     }
 
     fn open(&self, address: SocketAddr) -> Result<Connection> {
@@ -376,10 +380,10 @@ pub struct Connection {
 
 impl Connection {
     /// Waits for the Edge's first word.
-    fn greeted(&mut self) -> Result<()> {
-        let mut greeting = [0; GREETING.len()];
+    fn greeted(&mut self, expected: Greeting) -> Result<()> {
+        let mut greeting = Greeting::default();
         self.channel.read_exact(&mut greeting)?;
-        if greeting != GREETING {
+        if greeting != expected {
             bail!(WrongBytes(format!("greeted with {greeting:02x?}")));
         }
         Ok(())

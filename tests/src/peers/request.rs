@@ -8,7 +8,10 @@ pub(crate) const REQUEST_LENGTH: usize = 32;
 
 /// What an Edge answers at once to a request behind another program's hello, unless that asks for a reset: a client of TLS waits for
 /// the server's hello before it says more.
-pub(crate) const GREETING: [u8; 5] = *b"hello";
+pub type Greeting = [u8; 5];
+
+/// That of an Edge that need not be told from another one.
+pub(crate) const GREETING: Greeting = *b"hello";
 
 /// How long an end that receives late does not receive: some probes of a zero window, which come after 0.2, 0.4 and 0.8 s.
 pub const PAUSE: Duration = Duration::from_millis(2500);

@@ -16,6 +16,7 @@ use rustls::{
 };
 
 use super::TlsVersion;
+use super::request::{GREETING, Greeting};
 use crate::pki::{Identity, Pki};
 
 /// How a Rust Edge speaks TLS: with its certificate, and only to clients with one of the same authority.
@@ -32,7 +33,10 @@ enum Way {
         config: Arc<ClientConfig>,
         server_name: ServerName<'static>,
     },
-    Replayed(Vec<u8>),
+    Replayed {
+        hello: Vec<u8>,
+        greeting: Greeting,
+    },
 }
 
 impl EdgeTls {
@@ -123,7 +127,13 @@ impl PartnerTls {
     /// [`Edge`](super::Edge) without TLS skips the hello.
     #[must_use]
     pub fn replayed(hello: Vec<u8>) -> Self {
-        Self(Way::Replayed(hello))
+        Self::replayed_to(hello, GREETING)
+    }
+
+    /// Likewise, for an Edge that greets by this word; another Edge is a failure.
+    #[must_use]
+    pub fn replayed_to(hello: Vec<u8>, greeting: Greeting) -> Self {
+        Self(Way::Replayed { hello, greeting })
     }
 
     /// The same, with a full handshake each time: a resumed session shows the certificate of the one it goes on from.
@@ -141,7 +151,7 @@ impl PartnerTls {
                     server_name,
                 })
             }
-            Way::Replayed(_) => self,
+            Way::Replayed { .. } => self,
         }
     }
 
@@ -154,7 +164,7 @@ impl PartnerTls {
                 let connection = ClientConnection::new(Arc::clone(config), server_name.clone())?;
                 Ok(Some(connection.into()))
             }
-            Way::Replayed(_) => Ok(None),
+            Way::Replayed { .. } => Ok(None),
         }
     }
 
@@ -162,7 +172,15 @@ impl PartnerTls {
     pub(crate) fn replayed_hello(&self) -> &[u8] {
         match &self.0 {
             Way::Rustls { .. } => &[],
-            Way::Replayed(hello) => hello,
+            Way::Replayed { hello, .. } => hello,
+        }
+    }
+
+    /// What an Edge answers to it.
+    pub(crate) fn greeting(&self) -> Greeting {
+        match &self.0 {
+            Way::Rustls { .. } => GREETING,
+            Way::Replayed { greeting, .. } => *greeting,
         }
     }
 }

@@ -8,7 +8,11 @@ use super::{Play, Scenario};
 use crate::{
     Namespace, Tags,
     addresses::{EDGE_A, GATEWAY_LAN_A, GATEWAY_WAN, PARTNER},
-    chaos::{Ends, Way, load::PATIENCE, stage::Setting},
+    chaos::{
+        Ends, Way,
+        load::PATIENCE,
+        stage::{OF_MACHINE, Setting},
+    },
     deadline::Deadline,
     faults,
 };
@@ -135,8 +139,7 @@ fn wait_for_edges(play: &Play<'_, '_>, index: usize, state: &str) -> Result<()> 
                 .is_some_and(|name| name.starts_with(prefix))
         });
         let states: Vec<_> = own.map(|edge| &edge["state"]).collect();
-        // One for each pool and family.
-        ensure!(states.len() == 4, "{states:?} of {listed}");
+        ensure!(states.len() == OF_MACHINE, "{states:?} of {listed}");
         Ok(states.iter().all(|it| *it == state).then_some(()))
     };
     Deadline::after(PATIENCE).poll(&format!("Edge {prefix} to be {state}"), reached)
