@@ -14,6 +14,7 @@ use sni_common::contract::limits::{MAX_HALF_OPEN, MAX_HELLOS, MAX_SNI_LEARNED};
 
 use super::{Play, Scenario};
 use crate::{
+    Namespace,
     addresses::{EDGE_B, GATEWAY_WAN, PARTNER},
     chaos::{Way, load::PATIENCE, stage::Setting},
     deadline::Deadline,
@@ -27,7 +28,7 @@ const PACKETS: u32 = 10_000;
 const HELLOS: u32 = 1_000;
 /// Clients that take their time.
 const SLOW: usize = 100;
-/// How long they are borne with. What is new meanwhile must have come and gone before, or nothing is shown.
+/// How long they are borne with, and how long at least, by anybody's clock.
 const BORNE: &str = "hello_timeout = \"15s\"";
 const SURELY_BORNE: Duration = Duration::from_secs(14);
 /// Sent with the addresses and ports of each connection, from either side.
@@ -276,50 +277,82 @@ fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
         .position(|bytes| bytes == wanted)
 }
 
+/// A client that says a byte of its hello at a time, and never all of it.
+struct Slow<'a> {
+    address: SocketAddr,
+    hello: &'a [u8],
+    socket: TcpStream,
+    since: Instant,
+    said: usize,
+}
+
 fn slow_hellos(play: &mut Play<'_, '_>) -> Result<()> {
+    let partner = &play.stage.lab.partner;
     let hello = client_hello(KNOWN)?;
     let addresses = [Way::Bound, Way::HandedOff].map(Way::addresses).concat();
-    let began = Instant::now();
-    let mut slow = play.stage.lab.partner.run(|| {
-        let open = |address: &SocketAddr| open_socket(None, *address, PATIENCE);
-        let open = addresses.iter().cycle().take(SLOW).map(open);
-        Ok(open.collect::<std::io::Result<Vec<TcpStream>>>()?)
-    })?;
-    for client in &slow {
-        client.set_nonblocking(true)?;
-    }
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
+    let addresses = addresses.iter().cycle().take(SLOW);
+    let slow = addresses.map(|address| Slow::open(partner, *address, &hello));
+    let mut slow = slow.collect::<Result<Vec<_>>>()?;
+    let examined = AtomicBool::new(false);
+    let again = thread::scope(|scope| {
         let talking = scope.spawn(|| {
-            for byte in &hello[..hello.len() - 1] {
-                // Those that were sent away say no more.
-                slow.retain_mut(|client| is_open(client) && client.write_all(&[*byte]).is_ok());
-                if !over.load(Ordering::Relaxed) && began.elapsed() < SURELY_BORNE {
-                    ensure!(slow.len() == SLOW, "{} of {SLOW} are left", slow.len());
-                }
-                if slow.is_empty() {
-                    break;
+            let mut again = 0;
+            while !examined.load(Ordering::Relaxed) {
+                for one in &mut slow {
+                    again += u32::from(one.go_on(partner)?);
                 }
                 thread::sleep(Duration::from_millis(100));
             }
-            Ok(slow.len())
+            anyhow::Ok(again)
         });
         let held = play.load.wait_for_held(|_| true);
         let new = held.and_then(|()| play.load.wait_for_new(|_| true));
-        let examined = began.elapsed();
-        over.store(true, Ordering::Relaxed);
-        let left = talking.join().map_err(|_| anyhow!("a client panicked"))??;
+        examined.store(true, Ordering::Relaxed);
+        let again = talking.join().map_err(|_| anyhow!("a client panicked"))??;
         new.context("beside slow clients")?;
-        ensure!(
-            examined < SURELY_BORNE,
-            "it took {examined:?} for others to come and go: nothing is shown"
-        );
-        ensure!(left == 0, "{left} of {SLOW} are still borne with");
-        play.note(format!(
-            "all were there for {examined:?}, and gone in the end"
-        ));
-        Ok(())
-    })
+        anyhow::Ok(again)
+    })?;
+    Deadline::after(PATIENCE).poll("slow clients to be sent away", || {
+        Ok((!slow.iter().any(|one| is_open(&one.socket))).then_some(()))
+    })?;
+    let early = slow.iter().find(|one| one.since.elapsed() < SURELY_BORNE);
+    ensure!(early.is_none(), "a slow client was sent away too early");
+    play.note(format!(
+        "{SLOW} were there all the time, {again} of them anew"
+    ));
+    Ok(())
+}
+
+impl<'a> Slow<'a> {
+    fn open(partner: &Namespace, address: SocketAddr, hello: &'a [u8]) -> Result<Self> {
+        // Nobody can be sent away that long after it.
+        let since = Instant::now();
+        let socket = partner.run(|| Ok(open_socket(None, address, PATIENCE)?))?;
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            address,
+            hello,
+            socket,
+            since,
+            said: 0,
+        })
+    }
+
+    /// Says a byte; or, where it was sent away, comes once more. Whether that was so.
+    fn go_on(&mut self, partner: &Namespace) -> Result<bool> {
+        if !is_open(&self.socket) {
+            let borne = self.since.elapsed();
+            ensure!(borne >= SURELY_BORNE, "sent away after {borne:?}");
+            *self = Self::open(partner, self.address, self.hello)?;
+            return Ok(true);
+        }
+        if self.said + 1 < self.hello.len() {
+            // Who is sent away in this very moment is met the next time.
+            let _ = self.socket.write_all(&self.hello[self.said..=self.said]);
+            self.said += 1;
+        }
+        Ok(false)
+    }
 }
 
 /// Nobody has said a word to it, or closed.
