@@ -199,7 +199,7 @@ impl Topology {
             machines.lan_a_wire = Some(wire.context("the wire before edge-a")?);
         }
         let partner = match &machines.wan_router {
-            None => self.wire_partner(&machines),
+            None => self.wire_partner(&machines.gateway, &machines.partner),
             Some(router) => self.wire_wan_router(&machines, router),
         };
         stand_ins.extend(partner.context("the partner's link")?);
@@ -214,8 +214,11 @@ impl Topology {
         Ok(machines)
     }
 
-    fn wire_partner(&self, machines: &Machines) -> Result<Vec<StandIn>> {
-        let (gateway, partner) = (&machines.gateway, &machines.partner);
+    pub(crate) fn wire_partner(
+        &self,
+        gateway: &Namespace,
+        partner: &Namespace,
+    ) -> Result<Vec<StandIn>> {
         let (wan, eth) = (self.wan_tags.device("wan0"), self.wan_tags.device("eth0"));
         let stand_ins = if self.wan_wire {
             Vec::new()

@@ -81,6 +81,12 @@ pub(super) fn all() -> Vec<Scenario> {
             "the interface toward the second Edge is removed, and made anew after some seconds",
             interface_removed,
         ),
+        Scenario::new(
+            "interface/public",
+            "the interface toward the partner is removed, with the public addresses, and made anew after some seconds",
+            public_interface_removed,
+        )
+        .may_refuse(&Way::ALL),
     ]
 }
 
@@ -202,6 +208,18 @@ fn interface_removed(play: &mut Play<'_, '_>) -> Result<()> {
     lab.gateway.ip("link del lan1")?;
     play.sleep(1000..3000);
     play.stage.topology.wire_edge_b(&lab.gateway, &lab.edge_b)?;
+    play.load.wait_for_held(|_| true)
+}
+
+fn public_interface_removed(play: &mut Play<'_, '_>) -> Result<()> {
+    let lab = play.stage.lab;
+    lab.gateway.ip("link del wan0")?;
+    play.sleep(1000..3000);
+    let stand_ins = play
+        .stage
+        .topology
+        .wire_partner(&lab.gateway, &lab.partner)?;
+    ensure!(stand_ins.is_empty(), "the lab has VLANs: {stand_ins:?}");
     play.load.wait_for_held(|_| true)
 }
 
