@@ -244,7 +244,7 @@ impl<'a> Load<'a> {
     fn open(&self, way: Way, address: SocketAddr) -> Option<Open> {
         let opened = Instant::now();
         *self.tally().opened.entry(way).or_default() += 1;
-        match self.clients.partner(way).echo(address) {
+        match self.clients.partner(way, address).echo(address) {
             Ok(connection) => Some(Open { connection, opened }),
             Err(error) => {
                 let client = error.downcast_ref().map(|LocalEnd(client)| *client);

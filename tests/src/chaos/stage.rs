@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{Way, load::PATIENCE};
 use crate::{
     Lab, Namespace, Topology,
-    addresses::{EDGE_A, EDGE_B, SIP_TLS},
+    addresses::{EDGE_A, EDGE_B, PARTNER, SIP_TLS},
     deadline::Deadline,
     gateway::{Gateway, Tuning},
     peers::{Edge, EdgeTls, Greeting, Partner, PartnerTls, client_hello},
@@ -104,7 +104,11 @@ pub(super) struct Clients<'lab> {
 }
 
 impl Clients<'_> {
-    pub(super) fn partner(&self, way: Way) -> Partner<'_> {
+    /// For connections to an address of this way.
+    pub(super) fn partner(&self, way: Way, address: SocketAddr) -> Partner<'_> {
+        // A port of its own for each connection: with the kernel's choice two to different addresses may share one, and clients are told apart by it.
+        let [v4, v6] = PARTNER.both();
+        let own = if address.is_ipv4() { v4 } else { v6 };
         let tls = match Server::of(way) {
             Server::Steered => &self.steered,
             Server::Passed => &self.passed,
@@ -113,7 +117,7 @@ impl Clients<'_> {
         };
         Partner {
             namespace: self.namespace,
-            source: None,
+            source: Some(SocketAddr::new(own, 0)),
             tls: Some(tls),
             timeout: TIMEOUT,
         }
