@@ -375,7 +375,8 @@ impl Reloads {
         while Instant::now() < end {
             if Instant::now() >= next {
                 self.done += 1;
-                load(play, if self.done % 2 == 0 { BEFORE } else { AFTER })?;
+                let is_back = self.done.is_multiple_of(2);
+                load(play, if is_back { BEFORE } else { AFTER })?;
                 next = Instant::now() + Duration::from_millis(play.rng.u64(QUIET));
             }
             thread::sleep(INTERVAL);
