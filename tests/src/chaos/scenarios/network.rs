@@ -106,10 +106,13 @@ fn edge_killed(play: &mut Play<'_, '_>) -> Result<()> {
 
 fn edge_silent(play: &mut Play<'_, '_>) -> Result<()> {
     let index = usize::from(play.rng.bool());
+    // Who is at it stays there, and would not come again.
+    let paused = play.load.pause();
     clients_at(play, index)?;
     let edge = play.stage.edge(index);
     faults::lose_incoming(edge, 100)?;
     wait_for_edges(play, index, "down")?;
+    drop(paused);
     play.load.wait_for_new(|_| true).context("in the silence")?;
     faults::stop_losing(edge)?;
     wait_for_edges(play, index, "up")
