@@ -46,6 +46,9 @@ const CONFIGURATION: [&str; 3] = ["SERVICES", "SNI_ROUTES", "LABELS"];
 /// Whoever has begun is remembered here until there is no room for somebody new: they grow until they are full, and it is meant.
 const MEMORIES: [&str; 2] = ["CLIENT_SYNS", "EDGE_SYN_ACKS"];
 
+/// Measures that are no map's, which are the first ones.
+const BEFORE_MAPS: usize = 6;
+
 const MEASURES: [Measure; 10] = [
     Measure {
         name: "agent, MiB",
@@ -261,7 +264,7 @@ impl Soak {
         })
     }
 
-    /// Writes `soak-light.svg` and `soak-dark.svg` into a directory: each measure in parts of what it was in the first third.
+    /// Writes `soak-light.svg` and `soak-dark.svg` into a directory, and likewise `soak-maps`: each measure in parts of what it was in the first third.
     ///
     /// # Errors
     /// They can't be written.
@@ -276,13 +279,19 @@ impl Soak {
                     .collect(),
             }
         };
-        let plot = Plot::Lines(Lines {
-            title: "what the gateway holds, under traffic and reloads".to_owned(),
-            x: Axis::linear("time, minutes"),
-            y: Axis::linear("percent of the first third's median"),
-            lines: self.verdicts().into_iter().enumerate().map(line).collect(),
-        });
-        plot.write(directory, "soak")
+        let mut lines: Vec<_> = self.verdicts().into_iter().enumerate().map(line).collect();
+        // More can't be told apart in one.
+        let of_maps = lines.split_off(BEFORE_MAPS);
+        for (name, lines) in [("soak", lines), ("soak-maps", of_maps)] {
+            let plot = Plot::Lines(Lines {
+                title: "what the gateway holds, under traffic and reloads".to_owned(),
+                x: Axis::linear("time, minutes"),
+                y: Axis::linear("percent of the first third's median"),
+                lines,
+            });
+            plot.write(directory, name)?;
+        }
+        Ok(())
     }
 }
 
@@ -408,5 +417,14 @@ mod tests {
         assert!(!grown.is_well());
         assert!(grown.verdicts().iter().all(|verdict| !verdict.is_flat()));
         assert_eq!(grown.table().matches("GROWS").count(), MEASURES.len());
+    }
+
+    #[test]
+    fn all_of_it_is_plotted() -> Result<()> {
+        let directory = std::env::temp_dir().join(format!("soak-{}", std::process::id()));
+        fs::create_dir_all(&directory)?;
+        let plotted = growing(1.0).plot(&directory);
+        fs::remove_dir_all(&directory)?;
+        plotted
     }
 }
