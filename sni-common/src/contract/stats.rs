@@ -152,7 +152,7 @@ drop_reasons! {
     NoListener = 22, "no-listener", "The connection goes to an inspected service and no agent listens; it was refused.";
     GivenUp = 23, "given-up", "The packet of a handed-off flow was on its way to the agent's socket when that was given up; its sender repeats what it carried.";
     HelloBudget = 24, "hello-budget", "The source begins more connections than `limits.hello_per_source` allows and completes none.";
-    BadChecksum = 25, "bad-checksum", "The TCP checksum of a segment that brings a cookie back or a ClientHello, or of an Edge's answer to a bound connection, is wrong; its sender repeats it.";
+    BadChecksum = 25, "bad-checksum", "The TCP checksum of a SYN that the datapath would answer, of a segment that brings a cookie back or a ClientHello, or of an Edge's answer to a bound connection, is wrong; its sender repeats it.";
     EarlyData = 26, "early-data", "The segment came before the Edge had answered, behind the ClientHello; its sender repeats it.";
     EdgeSilent = 27, "edge-silent", "No Edge of the pool that the server name belongs to has answered; the client was answered with a reset.";
     StaleEdge = 28, "stale-edge", "The Edge answered a SYN for an earlier connection with the same port, which was reset.";

@@ -49,6 +49,10 @@ fn syn(ctx: &impl Frame, packet: &Packet, announced: u64) -> Verdict {
     if let Err(reason) = admit_source(&packet.key.source) {
         return Verdict::Drop(reason);
     }
+    // What a SYN offers holds for as long as its connection.
+    if stream::is_damaged(ctx, packet) != 0 {
+        return Verdict::Drop(DropReason::BadChecksum);
+    }
     // The client begins anew.
     if PENDING.get_ptr(&packet.key).is_some() {
         forget(packet);

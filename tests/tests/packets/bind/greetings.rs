@@ -19,6 +19,7 @@ fn bind_syns_are_answered() {
             ("timestamps alone", timestamps_alone),
             ("no options", no_options),
             ("data", data),
+            ("damaged", damaged_syn),
             ("IP options", ip_options),
             ("nothing is announced", silent),
             ("the service does not bind", not_bound),
@@ -73,6 +74,15 @@ fn timestamps_alone(talk: &mut Talk<'_, '_>) -> Result<()> {
 fn no_options(talk: &mut Talk<'_, '_>) -> Result<()> {
     talk.client = Offers::NOTHING;
     talk.greeted(&talk.syn(), Offers::NOTHING)
+}
+
+/// The host would not take it either. Its client repeats it, and what is known of an earlier connection stays as it is meanwhile.
+fn damaged_syn(talk: &mut Talk<'_, '_>) -> Result<()> {
+    talk.dropped(&talk.syn().checksum_error(1), DropReason::BadChecksum)?;
+    talk.greet()?;
+    talk.kept(&talk.segment(0, b""), Counter::CookieAcks)?;
+    talk.dropped(&talk.syn().checksum_error(1), DropReason::BadChecksum)?;
+    talk.stage(Some(Stage::Acknowledged))
 }
 
 fn data(talk: &mut Talk<'_, '_>) -> Result<()> {

@@ -84,6 +84,8 @@ const PASSED: [Counter; 10] = [
 ];
 /// Those of a hello that is left to the agent.
 const LEFT: [Counter; 3] = [Counter::LeftName, Counter::LeftHello, Counter::LeftWay];
+/// What was written anew from what a client has said.
+const BELIEVED: [Counter; 3] = [Counter::Cookies, Counter::Bound, Counter::BindRetries];
 const KEPT: [Counter; 2] = [Counter::CookieAcks, Counter::HelloParts];
 const SENT: [Counter; 3] = [Counter::Forwarded, Counter::Answered, Counter::Cookies];
 
@@ -487,7 +489,7 @@ fn check_sums(sent: &Sent<'_>) -> Result<()> {
             after.is_some_and(|sums| sums.ip && sums.transport),
             "a packet of our own with a wrong checksum"
         );
-        let believed = sent.behind || has_any(outcome, &[Counter::Bound, Counter::BindRetries]);
+        let believed = sent.behind || has_any(outcome, &BELIEVED);
         ensure!(
             !believed || before.is_some_and(|sums| sums.transport),
             "damaged, and believed"
