@@ -347,11 +347,10 @@ fn load(play: &Play<'_, '_>, configuration: &str) -> Result<()> {
 fn follow_each_other(play: &mut Play<'_, '_>, time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     let (mut deaths, mut ends) = (0_u32, 0_u32);
-    // The first one would take the datapath with it, if it ended in good order.
-    let mut leaves = false;
     while Instant::now() < end {
         play.sleep(QUIET);
-        if leaves && play.rng.bool() {
+        // In turns, a death first: the first agent would take the datapath with it, if it ended in good order.
+        if ends < deaths {
             ends += 1;
             play.stop_agent()?;
         } else {
@@ -359,7 +358,6 @@ fn follow_each_other(play: &mut Play<'_, '_>, time: Duration) -> Result<()> {
             play.kill_agent()?;
         }
         play.start_agent(&["--leave"])?;
-        leaves = true;
     }
     play.note(format!("{deaths} agents were killed, and {ends} ended"));
     Ok(())
