@@ -107,7 +107,9 @@ impl Opener<'_> {
                     })?;
                     setups.extend(news.opened);
                     if news.ended {
-                        // The old socket is closed first: with it goes its place in the set.
+                        // To close it is not enough: a process that another thread has forked a moment ago has the socket, too, until it has
+                        // become another program, and the set would go on telling of it.
+                        epoll.delete(attempt.socket.as_fd())?;
                         attempts[place] = None;
                         if Instant::now() < end {
                             attempts[place] = begin(place)?;
