@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     Outcome, Play, Scenario,
-    scenarios::agents::{AFTER, BEFORE, configured},
+    scenarios::agents::{AFTER, BEFORE, CONFIGURED, configured},
 };
 use crate::{
     flood::kilobytes,
@@ -42,7 +42,6 @@ struct Measure {
 
 /// Maps that are told each for itself or together with others of their kind.
 const BEGINNINGS: [&str; 4] = ["HALF_OPEN", "PENDING", "HELLOS", "HANDING_OFF"];
-const CONFIGURATION: [&str; 3] = ["SERVICES", "SNI_ROUTES", "LABELS"];
 /// Whoever has begun is remembered here until there is no room for somebody new: they grow until they are full, and it is meant.
 const MEMORIES: [&str; 2] = ["CLIENT_SYNS", "EDGE_SYN_ACKS"];
 
@@ -102,7 +101,7 @@ const MEASURES: [Measure; 10] = [
         name: "configuration",
         part: 0.0,
         more: 2.0,
-        of: |look| look.entries(|map| CONFIGURATION.contains(&map)),
+        of: |look| look.entries(|map| CONFIGURED.contains(&map)),
     },
     Measure {
         name: "other maps",
@@ -111,7 +110,7 @@ const MEASURES: [Measure; 10] = [
         of: |look| {
             look.entries(|map| {
                 map != "FLOWS"
-                    && ![&BEGINNINGS[..], &CONFIGURATION, &MEMORIES]
+                    && ![&BEGINNINGS[..], &CONFIGURED, &MEMORIES]
                         .concat()
                         .contains(&map)
             })
@@ -308,7 +307,7 @@ fn median(samples: &[Sample], index: usize) -> f64 {
 }
 
 fn soak(play: &mut Play<'_, '_>, minutes: f64, samples: &Sender<Sample>) -> Result<()> {
-    load(play, BEFORE)?;
+    play.reload(BEFORE)?;
     let before = configured(play)?;
     let measured = Duration::from_secs_f64(minutes * 60.0);
     follow_each_other(play, RESTARTS.max(measured.mul_f64(RESTARTS_PART)))?;
@@ -329,18 +328,13 @@ fn soak(play: &mut Play<'_, '_>, minutes: f64, samples: &Sender<Sample>) -> Resu
         Ok(())
     })?;
     play.note(format!("then {} reloads of one agent", reloads.done));
-    load(play, BEFORE)?;
+    play.reload(BEFORE)?;
     let after = configured(play)?;
     ensure!(
         before == after,
         "of one configuration there were {before:?} entries, and are {after:?}"
     );
     Ok(())
-}
-
-fn load(play: &Play<'_, '_>, configuration: &str) -> Result<()> {
-    play.stage.configure(configuration)?;
-    play.stage.gateway.borrow().output(&["reload"]).map(drop)
 }
 
 /// Agents die, or end in good order, and others take their place.
@@ -383,7 +377,7 @@ impl Reloads {
             if Instant::now() >= next {
                 self.done += 1;
                 let is_back = self.done.is_multiple_of(2);
-                load(play, if is_back { BEFORE } else { AFTER })?;
+                play.reload(if is_back { BEFORE } else { AFTER })?;
                 next = Instant::now() + Duration::from_millis(play.rng.u64(QUIET));
             }
             thread::sleep(INTERVAL);

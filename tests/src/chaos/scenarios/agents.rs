@@ -116,7 +116,7 @@ const ROUTES: [(&str, [Option<&str>; 2]); 3] = [
 ];
 
 /// What a configuration leaves in the maps, and nothing else does.
-const CONFIGURED: [&str; 3] = ["SERVICES", "SNI_ROUTES", "LABELS"];
+pub(in crate::chaos) const CONFIGURED: [&str; 3] = ["SERVICES", "SNI_ROUTES", "LABELS"];
 
 fn in_reload(play: &mut Play<'_, '_>, point: KillPoint) -> Result<()> {
     let clean = load_both(play)?;
@@ -149,8 +149,7 @@ fn in_start(play: &mut Play<'_, '_>, point: KillPoint) -> Result<()> {
 fn load_both(play: &Play<'_, '_>) -> Result<[u64; CONFIGURED.len()]> {
     let mut clean = None;
     for (configuration, index) in [(BEFORE, 0), (AFTER, 1), (BEFORE, 0)] {
-        play.stage.configure(configuration)?;
-        play.stage.gateway.borrow().output(&["reload"])?;
+        play.reload(configuration)?;
         ensure_active(play, index)?;
         if index == 1 {
             clean = Some(configured(play)?);
@@ -249,6 +248,12 @@ impl Play<'_, '_> {
         self.stage.gateway.borrow_mut().stop_within(PATIENCE)?;
         self.agent_died(from..=Instant::now(), false)?;
         Ok(())
+    }
+
+    /// Makes these further tables active, by an agent that goes on.
+    pub(in crate::chaos) fn reload(&self, configuration: &str) -> Result<()> {
+        self.stage.configure(configuration)?;
+        self.stage.gateway.borrow().output(&["reload"]).map(drop)
     }
 
     pub(in crate::chaos) fn start_agent(&mut self, options: &[&str]) -> Result<()> {
