@@ -82,9 +82,9 @@ impl Wanted {
     }
 }
 
-/// Times as RFC 3339 texts, in UTC, with milliseconds.
+/// Times as RFC 3339 texts, in UTC, with milliseconds. What is finer than that is cut off, also when it is read: a time is the same on either side.
 pub(super) mod rfc3339 {
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
@@ -99,7 +99,11 @@ pub(super) mod rfc3339 {
         deserializer: D,
     ) -> Result<SystemTime, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        humantime::parse_rfc3339(&text).map_err(D::Error::custom)
+        let at = humantime::parse_rfc3339(&text).map_err(D::Error::custom)?;
+        let finer = at
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.subsec_nanos() % 1_000_000);
+        Ok(at - Duration::from_nanos(finer.into()))
     }
 }
 
