@@ -99,11 +99,12 @@ pub(crate) struct Options {
     /// One target alone; `datapath` is not among those that run without it
     #[arg(value_parser = names())]
     target: Option<String>,
-    /// How long to look, in seconds, at each target: 5, but for a single seed
+    /// How long to look, in seconds, at each target: 5; `datapath` with a seed: one round
     #[arg(long)]
     seconds: Option<u32>,
-    /// The first round's seed; the target `datapath` alone has one
-    #[arg(long, value_name = "N", requires = "target")]
+    /// Where chance begins: the same inputs are tried in the same order, as long as nothing has been found that is not in the
+    /// repository; for `datapath` the first round's seed
+    #[arg(long, value_name = "N", conflicts_with_all = ["reproduce", "minimise"])]
     seed: Option<u64>,
     /// Run this input alone, such as one that a crash has left
     #[arg(
@@ -133,11 +134,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.target.as_deref() == Some(DATAPATH) {
         return datapath(options);
     }
-    if options.seed.is_some() {
-        bail!(
-            "--seed is for `cargo xtask fuzz datapath`: libFuzzer goes on from what it has found"
-        );
-    }
     let directory = process::target_dir()?.join("fuzz");
     process::step("building the fuzz targets", || build(&directory))?;
     let wanted = |target: &&Target| {
@@ -146,6 +142,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .as_ref()
             .is_none_or(|name| name == target.name)
     };
+    let mut failed = Vec::new();
     for target in TARGETS.iter().filter(wanted) {
         let fuzzer = directory.join(host()?).join("release").join(target.name);
         if let Some(input) = &options.reproduce {
@@ -157,7 +154,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         let seconds = options.seconds.unwrap_or(SECONDS);
         let what = format!("fuzzing {} for {seconds} s", target.name);
-        process::step(&what, || search(target, &fuzzer, &directory, seconds))?;
+        let searched = process::step(&what, || {
+            search(target, &fuzzer, &directory, seconds, options.seed)
+        });
+        if let Err(error) = searched {
+            eprintln!("xtask: {error:#}");
+            failed.push(target.name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("found by {}: see above", failed.join(", "));
     }
     Ok(())
 }
@@ -180,7 +186,13 @@ fn build(directory: &Path) -> Result<()> {
 }
 
 /// Looks for inputs that crash; interesting ones are kept below the target directory, and the next search starts from them.
-fn search(target: &Target, fuzzer: &Path, directory: &Path, seconds: u32) -> Result<()> {
+fn search(
+    target: &Target,
+    fuzzer: &Path,
+    directory: &Path,
+    seconds: u32,
+    seed: Option<u64>,
+) -> Result<()> {
     let corpus = directory.join("corpus").join(target.name);
     let artifacts = directory.join("artifacts");
     for directory in [&corpus, &artifacts] {
@@ -192,6 +204,7 @@ fn search(target: &Target, fuzzer: &Path, directory: &Path, seconds: u32) -> Res
         .arg(&corpus)
         .args(words.map(|file| format!("-dict={}", file.display())))
         .args(target.inputs())
+        .args(seed.map(|seed| format!("-seed={seed}")))
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .arg(format!("-max_len={}", target.longest))
