@@ -136,6 +136,9 @@ fn named_by(config: &Config) -> Vec<PathBuf> {
 
 /// Adds the live routes that still apply.
 fn overlay(config: &mut Config, live: &mut LiveRoutes) {
+    if live.is_empty() {
+        return;
+    }
     let defined: HashSet<ServerName> = config
         .domains
         .iter()

@@ -14,6 +14,7 @@ mod events;
 mod exposition;
 mod files;
 mod health;
+mod heap;
 pub(crate) mod hooks;
 mod host;
 mod kernel;
@@ -127,6 +128,7 @@ pub async fn run(options: RunOptions) -> Result<(), AgentError> {
     // Whatever happens from here on, flows are more than their agent: only an orderly end takes the datapath away.
     let readers = Readers::open(&kernel.datapath)?;
     let agent = Agent::new(main, proxy, watch, stamps, readers);
+    tokio::task::spawn_blocking(heap::trim);
     agent
         .serve(&mut kernel, listener, &mut keeper, changes, signals)
         .await?;

@@ -6,6 +6,7 @@ use super::{
     AgentError,
     candidate::Candidate,
     control::{Change, refusal, remembered},
+    heap,
     kernel::Kernel,
     serve::Agent,
 };
@@ -70,6 +71,7 @@ impl Agent {
     async fn reload(&mut self, kernel: &mut Kernel) -> Result<Reloaded, Refusal> {
         service_manager::reloading();
         let reloaded = self.try_reload(kernel).await;
+        tokio::task::spawn_blocking(heap::trim);
         if let Err(error) = &reloaded {
             for line in error.to_string().lines() {
                 tracing::error!(

@@ -2,7 +2,10 @@
 
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use toml::de::{DeTable, DeValue};
+use toml::{
+    Spanned,
+    de::{DeString, DeTable, DeValue},
+};
 
 use super::{
     diagnostics::{Diagnostic, Report},
@@ -77,7 +80,8 @@ impl<'a> Section<'a> {
             title,
             table,
             at,
-            known: Vec::new(),
+            // More than most have.
+            known: Vec::with_capacity(16),
             report,
         }
     }
@@ -103,21 +107,25 @@ impl<'a> Section<'a> {
 
     /// Whether the key was written, be its value right or wrong.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.table.get(key).is_some()
+        self.entry(key).is_some()
     }
 
     /// Where the key was written.
     pub(super) fn key_at(&self, key: &str) -> Option<Location> {
-        self.table
-            .get_key_value(key)
-            .map(|(key, _)| self.at.at(key.span()))
+        self.entry(key).map(|(key, _)| self.at.at(key.span()))
+    }
+
+    /// Tables are small, and most keys that are asked for are not there: to look at each is faster than to hash.
+    fn entry(&self, key: &str) -> Option<(&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)> {
+        let mut entries = self.table.iter();
+        entries.find(|(written, _)| written.get_ref() == key)
     }
 
     pub(super) fn input(&mut self, key: &'static str) -> Option<Input<'a>> {
         if !self.known.contains(&key) {
             self.known.push(key);
         }
-        let value = self.table.get(key)?;
+        let (_, value) = self.entry(key)?;
         Some(Input {
             key,
             value: value.get_ref(),

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
+use foldhash::HashMapExt as _;
 use sni_common::{
     Address,
     contract::{
@@ -198,8 +199,9 @@ fn routes(
     numbers: &HashMap<(usize, bool), u32>,
 ) -> Result<Vec<(SniName, SniRoute)>, DatapathError> {
     let pool = |domain: &config::Domain, v4| number(numbers, domain.pool.index(), v4);
-    let mut routes: Vec<(SniName, SniRoute)> = Vec::new();
-    let mut places = HashMap::new();
+    let names = config.domains.iter().map(|domain| domain.names.len()).sum();
+    let mut routes: Vec<(SniName, SniRoute)> = Vec::with_capacity(names);
+    let mut places = foldhash::HashMap::with_capacity(names);
     for domain in &config.domains {
         for name in &domain.names {
             let place = *places.entry(name).or_insert(routes.len());

@@ -14,7 +14,7 @@ use crate::config::{AlpnProtocol, Config, IpNet, Mode};
 #[derive(Debug, Default)]
 pub struct Routing {
     services: HashMap<SocketAddr, Service>,
-    names: HashMap<Box<str>, Vec<Candidate>>,
+    names: foldhash::HashMap<Box<str>, Vec<Candidate>>,
 }
 
 /// An inspected address and port.
@@ -119,6 +119,8 @@ impl Routing {
                 }
             }
         }
+        let names = config.domains.iter().map(|domain| domain.names.len()).sum();
+        routing.names.reserve(names);
         for (index, domain) in config.domains.iter().enumerate() {
             for name in &domain.names {
                 let candidate = Candidate {

@@ -25,8 +25,8 @@ pub(super) fn check(draft: &Draft, report: &Report) {
 }
 
 fn once_each(draft: &Draft, report: &Report) {
-    let mut domains = Once::new();
-    let mut names = Once::new();
+    let mut domains = Once::of(draft.domains.len());
+    let mut names = Once::of(draft.domains.len());
     for domain in &draft.domains {
         if let Some(Located { value, at }) = &domain.sip_domain
             && let Some(first) = again(&mut domains, domain, value, at)

@@ -11,11 +11,9 @@ mod names;
 mod references;
 mod steering;
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    hash::Hash,
-    sync::Arc,
-};
+use std::{collections::hash_map::Entry, hash::Hash, sync::Arc};
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::{
     diagnostics::{Diagnostic, Report},
@@ -47,8 +45,13 @@ struct Once<'a, T> {
 
 impl<'a, T: Hash + Eq> Once<'a, T> {
     fn new() -> Self {
+        Self::of(0)
+    }
+
+    /// With room for so many.
+    fn of(count: usize) -> Self {
         Self {
-            first: HashMap::new(),
+            first: HashMap::with_capacity(count),
         }
     }
 
