@@ -268,7 +268,9 @@ fn without(mut earlier: Results, parts: &[&str], now: &How) -> Results {
         let (keys, failure) = (format!("{part}/"), format!("{part}: "));
         earlier.tables.retain(|table| !table.key.starts_with(&keys));
         earlier.left_out.retain(|line| !line.starts_with(&failure));
-        let amended = format!("{part} ({}, {})", now.date, now.commit);
+        let amended = format!("{part} (");
+        earlier.how.amended.retain(|it| !it.starts_with(&amended));
+        let amended = format!("{amended}{}, {})", now.date, now.commit);
         earlier.how.amended.push(amended);
     }
     earlier
@@ -424,6 +426,10 @@ mod tests {
         let earlier = Results {
             tables: ["relay/ping", "setup/parallel-1"].map(table).into(),
             left_out: vec!["relay: a reset".to_owned(), "another".to_owned()],
+            how: How {
+                amended: vec!["relay (2026-01-01, commit fedcba9)".to_owned()],
+                ..How::default()
+            },
             ..Results::default()
         };
         let now = How {
