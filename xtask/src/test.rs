@@ -8,9 +8,6 @@ use crate::{build, dist, packages, process, provision};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Run the hand-off's tests in every scene: each hook with each source mode and each way, and not only each two of them
-    #[arg(long)]
-    all_scenes: bool,
     /// Arguments for the test programs: a part of the tests' names, --nocapture, ...
     #[arg(last = true)]
     arguments: Vec<OsString>,
@@ -47,9 +44,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     .args(&options.arguments);
     if lab {
         test.env("SNIGATE_LAB", "1");
-    }
-    if options.all_scenes {
-        test.env("SNIGATE_ALL_SCENES", "1");
     }
     Err(process::replace_by(&mut test))
 }

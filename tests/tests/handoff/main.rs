@@ -19,7 +19,7 @@ mod smoltcp;
 mod vlan;
 mod windows;
 
-use std::{cell::RefCell, env, net::SocketAddr, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use snigate_tests::{
@@ -73,14 +73,14 @@ struct Scene<'lab> {
     replayed: PartnerTls,
 }
 
-/// Runs `body` in labs of this topology for each hook, each source mode of the Edge, and each way, and each pair of them: half of the eight scenes.
+/// Runs `body` in a lab of this topology for each hook, each source mode of the Edge, and each way.
 fn in_scenes(name: &str, topology: &Topology, body: impl Fn(&Scene<'_>) -> Result<()>) {
     for source in SOURCES {
         in_scenes_with(name, topology, source, &two_pools(source), &body);
     }
 }
 
-/// Likewise by one way only, which makes four.
+/// Likewise by one way only.
 fn in_scenes_by(
     way: &'static str,
     name: &str,
@@ -92,7 +92,7 @@ fn in_scenes_by(
     }
 }
 
-/// Likewise with tables of one's own in place of the two pools, of which `edges-a` must be one: of one source mode, and so two scenes.
+/// Likewise with tables of one's own in place of the two pools, of which `edges-a` must be one.
 fn in_scenes_with(
     name: &str,
     topology: &Topology,
@@ -114,7 +114,6 @@ fn in_scenes_of(
     for (hook, way) in HOOKS
         .iter()
         .flat_map(|hook| ways.iter().map(move |way| (hook, way)))
-        .filter(|(hook, way)| ways.len() == 1 || is_chosen(name, [hook, way, variant]))
     {
         let topology = Topology {
             capture: false,
@@ -127,16 +126,6 @@ fn in_scenes_of(
             body(&Scene::new(lab, hook, way, pools)?)
         });
     }
-}
-
-/// Whether a test runs in this scene. Of the eight that three choices make, four have each pair of choices among them: those with an even number of second
-/// choices, and those with an odd one. Which four it is depends on the test. All eight take a quarter of an hour: `cargo xtask test --all-scenes`.
-fn is_chosen(test: &str, scene: [&str; 3]) -> bool {
-    let second = scene
-        .iter()
-        .filter(|it| [HOOKS[1], SOURCES[1], BOUND].contains(it));
-    let place = test.bytes().map(usize::from).sum::<usize>() + second.count();
-    place % 2 == 0 || env::var_os("SNIGATE_ALL_SCENES").is_some_and(|all| all == "1")
 }
 
 impl<'lab> Scene<'lab> {
