@@ -163,7 +163,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     if !failed.is_empty() {
-        bail!("found by {}: see above", failed.join(", "));
+        bail!("{} failed: see above", failed.join(", "));
     }
     Ok(())
 }

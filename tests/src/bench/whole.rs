@@ -268,9 +268,9 @@ fn without(mut earlier: Results, parts: &[&str], now: &How) -> Results {
         let (keys, failure) = (format!("{part}/"), format!("{part}: "));
         earlier.tables.retain(|table| !table.key.starts_with(&keys));
         earlier.left_out.retain(|line| !line.starts_with(&failure));
-        let amended = format!("{part} (");
-        earlier.how.amended.retain(|it| !it.starts_with(&amended));
-        let amended = format!("{amended}{}, {})", now.date, now.commit);
+        let before = format!("{part} (");
+        earlier.how.amended.retain(|it| !it.starts_with(&before));
+        let amended = format!("{part} ({}, {})", now.date, now.commit);
         earlier.how.amended.push(amended);
     }
     earlier
