@@ -145,7 +145,6 @@ fn two_processors_write_an_entrys_state() {
 }
 
 #[test]
-#[ignore = "minutes: cargo test --release -p sni-common --test hand_off -- --ignored"]
 fn a_byte_and_two_fins() {
     for bytes in [[1, 0], [0, 1]] {
         let bounds = Bounds {
@@ -157,7 +156,6 @@ fn a_byte_and_two_fins() {
 }
 
 #[test]
-#[ignore = "minutes: cargo test --release -p sni-common --test hand_off -- --ignored"]
 fn two_fins_or_a_reset() {
     let bounds = Bounds {
         abort: true,
