@@ -1,7 +1,6 @@
 //! A Debian package of any suite, fetched and unpacked without touching the system's apt state.
 
 use std::{
-    env,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
@@ -9,12 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
 
 use crate::{apt_source, process};
 
 /// Lists, cache and downloads of an apt of its own; removed when dropped.
 pub(crate) struct Scratch {
-    directory: PathBuf,
+    directory: TempDir,
     /// The release that this machine runs.
     codename: String,
 }
@@ -24,10 +24,11 @@ impl Scratch {
         let os_release = fs::read_to_string("/etc/os-release").context("/etc/os-release")?;
         let codename = debian_codename(&os_release)
             .context("this is not Debian, so its packages are out of reach")?;
-        let directory = env::temp_dir().join(format!("snigate-apt-{}", std::process::id()));
+        let directory = tempfile::Builder::new().prefix("snigate-apt-").tempdir()?;
         for part in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(directory.join(part))
-                .with_context(|| format!("{} can't be made", directory.display()))?;
+            let part = directory.path().join(part);
+            fs::create_dir_all(&part)
+                .with_context(|| format!("{} can't be made", part.display()))?;
         }
         Ok(Self {
             directory,
@@ -61,7 +62,10 @@ impl Scratch {
         let codename = &self.codename;
         let source = apt_source::for_suite(Path::new("/etc/apt"), codename, name)
             .with_context(|| format!("/etc/apt names no source of Debian {codename}"))?;
-        let list = self.directory.join(format!("{name}.{}", source.extension));
+        let list = self
+            .directory
+            .path()
+            .join(format!("{name}.{}", source.extension));
         fs::write(&list, &source.text).with_context(|| list.display().to_string())?;
         Ok(Suite {
             scratch: self,
@@ -81,7 +85,7 @@ impl Scratch {
         let unpacked = process::run(
             Command::new("tar")
                 .args(["--extract", "--directory"])
-                .arg(&self.directory)
+                .arg(self.directory.path())
                 .arg(format!("./{member}"))
                 .stdin(tarfile),
         );
@@ -90,18 +94,7 @@ impl Scratch {
         if !status.success() {
             bail!("`{}` failed ({status})", process::shown(&archive));
         }
-        Ok(self.directory.join(member))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            eprintln!(
-                "xtask: {} is left behind: {error}",
-                self.directory.display()
-            );
-        }
+        Ok(self.directory.path().join(member))
     }
 }
 
@@ -147,7 +140,7 @@ impl Suite<'_> {
     pub(crate) fn download(&self, package: &str, version: &str) -> Result<PathBuf> {
         let wanted = format!("{package}={version}*");
         process::output(self.apt("apt-get").args(["download", "-qq", &wanted]))?;
-        let files = fs::read_dir(&self.scratch.directory)?.flatten();
+        let files = fs::read_dir(self.scratch.directory.path())?.flatten();
         // NAME_VERSION_ARCHITECTURE.deb
         let beginning = format!("{package}_");
         files
@@ -166,7 +159,7 @@ impl Suite<'_> {
             option.push(path);
             option
         };
-        let directory = &self.scratch.directory;
+        let directory = self.scratch.directory.path();
         let mut command = Command::new(program);
         command
             .current_dir(directory)
